@@ -1,0 +1,138 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// FinalizerPool is on a ResourcePool from its creation; the vk-provider removes it when no pod of ours is left in the
+// pool and its virtual Nodes are gone.
+const FinalizerPool = "vivarium.io/pool"
+
+// Condition types of a ResourcePool, all set by the vk-provider.
+const (
+	// PoolReady is true when pods can be placed in the pool: the other conditions are true and it has a virtual node.
+	PoolReady = "Ready"
+	// PoolReachable is true when the pool's API server answers with our credentials.
+	PoolReachable = "Reachable"
+	// PoolAuthorized is true when the credentials may do everything that is needed; its message names what is missing.
+	PoolAuthorized = "Authorized"
+	// PoolIdentified is true when the cluster behind the credentials is the one that was registered, and no other pool's.
+	PoolIdentified = "Identified"
+)
+
+// ResourcePool is a backend cluster that runs tenants' pods. Its name becomes part of the names of its virtual Nodes.
+//
+// +genclient
+// +genclient:nonNamespaced
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type ResourcePool struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what the operator wants.
+	Spec ResourcePoolSpec `json:"spec,omitempty"`
+	// status is what the platform reports.
+	Status ResourcePoolStatus `json:"status,omitempty"`
+}
+
+// ResourcePoolSpec is what the operator wants of a pool.
+type ResourcePoolSpec struct {
+	// credentials say how the pool is reached.
+	Credentials PoolCredentials `json:"credentials"`
+	// clusterUID is the UID of the kube-system namespace of the pool. It pins the pool's identity: when the credentials
+	// lead to another cluster, nothing is written there. Immutable; required.
+	ClusterUID types.UID `json:"clusterUID"`
+	// location becomes the topology labels of the virtual Nodes.
+	Location PoolLocation `json:"location,omitempty"`
+	// nodes say what virtual Nodes the pool gets.
+	Nodes PoolNodes `json:"nodes,omitempty"`
+	// network says which driver connects pods in this pool.
+	Network PoolNetwork `json:"network,omitempty"`
+	// cordoned keeps new pods away while the running ones stay. Default false.
+	Cordoned bool `json:"cordoned,omitempty"`
+}
+
+// PoolCredentials say how a pool is reached.
+type PoolCredentials struct {
+	// kubeconfigSecret names a Secret in the control cluster's vivarium-system namespace whose key "kubeconfig" holds a
+	// kubeconfig with a token or a client certificate in it. Exec plugins, auth providers and references to files are
+	// refused. A change of the Secret is picked up while running. Required.
+	KubeconfigSecret string `json:"kubeconfigSecret"`
+}
+
+// PoolLocation says where a pool is.
+type PoolLocation struct {
+	// region becomes topology.kubernetes.io/region. Default: none.
+	Region string `json:"region,omitempty"`
+	// zone becomes topology.kubernetes.io/zone; one zone per failure domain. Default: the pool's name.
+	Zone string `json:"zone,omitempty"`
+}
+
+// NodeMode says how a pool's capacity is cut into virtual Nodes.
+type NodeMode string
+
+// The node modes.
+const (
+	// NodesShaped publishes as many virtual Nodes of one size as really fit on the pool's nodes.
+	NodesShaped NodeMode = "Shaped"
+	// NodesMirrored publishes one virtual Node for each node of the pool.
+	NodesMirrored NodeMode = "Mirrored"
+	// NodesAggregate publishes one virtual Node for the whole pool.
+	NodesAggregate NodeMode = "Aggregate"
+)
+
+// PoolNodes say what virtual Nodes a pool gets.
+type PoolNodes struct {
+	// mode is Shaped (the default), Mirrored or Aggregate.
+	Mode NodeMode `json:"mode,omitempty"`
+	// selector limits the pool to the nodes with these labels. Default: all nodes.
+	Selector map[string]string `json:"selector,omitempty"`
+	// shape is the size of one virtual Node in mode Shaped. Default: the allocatable size that most of the pool's nodes
+	// have.
+	Shape corev1.ResourceList `json:"shape,omitempty"`
+	// max bounds the number of virtual Nodes; 1 to 1000. Default 200.
+	Max int32 `json:"max,omitempty"`
+	// labels are put on the virtual Nodes besides the standard ones.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// PoolNetwork says how pods are connected in a pool.
+type PoolNetwork struct {
+	// driver is the network driver. Default "flat".
+	Driver string `json:"driver,omitempty"`
+}
+
+// ResourcePoolStatus is what the platform reports of a pool.
+type ResourcePoolStatus struct {
+	// observedGeneration is the generation of spec that the rest of status is about.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// kubernetesVersion is what the pool's API server reports.
+	KubernetesVersion string `json:"kubernetesVersion,omitempty"`
+	// nodes is how many nodes of the pool are ready and in use.
+	Nodes int32 `json:"nodes,omitempty"`
+	// virtualNodes is how many virtual Nodes stand for the pool.
+	VirtualNodes int32 `json:"virtualNodes,omitempty"`
+	// pods is how many pods of tenants are in the pool.
+	Pods int32 `json:"pods,omitempty"`
+	// simulated is true when the pool's nodes run no containers (KWOK).
+	Simulated bool `json:"simulated,omitempty"`
+	// allocatable is what the virtual Nodes offer together.
+	Allocatable corev1.ResourceList `json:"allocatable,omitempty"`
+	// conditions are Ready, Reachable, Authorized and Identified.
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ResourcePoolList is a list of ResourcePools.
+//
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type ResourcePoolList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// items are the ResourcePools.
+	Items []ResourcePool `json:"items"`
+}

@@ -1,0 +1,129 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Annotations on a Tenant.
+const (
+	// AnnotationKubeconfig carries the tenant admin's kubeconfig, base64; set by the gateway, readable by operators only.
+	AnnotationKubeconfig = "vivarium.io/tenant.kubeconfig"
+	// AnnotationMaxInFlight overrides spec.limits.maxInFlight; a positive integer. Honoured because existing tools set it.
+	AnnotationMaxInFlight = "tce.kubezoo/max-requests-inflight"
+)
+
+// Finalizers on a Tenant, set when it is created.
+const (
+	// FinalizerControl is removed by the gateway when nothing of the tenant is left in the control cluster.
+	FinalizerControl = "vivarium.io/control"
+	// FinalizerPools is removed by the syncer when nothing of the tenant is left in any pool.
+	FinalizerPools = "vivarium.io/pools"
+)
+
+// Condition types of a Tenant.
+const (
+	// TenantReady is true when the tenant's namespaces, RBAC and credentials exist and its API answers.
+	TenantReady = "Ready"
+	// TenantCleaned is false while a deleted tenant still has something in control or in a pool; its message says what.
+	TenantCleaned = "Cleaned"
+)
+
+// Tenant is one tenant. Its name is the tenant ID: exactly six characters of a-z and 0-9. Its UID is the security
+// principal: credentials carry it, so those of a deleted tenant never work for a new one of the same name.
+//
+// +genclient
+// +genclient:nonNamespaced
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type Tenant struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what the operator wants.
+	Spec TenantSpec `json:"spec,omitempty"`
+	// status is what the platform reports.
+	Status TenantStatus `json:"status,omitempty"`
+}
+
+// TenantSpec is what the operator wants of a tenant.
+type TenantSpec struct {
+	// weight is the tenant's share of the control cluster's request capacity, relative to other tenants; 1 to 100.
+	// Default 10.
+	Weight int32 `json:"weight,omitempty"`
+	// limits bound what the tenant may ask of each gateway replica.
+	Limits TenantLimits `json:"limits,omitempty"`
+	// suspended refuses every request of the tenant while its pods keep running. Default false.
+	Suspended bool `json:"suspended,omitempty"`
+	// credentialsNotBefore refuses client certificates issued before it: set it to now to revoke every one of them.
+	// Unset means that all unexpired ones are good.
+	CredentialsNotBefore *metav1.Time `json:"credentialsNotBefore,omitempty"`
+	// network is the tenant's network. Immutable.
+	Network TenantNetwork `json:"network,omitempty"`
+}
+
+// TenantLimits bound one tenant at one gateway replica. Beyond a limit the answer is 429 with Retry-After.
+type TenantLimits struct {
+	// requestsPerSecond is the sustained rate of requests. Default 200.
+	RequestsPerSecond int32 `json:"requestsPerSecond,omitempty"`
+	// burst is how many requests may come at once above the rate. Default twice requestsPerSecond.
+	Burst int32 `json:"burst,omitempty"`
+	// maxInFlight is how many requests may be under way, watches and streams not counted. Default 100.
+	MaxInFlight int32 `json:"maxInFlight,omitempty"`
+	// maxWatches is how many watches may be open. Default 1000.
+	MaxWatches int32 `json:"maxWatches,omitempty"`
+	// maxStreams is how many exec, attach, port-forward and followed log streams may be open. Default 100.
+	MaxStreams int32 `json:"maxStreams,omitempty"`
+}
+
+// NetworkMode says how a tenant's pods are connected.
+type NetworkMode string
+
+// The network modes.
+const (
+	// NetworkFlat puts the tenant's pods in the pool's own network, fenced from other tenants where the pool enforces
+	// NetworkPolicy.
+	NetworkFlat NetworkMode = "Flat"
+)
+
+// TenantNetwork is the network that a tenant's pods get.
+type TenantNetwork struct {
+	// mode is Flat, the default and so far the only one served.
+	Mode NetworkMode `json:"mode,omitempty"`
+}
+
+// TenantPhase sums a Tenant up in one word.
+type TenantPhase string
+
+// The phases of a Tenant.
+const (
+	TenantPending     TenantPhase = "Pending"
+	TenantActive      TenantPhase = "Ready"
+	TenantSuspended   TenantPhase = "Suspended"
+	TenantTerminating TenantPhase = "Terminating"
+)
+
+// TenantStatus is what the platform reports of a tenant.
+type TenantStatus struct {
+	// phase sums the conditions up.
+	Phase TenantPhase `json:"phase,omitempty"`
+	// observedGeneration is the generation of spec that the rest of status is about.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// server is the URL at which the tenant reaches its API.
+	Server string `json:"server,omitempty"`
+	// certificateExpiry is when the issued kubeconfig stops working.
+	CertificateExpiry *metav1.Time `json:"certificateExpiry,omitempty"`
+	// conditions are Ready and, while the tenant is being deleted, Cleaned.
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// TenantList is a list of Tenants.
+//
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+type TenantList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// items are the Tenants.
+	Items []Tenant `json:"items"`
+}

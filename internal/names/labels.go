@@ -1,0 +1,71 @@
+package names
+
+import (
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Domain is the label and annotation domain that belongs to the platform; tenants may neither see nor set its keys.
+const Domain = "vivarium.io"
+
+// Keys of labels that the platform puts on objects.
+const (
+	// LabelTenant carries the tenant ID, on every namespace the gateway makes in control and on everything in a pool.
+	LabelTenant = Domain + "/tenant"
+	// LabelPool carries a ResourcePool's name, on its virtual Nodes in control and on everything of ours in that pool.
+	LabelPool = Domain + "/pool"
+	// LabelControl carries the identity of the control cluster (the UID of its kube-system namespace), on everything in a
+	// pool: two control clusters may share a pool.
+	LabelControl = Domain + "/control"
+	// LabelControlUID carries the UID of the control object that a pool object stands for.
+	LabelControlUID = Domain + "/control-uid"
+	// LabelManagedBy names the component that made a pool object and alone may change or delete it.
+	LabelManagedBy = Domain + "/managed-by"
+)
+
+// SystemNamespace is where the platform keeps its own objects in the control cluster: pool credentials and leases. Its
+// shape cannot be a tenant's.
+const SystemNamespace = "vivarium-system"
+
+// Names of pool objects that have no counterpart in the control cluster.
+const (
+	// RootCAConfigMap is how the tenant's kube-root-ca.crt is called in a pool, whose own controller manager publishes the
+	// pool's CA under the usual name in every namespace.
+	RootCAConfigMap = "kube-root-ca.crt.tenant"
+	// rootCAConfigMap is the usual name.
+	rootCAConfigMap = "kube-root-ca.crt"
+)
+
+// ConfigMapToPool gives the pool name of a tenant's ConfigMap: its own, save for the root CA.
+func ConfigMapToPool(name string) string {
+	if name == rootCAConfigMap {
+		return RootCAConfigMap
+	}
+	return name
+}
+
+// ConfigMapToControl is the inverse of [ConfigMapToPool].
+func ConfigMapToControl(pool string) string {
+	if pool == RootCAConfigMap {
+		return rootCAConfigMap
+	}
+	return pool
+}
+
+const tokenSecretPrefix = "vivarium-token-"
+
+// TokenSecret names the Secret in a pool that holds every projected ServiceAccount token of one control pod.
+func TokenSecret(controlPod types.UID) string { return tokenSecretPrefix + string(controlPod) }
+
+// TokenSecretOwner is the inverse of [TokenSecret].
+func TokenSecretOwner(secret string) (types.UID, bool) {
+	uid, ok := strings.CutPrefix(secret, tokenSecretPrefix)
+	return types.UID(uid), ok && uid != ""
+}
+
+// Reserved reports whether a label or annotation key lies in the platform's domain or below it.
+func Reserved(key string) bool {
+	domain, _, ok := strings.Cut(key, "/")
+	return ok && (domain == Domain || strings.HasSuffix(domain, "."+Domain))
+}
