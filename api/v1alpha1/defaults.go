@@ -1,0 +1,43 @@
+package v1alpha1
+
+import "math"
+
+// Defaults that the admin API fills in on every write and read, so that a stored object always says what holds.
+const (
+	DefaultWeight            = 10
+	DefaultRequestsPerSecond = 200
+	DefaultMaxInFlight       = 100
+	DefaultMaxWatches        = 1000
+	DefaultMaxStreams        = 100
+	DefaultMaxVirtualNodes   = 200
+	// DriverFlat is the network driver of a pool that names none.
+	DriverFlat = "flat"
+)
+
+// SetDefaultsTenant fills in what the operator left out of a Tenant. It never changes a value that is set.
+func SetDefaultsTenant(t *Tenant) {
+	setDefault(&t.Spec.Weight, DefaultWeight)
+	limits := &t.Spec.Limits
+	setDefault(&limits.RequestsPerSecond, DefaultRequestsPerSecond)
+	// Saturates, so that an absurd rate meets validation instead of becoming a negative burst here.
+	setDefault(&limits.Burst, int32(min(2*int64(limits.RequestsPerSecond), math.MaxInt32)))
+	setDefault(&limits.MaxInFlight, DefaultMaxInFlight)
+	setDefault(&limits.MaxWatches, DefaultMaxWatches)
+	setDefault(&limits.MaxStreams, DefaultMaxStreams)
+	setDefault(&t.Spec.Network.Mode, NetworkFlat)
+}
+
+// SetDefaultsResourcePool fills in what the operator left out of a ResourcePool. It never changes a value that is set.
+func SetDefaultsResourcePool(p *ResourcePool) {
+	setDefault(&p.Spec.Location.Zone, p.Name)
+	setDefault(&p.Spec.Nodes.Mode, NodesShaped)
+	setDefault(&p.Spec.Nodes.Max, DefaultMaxVirtualNodes)
+	setDefault(&p.Spec.Network.Driver, DriverFlat)
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var unset T
+	if *field == unset {
+		*field = value
+	}
+}
