@@ -1,0 +1,98 @@
+// Package netkeys is the one table of label and annotation keys by which a network plugin or a cloud chooses a pod's
+// network. Whoever may set one of them on a pool's pod or namespace may join another tenant's network, so no tenant may:
+// the gateway refuses them in a request, and the pod translation never passes one on.
+//
+// The package must never decide what a tenant's own keys mean; it only says which keys are not the tenant's to set.
+// Start at [Forbidden].
+package netkeys
+
+import "strings"
+
+// Domain is where the platform's own network keys live. All of it lies in the platform's domain, so names.Reserved
+// covers it too.
+const Domain = "network.vivarium.io"
+
+// tenantKeys are the only network keys that are meant for tenants, each checked against the tenant's own objects by
+// whoever reads it. Flat networks know none of them, and names.Reserved refuses them as long as nothing reads them.
+var tenantKeys = map[string]bool{
+	Domain + "/subnets":         true,
+	Domain + "/ip":              true,
+	Domain + "/security-groups": true,
+	Domain + "/bandwidth":       true,
+}
+
+// domains belong to network plugins and clouds: every key in one of them or below it is forbidden. Whole domains and
+// not single keys, because plugins add keys with every release.
+var domains = map[string]bool{
+	Domain: true,
+
+	// Network plugins.
+	"antrea.io":               true,
+	"antrea.tanzu.vmware.com": true,
+	"cilium.io":               true,
+	"cni.cncf.io":             true,
+	"k8s.ovn.org":             true,
+	"kubeovn.io":              true,
+	"multus-cni.io":           true,
+	"ovn.kubernetes.io":       true,
+	"projectcalico.org":       true,
+	"spidernet.io":            true,
+	"submariner.io":           true,
+
+	// Clouds, whose virtual nodes and network plugins read annotations of pods.
+	"alibabacloud.com":       true,
+	"aliyun.com":             true,
+	"amazonaws.com":          true,
+	"baidubce.com":           true,
+	"bci.virtual-kubelet.io": true,
+	"networking.gke.io":      true,
+	"tencent.com":            true,
+	"volcengine.com":         true,
+
+	// Other systems that move pods between clusters and would act on their keys if a pool runs them too.
+	"admiralty.io": true,
+	"liqo.io":      true,
+	"kosmos.io":    true,
+}
+
+// kubeOVN are the keys that Kube-OVN reads under any provider's domain, "<provider>.kubernetes.io/<key>", where the
+// provider is whatever a NetworkAttachmentDefinition is called.
+var kubeOVN = map[string]bool{
+	"aaps": true, "activation_strategy": true, "allocated": true, "cidr": true, "default_route": true,
+	"dhcp-v4-options": true, "dhcp-v6-options": true, "egress_burst": true, "egress_rate": true, "eip": true,
+	"gateway": true, "ingress_burst": true, "ingress_rate": true, "ip_family": true, "ip_pool": true, "jitter": true,
+	"latency": true, "layer2_forward": true, "limit": true, "logical_router": true, "logical_switch": true, "loss": true,
+	"mac_address": true, "mirror": true, "north_gateway": true, "pod_nic_type": true, "port_security": true,
+	"port_vips": true, "provider_network": true, "routed": true, "routes": true, "security_groups": true, "snat": true,
+	"vip": true, "virtualmachine": true, "vlan_id": true, "vpc": true, "vpc_cidrs": true, "vpc_nat_gw": true,
+}
+
+// Forbidden reports whether a label or annotation key chooses a network and is therefore not a tenant's to set, on pods,
+// pod templates, namespaces and Services. It is false for the four keys that are meant for tenants, which
+// names.Reserved may still refuse. Case does not matter: the API server keeps the case of keys and plugins differ in how
+// they compare.
+func Forbidden(key string) bool {
+	domain, name, ok := strings.Cut(strings.ToLower(key), "/")
+	if !ok || tenantKeys[key] {
+		return false
+	}
+	if within(domain, "kubernetes.io") || within(domain, "k8s.io") {
+		if kubeOVN[name] || strings.HasPrefix(name, "ip_address") {
+			return true
+		}
+	}
+	for {
+		if domains[domain] {
+			return true
+		}
+		_, parent, ok := strings.Cut(domain, ".")
+		if !ok {
+			return false
+		}
+		domain = parent
+	}
+}
+
+func within(domain, parent string) bool {
+	return domain == parent || strings.HasSuffix(domain, "."+parent)
+}
