@@ -1,0 +1,33 @@
+package translate
+
+import "vivarium.io/vivarium/internal/names"
+
+// Kind says what a request is about. The front resolves it from the URL and the control cluster's discovery, never from
+// a body.
+type Kind struct {
+	Group, Version, Resource string
+	// Kind is the kind of the main resource, also where Subresource is set: "Pod" for pods/eviction.
+	Kind       string
+	Namespaced bool
+	// Subresource is empty for the resource itself.
+	Subresource string
+}
+
+// View is the world of one tenant: who it is and what the translation must know besides. A View is immutable, cheap to
+// make and safe for concurrent use.
+type View struct {
+	// Tenant is required; with the zero value everything is refused.
+	Tenant names.TenantID
+	// RootCA takes the place of data["ca.crt"] in ConfigMaps named kube-root-ca.crt, so that a tenant verifies the gateway
+	// and not the control cluster. Empty leaves the ConfigMap without that key.
+	RootCA string
+	// TokenAudience is what a TokenRequest without audiences gets.
+	TokenAudience string
+	// ForbiddenAudiences are the audiences that the control API server itself accepts; no tenant gets a token for them.
+	ForbiddenAudiences []string
+	// SharedGroups are API groups of operator CRDs that this tenant may use under their own names.
+	SharedGroups []string
+	// Continue turns a continue token of the control cluster into the one that the tenant sees. Required for lists that can
+	// be paged: without it a response with a token is refused, since such a token spells names of the control cluster.
+	Continue func(controlToken string) (tenantToken string)
+}
