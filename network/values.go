@@ -1,0 +1,182 @@
+package network
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"vivarium.io/vivarium/internal/names"
+)
+
+// Pool is one pool as a driver sees it.
+type Pool struct {
+	// Name is the ResourcePool's name.
+	Name string
+	// ControlUID is the identity of the control cluster; everything that a driver makes carries it in
+	// names.LabelControl.
+	ControlUID types.UID
+	// Client writes in the pool with the platform's credentials.
+	Client kubernetes.Interface
+}
+
+// Namespace is a tenant's namespace in a pool.
+type Namespace struct {
+	Name   names.ControlNamespace
+	Tenant names.TenantID
+}
+
+// VPC is one tenant's private network.
+type VPC struct {
+	// Name and UID are those of the VPC object; the UID is what labels in a pool carry.
+	Name string
+	UID  types.UID
+	// Tenant is the only tenant whose pods may join.
+	Tenant names.TenantID
+	// CIDRs hold every subnet's; they only ever grow.
+	CIDRs []netip.Prefix
+	// MTU of the pods' interfaces; 0 is the driver's own.
+	MTU int
+}
+
+// Subnet is a part of a VPC that pods are put in.
+type Subnet struct {
+	Name string
+	UID  types.UID
+	// VPC is the UID of the VPC it belongs to.
+	VPC types.UID
+	// CIDRs has one prefix for each family; it never changes.
+	CIDRs []netip.Prefix
+	// Gateway has one address for each of CIDRs.
+	Gateway []netip.Addr
+}
+
+// PoolBinding says how a VPC or subnet fares in one pool.
+type PoolBinding struct {
+	// Ready is true when pods can be put in it.
+	Ready bool
+	// Reason and Message say why not; an operator reads them.
+	Reason  Reason
+	Message string
+	// Ref names the driver's object in the pool, "subnets.kubeovn.io/abc123-web"; empty where there is none.
+	Ref string
+}
+
+// PodKey is one pod of a tenant in a pool.
+type PodKey struct {
+	Namespace names.ControlNamespace
+	Name      string
+	// UID is the control pod's.
+	UID types.UID
+}
+
+// PodBinding is what [Binder.BindPod] decides on: whose pod it is and where it belongs.
+type PodBinding struct {
+	Tenant names.TenantID
+	Pod    PodKey
+	// VPC and Subnet are nil where the tenant's network is flat.
+	VPC    *VPC
+	Subnet *Subnet
+	// IPs and MAC were chosen centrally; empty where the driver leaves the choice to the pool.
+	IPs []netip.Addr
+	MAC string
+}
+
+// Validate reports what no driver can bind: it is the part of BindPod that all drivers share. Its errors are
+// [ErrInvalid].
+func (b PodBinding) Validate() error {
+	owner, _, ok := names.SplitNamespace(b.Pod.Namespace)
+	switch {
+	case b.Tenant == "":
+		return fmt.Errorf("%w: pod %s has no tenant", ErrInvalid, b.Pod.Name)
+	case !ok || owner != b.Tenant:
+		return fmt.Errorf("%w: namespace %q is not tenant %s's", ErrInvalid, b.Pod.Namespace, b.Tenant)
+	case b.Pod.UID == "":
+		return fmt.Errorf("%w: pod %s/%s has no UID", ErrInvalid, b.Pod.Namespace, b.Pod.Name)
+	case b.VPC == nil && b.Subnet == nil:
+		if len(b.IPs) > 0 {
+			return fmt.Errorf("%w: an address without a subnet", ErrInvalid)
+		}
+		return nil
+	case b.VPC == nil || b.Subnet == nil:
+		return fmt.Errorf("%w: a VPC and a subnet come together", ErrInvalid)
+	case b.VPC.Tenant != b.Tenant:
+		return fmt.Errorf("%w: VPC %s is not tenant %s's", ErrInvalid, b.VPC.Name, b.Tenant)
+	case b.Subnet.VPC != b.VPC.UID:
+		return fmt.Errorf("%w: subnet %s is not in VPC %s", ErrInvalid, b.Subnet.Name, b.VPC.Name)
+	}
+	for _, ip := range b.IPs {
+		if !contains(b.Subnet.CIDRs, ip) {
+			return fmt.Errorf("%w: address %s is not in subnet %s", ErrInvalid, ip, b.Subnet.Name)
+		}
+	}
+	return nil
+}
+
+func contains(prefixes []netip.Prefix, ip netip.Addr) bool {
+	for _, prefix := range prefixes {
+		if prefix.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// PodMutation is what a driver wants on a pool's pod.
+type PodMutation struct {
+	Annotations map[string]string
+	Labels      map[string]string
+}
+
+// Apply puts the mutation on a pool pod's metadata. It wins over what is there: a driver's key is nobody else's to set.
+func (m PodMutation) Apply(meta *metav1.ObjectMeta) {
+	meta.Annotations = merged(meta.Annotations, m.Annotations)
+	meta.Labels = merged(meta.Labels, m.Labels)
+}
+
+func merged(into, from map[string]string) map[string]string {
+	if len(from) == 0 {
+		return into
+	}
+	if into == nil {
+		into = make(map[string]string, len(from))
+	}
+	maps.Copy(into, from)
+	return into
+}
+
+// PodNetworkStatus is a pod's network as its tenant must see it.
+type PodNetworkStatus struct {
+	// IPs are the addresses to report, the primary one first; empty until Ready.
+	IPs []netip.Addr
+	// Ready is true when the pod is in its network.
+	Ready bool
+	// Reason says why it is not.
+	Reason Reason
+}
+
+// PodIPs gives the addresses in the form that a pod's status has them.
+func (s PodNetworkStatus) PodIPs() []corev1.PodIP {
+	ips := make([]corev1.PodIP, 0, len(s.IPs))
+	for _, ip := range s.IPs {
+		ips = append(ips, corev1.PodIP{IP: ip.String()})
+	}
+	return ips
+}
+
+// LiveSet is every owner that a driver's objects in a pool may have.
+type LiveSet struct {
+	// AsOf is when the set was complete; objects made later are not swept.
+	AsOf time.Time
+	// Namespaces are the tenants' namespaces that the pool has.
+	Namespaces map[names.ControlNamespace]names.TenantID
+	// VPCs and Subnets are the UIDs of the objects that exist.
+	VPCs, Subnets map[types.UID]bool
+	// Pods are the UIDs of the control pods that exist.
+	Pods map[types.UID]bool
+}
