@@ -33,6 +33,7 @@ const (
 	ReasonInvalidSelection  Reason = "InvalidSelection"
 	ReasonBindingMismatch   Reason = "BindingMismatch"
 	ReasonForeignObject     Reason = "ForeignObject"
+	ReasonNoAddress         Reason = "NoAddress"
 )
 
 // ReasonFor classifies an error of a driver: the reason to show for it. Nil is [ReasonReady]; what is no kind of ours is
