@@ -1,0 +1,209 @@
+// Package kubetest gives tests a real Kubernetes API: a kube-apiserver on an etcd of its own, with a controller manager
+// and a scheduler where a test asks for them. Only tests import it.
+//
+// The programs come from the cache that `make kubernetes` fills. Without it a test is skipped on a laptop and fails where
+// CI is true. Start at [ControlPlane]; a package whose tests share one cluster calls [Start] from TestMain.
+package kubetest
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"vivarium.io/vivarium/internal/localcluster"
+	"vivarium.io/vivarium/internal/localcluster/process"
+)
+
+// Cluster is a running control plane. It has no nodes; whoever wants one creates a Node object.
+type Cluster struct {
+	// Config is the cluster administrator's. Copy it before changing it.
+	Config *rest.Config
+	// Etcd says how to reach the cluster's etcd; a test may keep things of its own beside /registry.
+	Etcd localcluster.EtcdAccess
+	// CAFile is the authority that signs the API server, the clients made here and those kubelets that it trusts.
+	CAFile string
+	// KubeletClient is the common name of the certificate that the API server shows to kubelets.
+	KubeletClient string
+
+	plane *localcluster.ControlPlane
+	dir   string
+}
+
+// Option changes what a cluster is made of.
+type Option func(*localcluster.ControlPlaneConfig)
+
+// WithControllerManager adds the stock controllers: ServiceAccounts, garbage collection, Deployments and so on.
+func WithControllerManager() Option {
+	return func(c *localcluster.ControlPlaneConfig) { c.ControllerManager = true }
+}
+
+// WithScheduler adds the scheduler.
+func WithScheduler() Option {
+	return func(c *localcluster.ControlPlaneConfig) { c.Scheduler = true }
+}
+
+// WithAPIServerFlags adds flags to kube-apiserver's own; they win.
+func WithAPIServerFlags(flags ...string) Option {
+	return func(c *localcluster.ControlPlaneConfig) { c.APIServerFlags = append(c.APIServerFlags, flags...) }
+}
+
+// ControlPlane starts a cluster that lives as long as the test. When the test fails, the logs are kept in $ARTIFACTS.
+func ControlPlane(t testing.TB, options ...Option) *Cluster {
+	t.Helper()
+	dir := t.TempDir()
+	cluster, stop, err := Start(t.Context(), dir, options...)
+	if errors.Is(err, ErrNoPrograms) && !InCI() {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		if t.Failed() {
+			keepLogs(t, dir)
+		}
+	})
+	return cluster
+}
+
+// ErrNoPrograms says that a cluster cannot be started because the Kubernetes programs are not built.
+var ErrNoPrograms = errors.New("the Kubernetes programs are not built; run `make kubernetes` first")
+
+// InCI reports whether a missing prerequisite must fail a test rather than skip it.
+func InCI() bool {
+	switch os.Getenv("CI") {
+	case "", "0", "false":
+		return false
+	}
+	return true
+}
+
+// Start starts a cluster with its files in dir, for callers without a test at hand. The caller calls stop, once, after the
+// last use; should it die before, the cluster dies with it.
+func Start(ctx context.Context, dir string, options ...Option) (cluster *Cluster, stop func(), err error) {
+	source, err := localcluster.FindSource()
+	if err != nil {
+		return nil, nil, err
+	}
+	binaries, err := localcluster.OpenBinaries(source)
+	if err != nil {
+		return nil, nil, err
+	}
+	if missing := binaries.Missing(); len(missing) > 0 {
+		return nil, nil, fmt.Errorf("%w (%s lacks %s)", ErrNoPrograms, binaries.Dir(), strings.Join(missing, ", "))
+	}
+	// Between the choice of ports and their use another test may take one; then everything is tried again with others.
+	for range 3 {
+		cluster, stop, err = start(ctx, dir, binaries, options)
+		if !errors.Is(err, process.ErrEnded) {
+			break
+		}
+	}
+	return cluster, stop, err
+}
+
+func start(ctx context.Context, parent string, binaries *localcluster.Binaries, options []Option) (*Cluster, func(), error) {
+	dir, err := os.MkdirTemp(parent, "cluster-")
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a directory for the cluster: %w", err)
+	}
+	ports, err := localcluster.FreePorts()
+	if err != nil {
+		return nil, nil, err
+	}
+	processes := process.NewSet()
+	stop := func() { _ = processes.Stop(0, func(string) bool { return true }) }
+	config := localcluster.ControlPlaneConfig{
+		Name: "test", Dir: dir, LogDir: filepath.Join(parent, "logs"), Ports: ports, Binaries: binaries, Processes: processes,
+	}
+	for _, option := range options {
+		option(&config)
+	}
+	plane, err := localcluster.NewControlPlane(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := plane.Start(ctx); err != nil {
+		stop()
+		return nil, nil, err
+	}
+	c := &Cluster{CAFile: plane.CAFile(), KubeletClient: localcluster.KubeletClient, plane: plane, dir: dir}
+	if c.Config, err = plane.AdminConfig(); err == nil {
+		c.Etcd, err = plane.Etcd()
+	}
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	// Tests are bursts.
+	c.Config.QPS, c.Config.Burst = -1, 0
+	return c, stop, nil
+}
+
+// Kubeconfig gives the path of a kubeconfig for any user; what the user may do is for the test to say by RBAC.
+func (c *Cluster) Kubeconfig(t testing.TB, user string, groups ...string) string {
+	t.Helper()
+	raw, name := c.kubeconfig(t, user, groups)
+	path := filepath.Join(c.dir, name+".kubeconfig")
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// ConfigFor gives a client configuration for any user, as [Cluster.Kubeconfig] does.
+func (c *Cluster) ConfigFor(t testing.TB, user string, groups ...string) *rest.Config {
+	t.Helper()
+	raw, _ := c.kubeconfig(t, user, groups)
+	config, err := clientcmd.RESTConfigFromKubeConfig(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.QPS, config.Burst = -1, 0
+	return config
+}
+
+func (c *Cluster) kubeconfig(t testing.TB, user string, groups []string) (raw []byte, name string) {
+	t.Helper()
+	// Users may hold characters that file names cannot.
+	name = fmt.Sprintf("user-%.8x", sha256.Sum256(fmt.Appendf(nil, "%q %q", user, groups)))
+	raw, err := c.plane.Kubeconfig(name, user, groups...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw, name
+}
+
+// ServingPair gives the files of a serving certificate for the hosts, signed by the authority that the API server trusts
+// kubelets by.
+func (c *Cluster) ServingPair(t testing.TB, hosts ...string) localcluster.Pair {
+	t.Helper()
+	name := fmt.Sprintf("serving-%.8x", sha256.Sum256(fmt.Appendf(nil, "%q", hosts)))
+	pair, err := c.plane.Issue(localcluster.Request{Name: name, User: "system:node:" + name, Groups: []string{"system:nodes"}, Hosts: hosts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
+// keepLogs copies the cluster's logs to where CI collects them.
+func keepLogs(t testing.TB, dir string) {
+	t.Helper()
+	artifacts := os.Getenv("ARTIFACTS")
+	if artifacts == "" {
+		return
+	}
+	to := filepath.Join(artifacts, strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()))
+	if err := os.CopyFS(to, os.DirFS(filepath.Join(dir, "logs"))); err != nil {
+		t.Logf("keep the logs: %v", err)
+	}
+}

@@ -1,0 +1,30 @@
+package localcluster
+
+import (
+	"fmt"
+	"net"
+)
+
+// Ports are those of one control plane.
+type Ports struct{ EtcdClient, EtcdPeer, APIServer, ControllerManager, Scheduler int }
+
+// portsFrom counts a control plane's ports up from the first one.
+func portsFrom(first int) Ports {
+	return Ports{EtcdClient: first, EtcdPeer: first + 1, APIServer: first + 2, ControllerManager: first + 3, Scheduler: first + 4}
+}
+
+// FreePorts picks ports that nobody listens on now. Somebody else may take one before it is used; who wants to be sure
+// tries again with others.
+func FreePorts() (Ports, error) {
+	var ports [5]int
+	for i := range ports {
+		// All stay open until the last is picked, so that none is picked twice.
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return Ports{}, fmt.Errorf("find a free port: %w", err)
+		}
+		defer listener.Close()
+		ports[i] = listener.Addr().(*net.TCPAddr).Port
+	}
+	return Ports{EtcdClient: ports[0], EtcdPeer: ports[1], APIServer: ports[2], ControllerManager: ports[3], Scheduler: ports[4]}, nil
+}
