@@ -169,6 +169,28 @@ func (s PodNetworkStatus) PodIPs() []corev1.PodIP {
 	return ips
 }
 
+// ObservePodIPs reads the addresses that a pool reports of a pod, for drivers whose pods' addresses there are the ones
+// that tenants see. It does not look at the binding. What no pod can have (loopback, link-local, no address at all) is
+// [ErrBindingMismatch]: it would lead a tenant's Services to whatever is there on somebody's machine.
+func ObservePodIPs(poolPod *corev1.Pod) (PodNetworkStatus, error) {
+	podIPs := poolPod.Status.PodIPs
+	if len(podIPs) == 0 && poolPod.Status.PodIP != "" {
+		podIPs = []corev1.PodIP{{IP: poolPod.Status.PodIP}}
+	}
+	if len(podIPs) == 0 {
+		return PodNetworkStatus{Reason: ReasonNoAddress}, nil
+	}
+	status := PodNetworkStatus{Ready: true, Reason: ReasonReady}
+	for _, podIP := range podIPs {
+		ip, err := netip.ParseAddr(podIP.IP)
+		if err != nil || !ip.IsGlobalUnicast() || ip.Zone() != "" {
+			return PodNetworkStatus{}, fmt.Errorf("%w: %q is no address of a pod", ErrBindingMismatch, podIP.IP)
+		}
+		status.IPs = append(status.IPs, ip)
+	}
+	return status, nil
+}
+
 // LiveSet is every owner that a driver's objects in a pool may have.
 type LiveSet struct {
 	// AsOf is when the set was complete; objects made later are not swept.

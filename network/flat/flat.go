@@ -8,7 +8,6 @@ package flat
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -52,22 +51,7 @@ func (Driver) ObservePod(poolPod *corev1.Pod) (network.PodNetworkStatus, error) 
 	if _, err := network.BindingOf(poolPod, Name); err != nil {
 		return network.PodNetworkStatus{}, err
 	}
-	podIPs := poolPod.Status.PodIPs
-	if len(podIPs) == 0 && poolPod.Status.PodIP != "" {
-		podIPs = []corev1.PodIP{{IP: poolPod.Status.PodIP}}
-	}
-	if len(podIPs) == 0 {
-		return network.PodNetworkStatus{Reason: network.ReasonNoAddress}, nil
-	}
-	status := network.PodNetworkStatus{Ready: true, Reason: network.ReasonReady}
-	for _, podIP := range podIPs {
-		ip, err := netip.ParseAddr(podIP.IP)
-		if err != nil {
-			return network.PodNetworkStatus{}, fmt.Errorf("%w: %q is no address", network.ErrBindingMismatch, podIP.IP)
-		}
-		status.IPs = append(status.IPs, ip)
-	}
-	return status, nil
+	return network.ObservePodIPs(poolPod)
 }
 
 // OwnedKeys implements [network.Binder].
