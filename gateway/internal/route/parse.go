@@ -114,6 +114,11 @@ func parseQuery(raw string) (url.Values, error) {
 	if len(raw) > maxQuery {
 		return nil, tooLong("query", maxQuery)
 	}
+	for i := range len(raw) {
+		if c := raw[i]; c <= ' ' || c >= 0x7f || c == '#' {
+			return nil, badRequest("the query has a character that it must not have")
+		}
+	}
 	query := url.Values{}
 	for raw != "" {
 		var pair string

@@ -108,6 +108,8 @@ func TestParseRefuses(t *testing.T) {
 		"EmptyWatch":          {"GET", pods + "?watch", 400},
 		"QuerySemicolon":      {"GET", pods + "?a=b;watch=true", 400},
 		"QueryBadEscape":      {"GET", pods + "?a=%zz", 400},
+		"QueryControl":        {"GET", pods + "?a=\x1f", 400},
+		"QueryFragment":       {"GET", pods + "?a=b#c", 400},
 		"QueryNull":           {"GET", pods + "?a=%00", 400},
 		"ManyParameters":      {"GET", pods + "?" + manyParameters(101), 400},
 		"ManyWords":           {"POST", pods + "/a/exec?" + strings.Repeat("command=a&", 1001), 400},
