@@ -1,0 +1,209 @@
+package kinds
+
+// What the table is made of. Verbs are those of RequestInfo.
+const (
+	everything = "create delete deletecollection get list patch update watch"
+	reading    = "get list watch"
+	// statusWrites are for the tenant's own controllers. Kinds whose status steers the platform (Pods, Services,
+	// Namespaces, claims, quotas) show theirs only.
+	statusWrites = "get patch update"
+)
+
+// Reasons that several kinds share.
+const (
+	whyCustom    = "custom resources are not served yet"
+	whyAdmission = "admission configuration acts on every tenant of the control cluster and is not served yet"
+	whyShared    = "this is configuration of the shared control cluster"
+	whyStorage   = "storage is the platform's: ask for it with a PersistentVolumeClaim"
+	whyDevices   = "devices are not served yet"
+	whyProxy     = "proxying through the API server is not served; use port-forward"
+	whyFromClass = "the operator decides which classes exist"
+)
+
+func namespaced(group, resource, kind, verbs string) *Kind {
+	return &Kind{
+		Group: group, Resource: resource, Kind: kind, Versions: []string{"v1"}, Namespaced: true, Confined: ByNamespace,
+		verbs: words(verbs), subresources: map[string][]string{}, reasons: map[string]string{},
+	}
+}
+
+func cluster(group, resource, kind, verbs string) *Kind {
+	k := namespaced(group, resource, kind, verbs)
+	k.Namespaced, k.Confined = false, ByName
+	return k
+}
+
+// review is a kind of which nothing is stored.
+func review(group, resource, kind string) *Kind {
+	k := cluster(group, resource, kind, "create")
+	k.Confined = Stateless
+	return k
+}
+
+// denied is a kind that Kubernetes has and tenants have not.
+func denied(group, resource, kind string, isNamespaced bool, reason string) *Kind {
+	k := namespaced(group, resource, kind, "")
+	if !isNamespaced {
+		k.Namespaced, k.Confined = false, ByName
+	}
+	k.reason = reason
+	return k
+}
+
+func (k *Kind) versions(versions string) *Kind {
+	k.Versions = words(versions)
+	return k
+}
+
+func (k *Kind) sub(name, verbs string) *Kind {
+	k.subresources[name] = words(verbs)
+	return k
+}
+
+func (k *Kind) noSub(name, reason string) *Kind {
+	k.reasons[name] = reason
+	return k
+}
+
+func (k *Kind) because(reason string) *Kind {
+	k.reason = reason
+	return k
+}
+
+func (k *Kind) byLabel() *Kind {
+	k.Confined = ByLabel
+	return k
+}
+
+// stock decides about every kind of a stock kube-apiserver.
+func stock() []*Kind {
+	var all []*Kind
+	for _, group := range [][]*Kind{core(), workloads(), policies(), network(), platform()} {
+		all = append(all, group...)
+	}
+	return all
+}
+
+func core() []*Kind {
+	return []*Kind{
+		denied("", "bindings", "Binding", true, "pods are bound to nodes by the platform's scheduler"),
+		denied("", "componentstatuses", "ComponentStatus", false, "the components of the control plane are the platform's"),
+		namespaced("", "configmaps", "ConfigMap", everything),
+		// An address of the tenant's choosing would let it reach what is not its own (CVE-2021-25740).
+		namespaced("", "endpoints", "Endpoints", reading).because("endpoints are kept by the platform, for Services with a selector"),
+		namespaced("", "events", "Event", everything),
+		namespaced("", "limitranges", "LimitRange", everything),
+		cluster("", "namespaces", "Namespace", "create delete get list patch update watch").
+			sub("status", "get").noSub("finalize", "namespaces are finalized by the platform"),
+		cluster("", "nodes", "Node", reading).byLabel().because("nodes are the platform's: they can be read, not changed").
+			noSub("status", "nodes are the platform's: get the node itself").noSub("proxy", "nodes are the platform's: use logs, exec or port-forward of a pod"),
+		namespaced("", "persistentvolumeclaims", "PersistentVolumeClaim", everything).sub("status", "get"),
+		denied("", "persistentvolumes", "PersistentVolume", false, whyStorage).noSub("status", whyStorage),
+		namespaced("", "pods", "Pod", everything).
+			sub("attach", "create get").sub("ephemeralcontainers", statusWrites).sub("eviction", "create").
+			sub("exec", "create get").sub("log", "get").sub("portforward", "create get").sub("resize", statusWrites).
+			sub("status", "get").noSub("proxy", whyProxy).
+			noSub("binding", "pods are bound to nodes by the platform's scheduler"),
+		namespaced("", "podtemplates", "PodTemplate", everything),
+		namespaced("", "replicationcontrollers", "ReplicationController", everything).
+			sub("scale", statusWrites).sub("status", statusWrites),
+		namespaced("", "resourcequotas", "ResourceQuota", everything).sub("status", "get"),
+		namespaced("", "secrets", "Secret", everything),
+		namespaced("", "serviceaccounts", "ServiceAccount", everything).sub("token", "create"),
+		namespaced("", "services", "Service", everything).sub("status", "get").noSub("proxy", whyProxy),
+	}
+}
+
+func workloads() []*Kind {
+	return []*Kind{
+		namespaced("apps", "controllerrevisions", "ControllerRevision", reading).because("revisions are kept by the platform"),
+		namespaced("apps", "daemonsets", "DaemonSet", reading).sub("status", "get").
+			because("DaemonSets run one pod on every node, and nodes are shared with other tenants; use a Deployment"),
+		namespaced("apps", "deployments", "Deployment", everything).sub("scale", statusWrites).sub("status", statusWrites),
+		namespaced("apps", "replicasets", "ReplicaSet", everything).sub("scale", statusWrites).sub("status", statusWrites),
+		namespaced("apps", "statefulsets", "StatefulSet", everything).sub("scale", statusWrites).sub("status", statusWrites),
+		namespaced("autoscaling", "horizontalpodautoscalers", "HorizontalPodAutoscaler", everything).
+			versions("v1 v2").sub("status", statusWrites),
+		namespaced("batch", "cronjobs", "CronJob", everything).sub("status", statusWrites),
+		namespaced("batch", "jobs", "Job", everything).sub("status", statusWrites),
+		namespaced("policy", "poddisruptionbudgets", "PodDisruptionBudget", everything).sub("status", statusWrites),
+		namespaced("coordination.k8s.io", "leases", "Lease", everything),
+		namespaced("events.k8s.io", "events", "Event", everything),
+	}
+}
+
+func policies() []*Kind {
+	const rbac, authz, authn = "rbac.authorization.k8s.io", "authorization.k8s.io", "authentication.k8s.io"
+	// Deleting every cluster-scoped object of a kind at once would need a selector that the control cluster applies to
+	// all tenants; kubectl deletes one by one.
+	const withoutCollection = "create delete get list patch update watch"
+	local := review(authz, "localsubjectaccessreviews", "LocalSubjectAccessReview")
+	local.Namespaced = true
+	return []*Kind{
+		cluster(rbac, "clusterrolebindings", "ClusterRoleBinding", withoutCollection),
+		cluster(rbac, "clusterroles", "ClusterRole", withoutCollection),
+		namespaced(rbac, "rolebindings", "RoleBinding", everything),
+		namespaced(rbac, "roles", "Role", everything),
+		local,
+		review(authz, "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+		review(authz, "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+		review(authz, "subjectaccessreviews", "SubjectAccessReview"),
+		review(authn, "selfsubjectreviews", "SelfSubjectReview"),
+		review(authn, "tokenreviews", "TokenReview"),
+	}
+}
+
+func network() []*Kind {
+	const group = "networking.k8s.io"
+	return []*Kind{
+		cluster(group, "ingressclasses", "IngressClass", reading).because(whyFromClass),
+		namespaced(group, "ingresses", "Ingress", everything).sub("status", statusWrites),
+		namespaced(group, "networkpolicies", "NetworkPolicy", everything),
+		denied(group, "ipaddresses", "IPAddress", false, whyShared),
+		denied(group, "servicecidrs", "ServiceCIDR", false, whyShared).noSub("status", whyShared),
+		namespaced("discovery.k8s.io", "endpointslices", "EndpointSlice", reading).
+			because("endpoint slices are kept by the platform, for Services with a selector"),
+	}
+}
+
+// platform is what belongs to the operator of the control cluster.
+func platform() []*Kind {
+	const (
+		admission = "admissionregistration.k8s.io"
+		storage   = "storage.k8s.io"
+		flow      = "flowcontrol.apiserver.k8s.io"
+		devices   = "resource.k8s.io"
+	)
+	const whyCertificates = "certificates of the cluster are issued by the operator"
+	return []*Kind{
+		cluster(storage, "storageclasses", "StorageClass", reading).because(whyFromClass),
+		denied(storage, "csidrivers", "CSIDriver", false, whyStorage),
+		denied(storage, "csinodes", "CSINode", false, whyStorage),
+		denied(storage, "csistoragecapacities", "CSIStorageCapacity", true, whyStorage),
+		denied(storage, "volumeattachments", "VolumeAttachment", false, whyStorage).noSub("status", whyStorage),
+		denied(storage, "volumeattributesclasses", "VolumeAttributesClass", false, whyFromClass),
+		cluster("scheduling.k8s.io", "priorityclasses", "PriorityClass", reading).because(whyFromClass),
+		denied("node.k8s.io", "runtimeclasses", "RuntimeClass", false, whyFromClass),
+
+		denied(devices, "deviceclasses", "DeviceClass", false, whyDevices),
+		denied(devices, "resourceclaims", "ResourceClaim", true, whyDevices).noSub("status", whyDevices),
+		denied(devices, "resourceclaimtemplates", "ResourceClaimTemplate", true, whyDevices),
+		denied(devices, "resourceslices", "ResourceSlice", false, whyDevices),
+
+		denied("apiextensions.k8s.io", "customresourcedefinitions", "CustomResourceDefinition", false, whyCustom).noSub("status", whyCustom),
+		denied("apiregistration.k8s.io", "apiservices", "APIService", false, "aggregated APIs are not served yet").
+			noSub("status", "aggregated APIs are not served yet"),
+		denied("certificates.k8s.io", "certificatesigningrequests", "CertificateSigningRequest", false, whyCertificates).
+			noSub("approval", whyCertificates).noSub("status", whyCertificates),
+
+		denied(admission, "mutatingadmissionpolicies", "MutatingAdmissionPolicy", false, whyAdmission),
+		denied(admission, "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", false, whyAdmission),
+		denied(admission, "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false, whyAdmission),
+		denied(admission, "validatingadmissionpolicies", "ValidatingAdmissionPolicy", false, whyAdmission).noSub("status", whyAdmission),
+		denied(admission, "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false, whyAdmission),
+		denied(admission, "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false, whyAdmission),
+
+		denied(flow, "flowschemas", "FlowSchema", false, whyShared).noSub("status", whyShared),
+		denied(flow, "prioritylevelconfigurations", "PriorityLevelConfiguration", false, whyShared).noSub("status", whyShared),
+	}
+}
