@@ -7,5 +7,6 @@
 // +k8s:deepcopy-gen=package
 // +k8s:defaulter-gen=TypeMeta
 // +k8s:openapi-gen=true
+// +k8s:openapi-model-package=io.vivarium.v1alpha1
 // +groupName=vivarium.io
 package v1alpha1

@@ -71,6 +71,8 @@ type PoolLocation struct {
 }
 
 // NodeMode says how a pool's capacity is cut into virtual Nodes.
+//
+// +enum
 type NodeMode string
 
 // The node modes.
@@ -93,14 +95,16 @@ type PoolNodes struct {
 	// have.
 	Shape corev1.ResourceList `json:"shape,omitempty"`
 	// max bounds the number of virtual Nodes; 1 to 1000. Default 200.
+	// +k8s:validation:minimum=1
+	// +k8s:validation:maximum=1000
 	Max int32 `json:"max,omitempty"`
-	// labels are put on the virtual Nodes besides the standard ones.
+	// labels are put on the virtual Nodes besides the standard ones, which cannot be replaced.
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // PoolNetwork says how pods are connected in a pool.
 type PoolNetwork struct {
-	// driver is the network driver. Default "flat".
+	// driver is the network driver. Default "flat", so far the only one served.
 	Driver string `json:"driver,omitempty"`
 }
 
@@ -121,9 +125,11 @@ type ResourcePoolStatus struct {
 	// allocatable is what the virtual Nodes offer together.
 	Allocatable corev1.ResourceList `json:"allocatable,omitempty"`
 	// conditions are Ready, Reachable, Authorized and Identified.
+	// +patchMergeKey=type
+	// +patchStrategy=merge
 	// +listType=map
 	// +listMapKey=type
-	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
 }
 
 // ResourcePoolList is a list of ResourcePools.

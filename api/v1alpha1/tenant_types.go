@@ -48,13 +48,16 @@ type Tenant struct {
 type TenantSpec struct {
 	// weight is the tenant's share of the control cluster's request capacity, relative to other tenants; 1 to 100.
 	// Default 10.
+	// +k8s:validation:minimum=1
+	// +k8s:validation:maximum=100
 	Weight int32 `json:"weight,omitempty"`
 	// limits bound what the tenant may ask of each gateway replica.
 	Limits TenantLimits `json:"limits,omitempty"`
 	// suspended refuses every request of the tenant while its pods keep running. Default false.
 	Suspended bool `json:"suspended,omitempty"`
-	// credentialsNotBefore refuses client certificates issued before it: set it to now to revoke every one of them.
-	// Unset means that all unexpired ones are good.
+	// credentialsNotBefore refuses client certificates issued before it: set it to now to revoke every one of them, and
+	// the platform issues a new kubeconfig. It may not lie in the future nor move back. Unset means that all unexpired ones
+	// are good.
 	CredentialsNotBefore *metav1.Time `json:"credentialsNotBefore,omitempty"`
 	// network is the tenant's network. Immutable.
 	Network TenantNetwork `json:"network,omitempty"`
@@ -63,18 +66,26 @@ type TenantSpec struct {
 // TenantLimits bound one tenant at one gateway replica. Beyond a limit the answer is 429 with Retry-After.
 type TenantLimits struct {
 	// requestsPerSecond is the sustained rate of requests. Default 200.
+	// +k8s:validation:minimum=1
 	RequestsPerSecond int32 `json:"requestsPerSecond,omitempty"`
 	// burst is how many requests may come at once above the rate. Default twice requestsPerSecond.
+	// +k8s:validation:minimum=1
 	Burst int32 `json:"burst,omitempty"`
-	// maxInFlight is how many requests may be under way, watches and streams not counted. Default 100.
+	// maxInFlight is how many requests may be under way, watches and streams not counted. Default 100. The annotation
+	// tce.kubezoo/max-requests-inflight overrides it.
+	// +k8s:validation:minimum=1
 	MaxInFlight int32 `json:"maxInFlight,omitempty"`
 	// maxWatches is how many watches may be open. Default 1000.
+	// +k8s:validation:minimum=1
 	MaxWatches int32 `json:"maxWatches,omitempty"`
 	// maxStreams is how many exec, attach, port-forward and followed log streams may be open. Default 100.
+	// +k8s:validation:minimum=1
 	MaxStreams int32 `json:"maxStreams,omitempty"`
 }
 
 // NetworkMode says how a tenant's pods are connected.
+//
+// +enum
 type NetworkMode string
 
 // The network modes.
@@ -91,13 +102,19 @@ type TenantNetwork struct {
 }
 
 // TenantPhase sums a Tenant up in one word.
+//
+// +enum
 type TenantPhase string
 
 // The phases of a Tenant.
 const (
-	TenantPending     TenantPhase = "Pending"
-	TenantActive      TenantPhase = "Ready"
-	TenantSuspended   TenantPhase = "Suspended"
+	// TenantPending means that something the tenant needs is still being made.
+	TenantPending TenantPhase = "Pending"
+	// TenantActive means that the tenant can be used.
+	TenantActive TenantPhase = "Ready"
+	// TenantSuspended means that the operator refuses the tenant's requests, for now.
+	TenantSuspended TenantPhase = "Suspended"
+	// TenantTerminating means that the tenant is being removed and its credentials are refused for good.
 	TenantTerminating TenantPhase = "Terminating"
 )
 
@@ -112,9 +129,11 @@ type TenantStatus struct {
 	// certificateExpiry is when the issued kubeconfig stops working.
 	CertificateExpiry *metav1.Time `json:"certificateExpiry,omitempty"`
 	// conditions are Ready and, while the tenant is being deleted, Cleaned.
+	// +patchMergeKey=type
+	// +patchStrategy=merge
 	// +listType=map
 	// +listMapKey=type
-	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
 }
 
 // TenantList is a list of Tenants.

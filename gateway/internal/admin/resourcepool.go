@@ -1,0 +1,160 @@
+package admin
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/names"
+)
+
+func poolKind() kind[v1alpha1.ResourcePool, *v1alpha1.ResourcePool] {
+	return kind[v1alpha1.ResourcePool, *v1alpha1.ResourcePool]{
+		resource:       "resourcepools",
+		singular:       "resourcepool",
+		shortNames:     []string{"pool", "pools"},
+		finalizers:     []string{v1alpha1.FinalizerPool},
+		list:           func() runtime.Object { return &v1alpha1.ResourcePoolList{} },
+		columns:        poolColumns(),
+		validate:       validatePool,
+		validateUpdate: validatePoolUpdate,
+		warnings:       poolWarnings,
+		parts: func(p *v1alpha1.ResourcePool) parts {
+			return parts{
+				spec:       p.Spec,
+				status:     p.Status,
+				conditions: p.Status.Conditions,
+				copySpec:   func(from runtime.Object) { p.Spec = from.(*v1alpha1.ResourcePool).Spec },
+				copyStatus: func(from runtime.Object) { p.Status = from.(*v1alpha1.ResourcePool).Status },
+			}
+		},
+	}
+}
+
+func poolColumns() []column[*v1alpha1.ResourcePool] {
+	type pool = *v1alpha1.ResourcePool
+	return []column[pool]{
+		nameOf[pool](),
+		{name: "Ready", kind: text, description: "Whether pods can be placed in the pool.", value: func(p pool) any { return conditionStatus(p.Status.Conditions, v1alpha1.PoolReady) }},
+		{name: "Nodes", kind: number, description: "Nodes of the pool that are ready and in use.", value: func(p pool) any { return int64(p.Status.Nodes) }},
+		{name: "Virtual", kind: number, description: "Virtual Nodes that stand for the pool.", value: func(p pool) any { return int64(p.Status.VirtualNodes) }},
+		{name: "Pods", kind: number, description: "Pods of tenants in the pool.", value: func(p pool) any { return int64(p.Status.Pods) }},
+		{name: "Version", kind: text, description: "Kubernetes version of the pool.", value: func(p pool) any { return p.Status.KubernetesVersion }},
+		{name: "Zone", kind: text, description: "Failure domain of the pool.", value: func(p pool) any { return p.Spec.Location.Zone }},
+		{name: "Simulated", kind: "boolean", description: "Whether the pool's nodes run no containers.", value: func(p pool) any { return p.Status.Simulated }},
+		ageOf[pool](),
+		{name: "Region", kind: text, wide: true, description: "Region of the pool.", value: func(p pool) any { return p.Spec.Location.Region }},
+		{name: "Mode", kind: text, wide: true, description: "How capacity is cut into virtual Nodes.", value: func(p pool) any { return string(p.Spec.Nodes.Mode) }},
+		{name: "Driver", kind: text, wide: true, description: "Network driver of the pool.", value: func(p pool) any { return p.Spec.Network.Driver }},
+		{name: "Cordoned", kind: "boolean", wide: true, description: "Whether new pods are kept away.", value: func(p pool) any { return p.Spec.Cordoned }},
+		{name: "Message", kind: text, wide: true, description: "What the pool lacks.", value: func(p pool) any {
+			return trouble(p.Status.Conditions, v1alpha1.PoolReachable, v1alpha1.PoolIdentified, v1alpha1.PoolAuthorized, v1alpha1.PoolReady)
+		}},
+	}
+}
+
+// longestPool leaves room in the name of a virtual Node, which starts with the pool's.
+const longestPool = 40
+
+func validatePool(p *v1alpha1.ResourcePool) field.ErrorList {
+	var problems field.ErrorList
+	name := field.NewPath("metadata", "name")
+	for _, problem := range validation.IsDNS1123Label(p.Name) {
+		problems = append(problems, field.Invalid(name, p.Name, problem))
+	}
+	if len(p.Name) > longestPool {
+		problems = append(problems, field.Invalid(name, p.Name, fmt.Sprintf("must be no more than %d characters: the names of the pool's virtual nodes start with it", longestPool)))
+	}
+	spec := field.NewPath("spec")
+	secret := spec.Child("credentials", "kubeconfigSecret")
+	if p.Spec.Credentials.KubeconfigSecret == "" {
+		problems = append(problems, field.Required(secret, fmt.Sprintf("name of a Secret in namespace %s of the control cluster whose key \"kubeconfig\" holds the pool's kubeconfig", names.SystemNamespace)))
+	} else {
+		for _, problem := range validation.IsDNS1123Subdomain(p.Spec.Credentials.KubeconfigSecret) {
+			problems = append(problems, field.Invalid(secret, p.Spec.Credentials.KubeconfigSecret, problem))
+		}
+	}
+	uid := spec.Child("clusterUID")
+	if p.Spec.ClusterUID == "" {
+		problems = append(problems, field.Required(uid, "UID of the pool's kube-system namespace"))
+	} else {
+		problems = append(problems, labelValue(uid, string(p.Spec.ClusterUID))...)
+	}
+	problems = append(problems, labelValue(spec.Child("location", "zone"), p.Spec.Location.Zone)...)
+	problems = append(problems, labelValue(spec.Child("location", "region"), p.Spec.Location.Region)...)
+	problems = append(problems, validatePoolNodes(p.Spec.Nodes, spec.Child("nodes"))...)
+	if driver := p.Spec.Network.Driver; driver != v1alpha1.DriverFlat {
+		problems = append(problems, field.Invalid(spec.Child("network", "driver"), driver, fmt.Sprintf("is not served; the only driver is %q", v1alpha1.DriverFlat)))
+	}
+	return problems
+}
+
+func validatePoolNodes(nodes v1alpha1.PoolNodes, path *field.Path) field.ErrorList {
+	var problems field.ErrorList
+	modes := []v1alpha1.NodeMode{v1alpha1.NodesShaped, v1alpha1.NodesMirrored, v1alpha1.NodesAggregate}
+	if !slices.Contains(modes, nodes.Mode) {
+		problems = append(problems, field.NotSupported(path.Child("mode"), nodes.Mode, modes))
+	}
+	problems = append(problems, outOfRange(path.Child("max"), nodes.Max, 1, 1000)...)
+	problems = append(problems, metav1validation.ValidateLabels(nodes.Selector, path.Child("selector"))...)
+	problems = append(problems, metav1validation.ValidateLabels(nodes.Labels, path.Child("labels"))...)
+	for key := range nodes.Labels {
+		if names.Reserved(key) || slices.Contains(standardNodeLabels(), key) {
+			problems = append(problems, field.Forbidden(path.Child("labels").Key(key), "is set by the platform"))
+		}
+	}
+	for name, quantity := range nodes.Shape {
+		shape := path.Child("shape").Key(string(name))
+		for _, problem := range validation.IsQualifiedName(string(name)) {
+			problems = append(problems, field.Invalid(shape, name, problem))
+		}
+		if quantity.Sign() <= 0 {
+			problems = append(problems, field.Invalid(shape, quantity.String(), "must be greater than zero"))
+		}
+	}
+	return problems
+}
+
+// standardNodeLabels are those that the platform computes for a virtual Node.
+func standardNodeLabels() []string {
+	return []string{
+		corev1.LabelHostname, corev1.LabelOSStable, corev1.LabelArchStable,
+		corev1.LabelTopologyZone, corev1.LabelTopologyRegion, corev1.LabelNodeExcludeBalancers, "type",
+	}
+}
+
+func labelValue(path *field.Path, value string) field.ErrorList {
+	var problems field.ErrorList
+	for _, problem := range validation.IsValidLabelValue(value) {
+		problems = append(problems, field.Invalid(path, value, problem))
+	}
+	return problems
+}
+
+func validatePoolUpdate(p, old *v1alpha1.ResourcePool) field.ErrorList {
+	if p.Spec.ClusterUID == old.Spec.ClusterUID {
+		return nil
+	}
+	return field.ErrorList{field.Forbidden(field.NewPath("spec", "clusterUID"),
+		"cannot be changed: it says which cluster this pool is; register another cluster as another pool")}
+}
+
+func poolWarnings(p *v1alpha1.ResourcePool) []string {
+	nodes := p.Spec.Nodes
+	if len(nodes.Shape) == 0 || nodes.Mode == v1alpha1.NodesShaped {
+		return nil
+	}
+	var sizes []string
+	for name := range nodes.Shape {
+		sizes = append(sizes, string(name))
+	}
+	slices.Sort(sizes)
+	return []string{fmt.Sprintf("spec.nodes.shape: %s has no effect in mode %s", strings.Join(sizes, ", "), nodes.Mode)}
+}
