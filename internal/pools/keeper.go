@@ -281,7 +281,7 @@ func (k *keeper) changed(resource *v1alpha1.ResourcePool) {
 	if before := pool.resource.Swap(resource); before.ResourceVersion == resource.ResourceVersion {
 		return
 	}
-	k.registry.tell(func(h Handler) {
+	k.registry.tell(func(h *Handler) {
 		if h.Changed != nil {
 			h.Changed(pool)
 		}
@@ -298,7 +298,7 @@ func (k *keeper) report(status Status) {
 	if !news {
 		return
 	}
-	r.tell(func(h Handler) {
+	r.tell(func(h *Handler) {
 		if h.Checked != nil {
 			h.Checked(k.name)
 		}

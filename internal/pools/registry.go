@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,8 +43,8 @@ type RegistryConfig struct {
 	Connect func(kubeconfig []byte) (*rest.Config, kubernetes.Interface, error)
 }
 
-// Handler is told about Pools, one call at a time. Its functions must not block for long and must not call Subscribe;
-// any may be nil.
+// Handler is told about Pools, one call at a time. Its functions must not block for long and must not call Subscribe
+// or unsubscribe; any may be nil.
 type Handler struct {
 	// Added is called with a pool that can be worked with. ctx ends when the pool must not be used any more, and then
 	// Removed is called with the same Pool.
@@ -66,7 +67,7 @@ type Registry struct {
 	// telling is held while handlers are called, so that they hear of one thing after another, and guards handlers. It is
 	// taken before mu.
 	telling  sync.Mutex
-	handlers []Handler
+	handlers []*Handler
 
 	mu      sync.Mutex // guards the rest, and what keepers publish
 	keepers map[string]*keeper
@@ -146,21 +147,27 @@ func credentials(control kubernetes.Interface) *cache.ListWatch {
 	}
 }
 
-// Subscribe adds a handler and tells it about every pool that is open now. A handler stays for the Registry's life.
-func (r *Registry) Subscribe(h Handler) {
+// Subscribe adds a handler and tells it about every pool that is open now. The handler stays until unsubscribe is called,
+// which waits for a call that is under way and makes none itself.
+func (r *Registry) Subscribe(h Handler) (unsubscribe func()) {
 	r.telling.Lock()
 	defer r.telling.Unlock()
-	r.handlers = append(r.handlers, h)
-	if h.Added == nil {
-		return
+	entry := &h
+	r.handlers = append(r.handlers, entry)
+	if h.Added != nil {
+		for _, o := range r.opened() {
+			h.Added(o.ctx, o.pool)
+		}
 	}
-	for _, o := range r.opened() {
-		h.Added(o.ctx, o.pool)
+	return func() {
+		r.telling.Lock()
+		defer r.telling.Unlock()
+		r.handlers = slices.DeleteFunc(r.handlers, func(other *Handler) bool { return other == entry })
 	}
 }
 
 // tell calls every handler.
-func (r *Registry) tell(call func(Handler)) {
+func (r *Registry) tell(call func(*Handler)) {
 	r.telling.Lock()
 	defer r.telling.Unlock()
 	for _, h := range r.handlers {

@@ -189,15 +189,19 @@ func TestRegistryFollowsThePoolAndItsCredentials(t *testing.T) {
 	w.waitLog(t, "added pool-a at https://east, alive true", "changed pool-a, cordoned true",
 		"removed pool-a at https://east", "added pool-a at https://east-rotated, alive true")
 	var late []string
-	w.registry.Subscribe(Handler{Added: func(_ context.Context, p *Pool) { late = append(late, p.Name) }})
-	if diff := cmp.Diff([]string{"pool-a"}, late); diff != "" {
-		t.Errorf("a late subscriber (-want +got):\n%s", diff)
-	}
+	unsubscribe := w.registry.Subscribe(Handler{
+		Added:   func(_ context.Context, p *Pool) { late = append(late, p.Name) },
+		Removed: func(*Pool) { late = append(late, "told after all") },
+	})
+	unsubscribe()
 	if err := w.admin.Delete(t.Context(), resource); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "pool closed", func() bool { _, ok := w.registry.Pool("pool-a"); return !ok })
 	until(t, "status forgotten", func() bool { _, ok := w.registry.Status("pool-a"); return !ok })
+	if diff := cmp.Diff([]string{"pool-a"}, late); diff != "" {
+		t.Errorf("a late subscriber that left (-want +got):\n%s", diff)
+	}
 }
 
 func TestRegistryRefusesOtherClusters(t *testing.T) {
