@@ -1,0 +1,348 @@
+package translate
+
+import (
+	"strings"
+
+	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
+	"vivarium.io/vivarium/gateway/internal/translate/rules"
+)
+
+// maxOperations is how many operations a JSON patch may have, as the API server has it.
+const maxOperations = 10_000
+
+// patchBody translates a patch of any kind.
+func (q *request) patchBody(media string, body []byte) ([]byte, error) {
+	q.patch = true
+	switch media {
+	case typeJSONPatch:
+		ops, err := jsonwire.Parse(body)
+		if err != nil {
+			return nil, err
+		}
+		if err := q.operations(ops); err != nil {
+			return nil, err
+		}
+		return ops.Append(nil), nil
+	case typeMergePatch, typeStrategicPatch:
+		root, err := jsonwire.Parse(body)
+		if err != nil {
+			return nil, err
+		}
+		if err := q.partial(root); err != nil {
+			return nil, err
+		}
+		return root.Append(nil), nil
+	case typeApplyPatch:
+		converted, err := yamlToJSON(body)
+		if err != nil {
+			return nil, err
+		}
+		q.patch, q.apply = false, true
+		return q.object(converted)
+	}
+	return nil, unsupportedMedia("a patch of type %q is not understood: use %s, %s, %s or %s", media, typeJSONPatch, typeMergePatch, typeStrategicPatch, typeApplyPatch)
+}
+
+// partial translates a merge or strategic merge patch: an object of which only a part is there.
+func (q *request) partial(root *jsonwire.Value) error {
+	if root.Kind() != jsonwire.Object {
+		return malformed("the patch must be an object, not %s", root.Kind())
+	}
+	if len(q.injectedLabels()) > 0 {
+		meta := root.Get("metadata")
+		switch {
+		case isNull(meta):
+			return invalid("metadata", "would remove labels that the platform needs: change single members instead")
+		case isNull(meta.Get("labels")):
+			return invalid("metadata.labels", "would remove labels that the platform needs: set single labels to null instead")
+		}
+		for _, m := range meta.Get("labels").Members() {
+			if directive(m.Key) {
+				return invalid("metadata.labels", "would remove labels that the platform needs: set single labels to null instead")
+			}
+		}
+	}
+	return q.value(q.root.Place, root, "")
+}
+
+// isNull reports whether something is there and is null.
+func isNull(v *jsonwire.Value) bool { return v != nil && v.Kind() == jsonwire.Null }
+
+// operations translates a JSON patch.
+func (q *request) operations(ops *jsonwire.Value) error {
+	if ops.Kind() != jsonwire.Array {
+		return malformed("the patch must be an array of operations, not %s", ops.Kind())
+	}
+	if len(ops.Elems()) > maxOperations {
+		return tooLarge("the patch has %d operations, at most %d are taken", len(ops.Elems()), maxOperations)
+	}
+	for _, op := range ops.Elems() {
+		if err := q.operation(op); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (q *request) operation(op *jsonwire.Value) error {
+	if op.Kind() != jsonwire.Object {
+		return malformed("an operation of the patch is %s", op.Kind())
+	}
+	for _, m := range op.Members() {
+		switch m.Key {
+		case "op", "path", "from":
+			if m.Value.Kind() != jsonwire.String {
+				return malformed("%q of an operation of the patch is %s", m.Key, m.Value.Kind())
+			}
+		case "value":
+		default:
+			return malformed("an operation of the patch has %q", m.Key)
+		}
+	}
+	to, err := q.locate(op.Get("path"))
+	if err != nil {
+		return err
+	}
+	switch what := op.Get("op").Text(); what {
+	case "add", "replace", "test":
+		if err := to.set(what, op.Get("value")); err != nil {
+			return err
+		}
+	case "remove":
+		if err := to.remove(op); err != nil {
+			return err
+		}
+	case "copy", "move":
+		from, err := q.locate(op.Get("from"))
+		if err != nil {
+			return err
+		}
+		if err := to.from(from, what); err != nil {
+			return err
+		}
+		op.Set("from", jsonwire.NewString(from.pointer()))
+	default:
+		return malformed("%q is no operation of a JSON patch", what)
+	}
+	op.Set("path", jsonwire.NewString(to.pointer()))
+	return nil
+}
+
+// location is where a JSON pointer leads: segs up to the place, rest below a place whose operation covers all of it.
+type location struct {
+	*request
+	place *rules.Place // nil where nothing matters
+	segs  []string
+	rest  []string
+}
+
+func (q *request) locate(pointer *jsonwire.Value) (*location, error) {
+	text := pointer.Text()
+	if pointer == nil || text == "" || text[0] != '/' {
+		return nil, invalid("", "a patch must change members of the object: %q is no path to one", text)
+	}
+	segs := strings.Split(text[1:], "/")
+	for i, s := range segs {
+		decoded, ok := decodeSegment(s)
+		if !ok {
+			return nil, malformed("the path %q has an escape that is not ~0 or ~1", text)
+		}
+		segs[i] = decoded
+	}
+	l := &location{request: q, place: q.root.Place, segs: segs}
+	for i, s := range segs {
+		if l.place == nil {
+			break
+		}
+		if l.place.Op > rules.Exported {
+			l.segs, l.rest = segs[:i], segs[i:]
+			break
+		}
+		if l.place.Shape == rules.Array {
+			l.place = l.place.Elem
+		} else {
+			l.place = l.place.Child([]byte(s))
+		}
+	}
+	return l, nil
+}
+
+func decodeSegment(s string) (string, bool) {
+	rest := strings.ReplaceAll(strings.ReplaceAll(s, "~0", ""), "~1", "")
+	return strings.ReplaceAll(strings.ReplaceAll(s, "~1", "/"), "~0", "~"), !strings.Contains(rest, "~")
+}
+
+// pointer writes the location, in the control cluster's names after set or remove.
+func (l *location) pointer() string {
+	var b strings.Builder
+	for _, segs := range [...][]string{l.segs, l.rest} {
+		for _, s := range segs {
+			b.WriteByte('/')
+			b.WriteString(strings.ReplaceAll(strings.ReplaceAll(s, "~", "~0"), "/", "~1"))
+		}
+	}
+	return b.String()
+}
+
+func (l *location) path() string {
+	return strings.Join(append(l.segs[:len(l.segs):len(l.segs)], l.rest...), ".")
+}
+
+// set translates the value that is put or expected at the location.
+func (l *location) set(what string, value *jsonwire.Value) error {
+	if value == nil {
+		return malformed("an operation %q of the patch has no value", what)
+	}
+	if l.place == nil {
+		return nil
+	}
+	if len(l.rest) == 0 {
+		if err := l.protect(what, value); err != nil {
+			return err
+		}
+		return l.value(l.place, value, l.path())
+	}
+	return l.below(what, value)
+}
+
+// protect keeps the labels that the platform has put on an object.
+func (l *location) protect(what string, value *jsonwire.Value) error {
+	if len(l.injectedLabels()) == 0 {
+		return nil
+	}
+	switch strings.Join(l.segs, "/") {
+	case "metadata":
+		return invalid("metadata", "would remove labels that the platform needs: change single members instead")
+	case "metadata/labels":
+		if what != "add" && what != "replace" || value.Kind() != jsonwire.Object {
+			return invalid("metadata.labels", "would remove labels that the platform needs: change single labels instead")
+		}
+		// Checked before the platform's own are added, which nothing may check again.
+		if err := l.keysToControl(l.place.Op, value, l.path()); err != nil {
+			return err
+		}
+		l.inject(value)
+		l.place = nil
+	}
+	return nil
+}
+
+// remove checks that the location may go.
+func (l *location) remove(op *jsonwire.Value) error {
+	if l.place == nil {
+		return nil
+	}
+	if len(l.rest) == 0 {
+		return l.protect("remove", nil)
+	}
+	if l.place.Op == rules.NamespaceSelector && l.rest[0] == "matchLabels" && len(l.rest) == 1 {
+		// Without any label the selector would leave the tenant.
+		labels := jsonwire.NewObject()
+		op.Set("op", jsonwire.NewString("replace"))
+		op.Set("value", labels)
+		return l.below("replace", labels)
+	}
+	return l.below("remove", nil)
+}
+
+// below translates an operation on a part of something that one rule covers as a whole. Only those parts are understood
+// whose meaning does not depend on the rest.
+func (l *location) below(what string, value *jsonwire.Value) error {
+	path := l.path()
+	switch op := l.place.Op; op {
+	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels:
+		if len(l.rest) == 1 {
+			one := jsonwire.NewObject(jsonwire.Member{Key: l.rest[0], Value: value})
+			if directive(l.rest[0]) {
+				return invalid(path, "no key starts with a dollar sign")
+			}
+			if err := l.keysToControl(op, one, path); err != nil {
+				return err
+			}
+			l.rest = []string{one.Members()[0].Key}
+			return nil
+		}
+	case rules.QuotaKeys:
+		if len(l.rest) == 1 {
+			l.rest = []string{l.view.quotaKeyToControl(l.rest[0])}
+			return nil
+		}
+	case rules.NamespaceSelector:
+		return l.belowSelector(value, path)
+	case rules.OwnerReferences, rules.PolicyRules, rules.Subjects:
+		if len(l.rest) == 1 {
+			return l.toControl(op, jsonwire.NewArray(orNull(value)), path)
+		}
+		if op == rules.PolicyRules && (l.rest[1] == "verbs" || l.rest[1] == "nonResourceURLs") {
+			return nil
+		}
+	case rules.RootCA, rules.ManagedFields:
+		return nil
+	case rules.ExternalIPs:
+		if what != "remove" {
+			return l.toControl(op, value, path)
+		}
+		return nil
+	case rules.Namespace, rules.Group, rules.User, rules.UserGroup, rules.Exported, rules.TokenAudiences:
+		if len(l.rest) == 1 {
+			return l.toControl(op, orNull(value), path)
+		}
+	case rules.ObjectReference, rules.InvolvedObject:
+		// Whether the name is prefixed depends on the kind.
+		switch l.rest[len(l.rest)-1] {
+		case "uid", "resourceVersion", "fieldPath":
+			return nil
+		}
+	}
+	return invalid(path, "cannot be changed by itself in a JSON patch: replace %q as a whole", strings.Join(l.segs, "."))
+}
+
+// belowSelector translates an operation inside a selector over namespaces, which must keep its tenant.
+func (l *location) belowSelector(value *jsonwire.Value, path string) error {
+	switch {
+	case l.rest[0] == "matchLabels" && len(l.rest) == 1:
+		sel := jsonwire.NewObject(jsonwire.Member{Key: "matchLabels", Value: value})
+		if value.Kind() != jsonwire.Object {
+			return invalid(path, "must be an object")
+		}
+		return l.selectorToControl(sel, path)
+	case l.rest[0] == "matchLabels" && len(l.rest) == 2:
+		return l.selectorLabelsToControl(jsonwire.NewObject(jsonwire.Member{Key: l.rest[1], Value: orNull(value)}), path)
+	case l.rest[0] == "matchExpressions" && len(l.rest) == 1:
+		return l.requirementsToControl(orNull(value), path)
+	case l.rest[0] == "matchExpressions" && len(l.rest) == 2:
+		return l.requirementsToControl(jsonwire.NewArray(orNull(value)), path)
+	}
+	return invalid(path, "cannot be changed by itself in a JSON patch: replace the selector as a whole")
+}
+
+func orNull(v *jsonwire.Value) *jsonwire.Value {
+	if v == nil {
+		return new(jsonwire.Value)
+	}
+	return v
+}
+
+// from checks a copy or move between two locations: allowed where both sides mean the same.
+func (l *location) from(source *location, what string) error {
+	if !source.place.Matters() && !l.place.Matters() {
+		return nil
+	}
+	bothKeys := source.place != nil && l.place != nil && isKeys(source.place.Op) && isKeys(l.place.Op)
+	if bothKeys && len(source.rest) == 1 && len(l.rest) == 1 &&
+		source.rest[0] != labelMetadataName && l.rest[0] != labelMetadataName {
+		if err := source.below(what, nil); err != nil {
+			return err
+		}
+		return l.below(what, nil)
+	}
+	return invalid(l.path(), "cannot be the end of a %s in a JSON patch: set the value itself", what)
+}
+
+func isKeys(op rules.Op) bool {
+	switch op {
+	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels:
+		return true
+	}
+	return false
+}

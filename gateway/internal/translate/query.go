@@ -1,0 +1,278 @@
+package translate
+
+import (
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+
+	"vivarium.io/vivarium/gateway/internal/translate/rules"
+	"vivarium.io/vivarium/internal/names"
+)
+
+// maxSelector bounds a selector; the longest that people write are lists of a few names.
+const maxSelector = 64 << 10
+
+// parameter says what a query parameter may be.
+type parameter uint8
+
+const (
+	flag   parameter = iota + 1 // true or false
+	number                      // not negative
+	text
+	several // text, may be repeated
+	duration
+	labelSelector
+	fieldSelector
+	includeObject
+)
+
+// parameters are the query parameters by verb. What is not here is refused, not dropped: a tenant that believes its
+// parameter has an effect should hear that it has none.
+var parameters = map[string]map[string]parameter{
+	"get":    {"resourceVersion": text, "includeObject": includeObject},
+	"list":   listParameters,
+	"watch":  listParameters,
+	"create": writeParameters,
+	"update": writeParameters,
+	"patch":  with(writeParameters, map[string]parameter{"force": flag}),
+	"delete": deleteParameters,
+	"deletecollection": with(deleteParameters, map[string]parameter{
+		"labelSelector": labelSelector, "fieldSelector": fieldSelector, "resourceVersion": text,
+		"resourceVersionMatch": text, "limit": number, "continue": text, "timeoutSeconds": number,
+	}),
+}
+
+var listParameters = map[string]parameter{
+	"labelSelector": labelSelector, "fieldSelector": fieldSelector, "resourceVersion": text, "resourceVersionMatch": text,
+	"limit": number, "continue": text, "timeoutSeconds": number, "watch": flag, "allowWatchBookmarks": flag,
+	"sendInitialEvents": flag, "includeObject": includeObject,
+}
+
+var writeParameters = map[string]parameter{"dryRun": several, "fieldManager": text, "fieldValidation": text}
+
+var deleteParameters = map[string]parameter{
+	"dryRun": several, "gracePeriodSeconds": number, "orphanDependents": flag, "propagationPolicy": text,
+}
+
+// connectParameters are those of the subresources that carry streams.
+var connectParameters = map[string]map[string]parameter{
+	"log": {"container": text, "follow": flag, "previous": flag, "sinceSeconds": number, "sinceTime": text,
+		"timestamps": flag, "tailLines": number, "limitBytes": number, "stream": text},
+	"exec":        {"container": text, "command": several, "stdin": flag, "stdout": flag, "stderr": flag, "tty": flag},
+	"attach":      {"container": text, "stdin": flag, "stdout": flag, "stderr": flag, "tty": flag},
+	"portforward": {"ports": several},
+}
+
+func with(base, more map[string]parameter) map[string]parameter {
+	out := make(map[string]parameter, len(base)+len(more))
+	for k, p := range base {
+		out[k] = p
+	}
+	for k, p := range more {
+		out[k] = p
+	}
+	return out
+}
+
+var durationPattern = regexp.MustCompile(`^([0-9]{1,6}(\.[0-9]{1,9})?(ns|us|ms|s|m|h)){1,4}$|^0$`)
+
+// QueryToControl translates the query parameters of a request: it rewrites field and label selectors and refuses unknown,
+// repeated and malformed parameters, by verb (as RequestInfo names them) and for log, exec, attach and portforward by
+// subresource. A continue token passes: the front has put the control cluster's there. The error is an *Error.
+func (v View) QueryToControl(k Kind, verb string, query url.Values) (url.Values, error) {
+	known := parameters[verb]
+	if c, ok := connectParameters[k.Subresource]; ok {
+		known = c
+	}
+	out := make(url.Values, len(query))
+	for key, values := range query {
+		p := known[key]
+		switch key {
+		case "timeout":
+			p = duration
+		case "pretty":
+			// A watch has one frame per line.
+			if p = flag; verb == "watch" {
+				continue
+			}
+		}
+		if p == 0 {
+			return nil, malformed("the query parameter %q is not understood for %s", key, verb)
+		}
+		if len(values) != 1 && p != several {
+			return nil, malformed("the query parameter %q stands %d times", key, len(values))
+		}
+		for _, value := range values {
+			control, err := v.parameterToControl(k, p, key, value)
+			if err != nil {
+				return nil, err
+			}
+			out.Add(key, control)
+		}
+	}
+	if root, ok := bodyRoot(k); ok && root.Op == rules.VirtualNode && (verb == "list" || verb == "watch") {
+		// Only virtual nodes are the tenants' to see.
+		if sel := out.Get("labelSelector"); sel != "" {
+			out.Set("labelSelector", sel+","+names.LabelPool)
+		} else {
+			out.Set("labelSelector", names.LabelPool)
+		}
+	}
+	return out, nil
+}
+
+func (v View) parameterToControl(k Kind, p parameter, key, value string) (string, error) {
+	bad := func() (string, error) { return "", malformed("the query parameter %q has the value %.64q", key, value) }
+	switch p {
+	case flag:
+		switch value {
+		case "true", "false", "1", "0", "":
+			return value, nil
+		}
+		return bad()
+	case number:
+		if n, err := strconv.ParseInt(value, 10, 64); value != "" && (err != nil || n < 0) {
+			return bad()
+		}
+	case duration:
+		if !durationPattern.MatchString(value) {
+			return bad()
+		}
+	case includeObject:
+		switch value {
+		case "Object", "Metadata", "":
+			return value, nil
+		case "None":
+			// Whose a row is only its object says.
+			return "Metadata", nil
+		}
+		return bad()
+	case labelSelector:
+		return v.labelSelectorToControl(k, value)
+	case fieldSelector:
+		return v.fieldSelectorToControl(k, value)
+	}
+	return value, nil
+}
+
+// labelSelectorToControl translates a selector over labels of objects of a kind.
+func (v View) labelSelectorToControl(k Kind, text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	if len(text) > maxSelector {
+		return "", malformed("the label selector has %d bytes, at most %d are taken", len(text), maxSelector)
+	}
+	sel, err := labels.Parse(text)
+	if err != nil {
+		return "", malformed("the label selector cannot be read: %s", err)
+	}
+	requirements, selectable := sel.Requirements()
+	if !selectable {
+		return text, nil
+	}
+	op := rules.Keys
+	switch {
+	case k.Group == "" && k.Resource == "namespaces":
+		op = rules.NamespaceLabels
+	case k.Group == "rbac.authorization.k8s.io" && k.Resource == "clusterroles":
+		op = rules.ClusterRoleLabels
+	}
+	q := &request{view: v, kind: k}
+	out := labels.NewSelector()
+	for _, r := range requirements {
+		key, err := q.keyToControl(op, r.Key(), "labelSelector")
+		if err != nil {
+			return "", err
+		}
+		values := r.Values().List()
+		if op == rules.NamespaceLabels && key == labelMetadataName {
+			for i, value := range values {
+				if values[i], err = v.namespaceToControl(value, "labelSelector"); err != nil {
+					return "", err
+				}
+			}
+		}
+		control, err := labels.NewRequirement(key, r.Operator(), values)
+		if err != nil {
+			return "", malformed("the label selector cannot be translated: %s", err)
+		}
+		out = out.Add(*control)
+	}
+	return out.String(), nil
+}
+
+// fieldSelectorToControl translates a selector over fields of objects of a kind.
+func (v View) fieldSelectorToControl(k Kind, text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	if len(text) > maxSelector {
+		return "", malformed("the field selector has %d bytes, at most %d are taken", len(text), maxSelector)
+	}
+	sel, err := fields.ParseSelector(text)
+	if err != nil {
+		return "", malformed("the field selector cannot be read: %s", err)
+	}
+	q := &request{view: v, kind: k}
+	requirements := sel.Requirements()
+	prefixed, cluster := rules.PrefixedResource(k.Group, k.Resource)
+	about := aboutOf(requirements)
+	var out []string
+	for _, r := range requirements {
+		value := r.Value
+		switch {
+		case r.Field == "metadata.name" && cluster && prefixed:
+			value, err = q.nameToControl(k.Kind, value, "fieldSelector")
+		case r.Field == "metadata.namespace":
+			value, err = v.namespaceToControl(value, "fieldSelector")
+		case about.is(r.Field, "namespace"):
+			if value == "" && clusterKind(about.apiVersion, about.kind) {
+				// Events about cluster-scoped objects are stored with the Event's own namespace.
+				continue
+			}
+			value, err = v.namespaceToControl(value, "fieldSelector")
+		case about.is(r.Field, "name") && prefixedKind(about.apiVersion, about.kind):
+			value, err = q.nameToControl(about.kind, value, "fieldSelector")
+		case about.is(r.Field, "apiVersion"):
+			value = v.groupVersionToControl(value)
+		}
+		if err != nil {
+			return "", err
+		}
+		operator := "="
+		if r.Operator == selection.NotEquals {
+			operator = "!="
+		}
+		out = append(out, r.Field+operator+fields.EscapeValue(value))
+	}
+	return strings.Join(out, ","), nil
+}
+
+// about is the object that Events are selected by.
+type about struct{ kind, apiVersion string }
+
+func aboutOf(requirements fields.Requirements) about {
+	var a about
+	for _, r := range requirements {
+		if r.Operator == selection.NotEquals {
+			continue
+		}
+		switch {
+		case a.is(r.Field, "kind"):
+			a.kind = r.Value
+		case a.is(r.Field, "apiVersion"):
+			a.apiVersion = r.Value
+		}
+	}
+	return a
+}
+
+func (about) is(field, member string) bool {
+	return field == "involvedObject."+member || field == "regarding."+member
+}

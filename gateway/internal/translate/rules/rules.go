@@ -1,0 +1,164 @@
+package rules
+
+// Place is a spot in a document: the operation on what stands there and the way to the places below that matter.
+// Places are shared between places of the same type and must not be changed.
+type Place struct {
+	// Op applies to the value here; Pass where only something below matters.
+	Op Op
+	// Shape says what the API has here.
+	Shape Shape
+	// Fields are the members of an object below which something matters, by JSON name.
+	Fields []Field
+	// Elem stands for each element of an array or value of a map, if something matters below them.
+	Elem *Place
+	// Wire are the fields of the protobuf message, where embedded structs are messages of their own.
+	Wire []WireField
+}
+
+// Field is one member of an object.
+type Field struct {
+	JSON  string
+	Place *Place
+}
+
+// WireField is one field of a protobuf message.
+type WireField struct {
+	Number int32
+	Place  *Place
+}
+
+// Shape is the form of a value in the API.
+type Shape uint8
+
+// The shapes.
+const (
+	Leaf Shape = iota
+	Object
+	Array
+	Map
+)
+
+// Child finds the place of a member of an object or map, nil if nothing matters there. A member of a map is any.
+func (p *Place) Child(key []byte) *Place {
+	if p.Shape == Map {
+		return p.Elem
+	}
+	for i := range p.Fields {
+		if f := &p.Fields[i]; len(f.JSON) == len(key) && f.JSON == string(key) {
+			return f.Place
+		}
+	}
+	return nil
+}
+
+// Matters reports whether an operation applies at the place or below it.
+func (p *Place) Matters() bool {
+	return p != nil && (p.Op > Exported || len(p.Fields) > 0 || p.Elem != nil)
+}
+
+// Root is the table of one kind.
+type Root struct {
+	Group, Version, Kind string
+	Namespaced           bool
+	// Prefixed says that the kind's names are the tenant's and carry its prefix in the control cluster. False for
+	// namespaced kinds and for those the operator exports.
+	Prefixed bool
+	*Place
+}
+
+// For finds the table of a kind. Kinds without one must be refused.
+func For(group, version, kind string) (Root, bool) {
+	r, ok := table[rootKey{group, version, kind}]
+	return r, ok
+}
+
+// All gives every table, in no particular order.
+func All() []Root {
+	out := make([]Root, 0, len(table))
+	for _, r := range table {
+		out = append(out, r)
+	}
+	return out
+}
+
+// ClusterScoped reports whether a built-in kind is cluster-scoped and, if so, whether its names are prefixed. Kinds of
+// other groups are not built in; the group "" with an unknown kind is not either.
+func ClusterScoped(group, kind string) (clusterScoped, prefixed bool) {
+	prefixed, clusterScoped = clusterKinds[groupKind{group, kind}]
+	return clusterScoped, prefixed
+}
+
+// PrefixedResource reports whether names of a cluster-scoped resource carry the tenant's prefix in the control cluster;
+// known is false for namespaced and unknown resources.
+func PrefixedResource(group, resource string) (prefixed, known bool) {
+	prefixed, known = clusterResources[groupKind{group, resource}]
+	return prefixed, known
+}
+
+// BuiltInGroup reports whether an API group is Kubernetes' own, so that its name passes unchanged.
+func BuiltInGroup(group string) bool { return builtInGroups[group] }
+
+type rootKey struct{ group, version, kind string }
+
+type groupKind struct{ group, kind string }
+
+// typeDef and fieldDef are the form of the generated table: one definition per Go type and place, fields only where
+// something matters.
+type typeDef struct {
+	op     Op
+	shape  Shape
+	elem   int // index of the definition of elements, -1 if nothing matters there
+	fields []fieldDef
+}
+
+type fieldDef struct {
+	json   string
+	number int32
+	def    int
+	// inline says that the field is an embedded struct: its members are the enclosing object's in JSON, a message of its
+	// own in protobuf.
+	inline bool
+}
+
+type rootDef struct {
+	group, version, kind string
+	namespaced, prefixed bool
+	def                  int
+}
+
+var table = build(defs, roots)
+
+func build(defs []typeDef, roots []rootDef) map[rootKey]Root {
+	places := make([]Place, len(defs))
+	for i := range defs {
+		places[i].Op, places[i].Shape = defs[i].op, defs[i].shape
+		if defs[i].elem >= 0 {
+			places[i].Elem = &places[defs[i].elem]
+		}
+	}
+	for i := range defs {
+		places[i].Fields = flatten(defs, places, defs[i].fields)
+		for _, f := range defs[i].fields {
+			if f.number > 0 {
+				places[i].Wire = append(places[i].Wire, WireField{f.number, &places[f.def]})
+			}
+		}
+	}
+	out := make(map[rootKey]Root, len(roots))
+	for _, r := range roots {
+		out[rootKey{r.group, r.version, r.kind}] = Root{r.group, r.version, r.kind, r.namespaced, r.prefixed, &places[r.def]}
+	}
+	return out
+}
+
+func flatten(defs []typeDef, places []Place, fields []fieldDef) []Field {
+	var out []Field
+	for _, f := range fields {
+		if f.inline {
+			out = append(out, flatten(defs, places, defs[f.def].fields)...)
+			continue
+		}
+		out = append(out, Field{f.json, &places[f.def]})
+	}
+	return out
+}

@@ -1,0 +1,93 @@
+package translate
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
+	"vivarium.io/vivarium/gateway/internal/translate/rules"
+)
+
+// StatusToTenant translates the body of a response with an error code. A body that is no Status, or one that speaks about
+// the gateway's own rights, becomes one that says nothing but the code. It never fails.
+func (v View) StatusToTenant(k Kind, code int, body []byte) []byte {
+	doc, err := jsonwire.Parse(body)
+	if err != nil || doc.Get("kind").Text() != "Status" || doc.Get("apiVersion").Text() != "v1" {
+		return plainStatus(code)
+	}
+	root, _ := bodyRoot(k)
+	r := &response{view: v, kind: k, root: root, prefix: []byte(v.Tenant.Prefix())}
+	if !r.statusToTenant(doc) {
+		return plainStatus(code)
+	}
+	return append(doc.Append(nil), '\n')
+}
+
+func plainStatus(code int) []byte {
+	s := metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: int32(code),
+		Message: "the server answered: " + strings.ToLower(http.StatusText(code)), Reason: plainReasons[code],
+	}
+	body, err := json.Marshal(s)
+	if err != nil {
+		return nil
+	}
+	return append(body, '\n')
+}
+
+// plainReasons are the reasons that clients act on.
+var plainReasons = map[int]metav1.StatusReason{
+	http.StatusBadRequest: metav1.StatusReasonBadRequest, http.StatusUnauthorized: metav1.StatusReasonUnauthorized,
+	http.StatusForbidden: metav1.StatusReasonForbidden, http.StatusNotFound: metav1.StatusReasonNotFound,
+	http.StatusConflict: metav1.StatusReasonConflict, http.StatusGone: metav1.StatusReasonGone,
+	http.StatusTooManyRequests: metav1.StatusReasonTooManyRequests, http.StatusInternalServerError: metav1.StatusReasonInternalError,
+	http.StatusServiceUnavailable: metav1.StatusReasonServiceUnavailable, http.StatusGatewayTimeout: metav1.StatusReasonTimeout,
+}
+
+// statusToTenant translates a Status; false means that it is not for the tenant at all.
+func (r *response) statusToTenant(doc *jsonwire.Value) bool {
+	if meta := doc.Get("metadata"); meta.Get("continue").Text() != "" {
+		if r.view.Continue == nil {
+			meta.Delete("continue")
+		} else {
+			meta.Get("continue").SetText(r.view.Continue(meta.Get("continue").Text()))
+		}
+	}
+	details := doc.Get("details")
+	kind, group, name := details.Get("kind").Text(), details.Get("group").Text(), details.Get("name")
+	if impersonated[kind] && r.kind.Resource != kind {
+		// The control cluster refused the gateway and not the tenant.
+		return false
+	}
+	var keep []string
+	if prefixed, _ := rules.PrefixedResource(group, kind); prefixed || prefixedKind(group+"/", kind) || kind == "namespaces" {
+		if own, err := r.view.Tenant.NameToTenant(name.Text()); err == nil {
+			name.SetText(own)
+		} else if name.Text() != "" {
+			return false
+		}
+	} else if name.Text() != "" {
+		keep = append(keep, name.Text())
+	}
+	if g := details.Get("group"); g.Text() != "" {
+		own, _ := r.view.groupToTenant(g.Text())
+		g.SetText(own)
+	}
+	for _, cause := range details.Get("causes").Elems() {
+		for _, text := range []*jsonwire.Value{cause.Get("message"), cause.Get("field")} {
+			if text.Text() != "" {
+				text.SetText(r.view.TextToTenant(text.Text(), keep...))
+			}
+		}
+	}
+	if message := doc.Get("message"); message.Text() != "" {
+		message.SetText(r.view.TextToTenant(message.Text(), keep...))
+	}
+	return true
+}
+
+// impersonated are what the control cluster names when it refuses an impersonation.
+var impersonated = map[string]bool{"users": true, "groups": true, "uids": true, "userextras": true}

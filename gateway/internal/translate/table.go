@@ -1,0 +1,220 @@
+package translate
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
+	"vivarium.io/vivarium/gateway/internal/translate/rules"
+)
+
+// columnRule says what the cells of a column hold.
+type columnRule uint8
+
+const (
+	plainCell columnRule = iota
+	nameCell             // the object's own, prefixed name
+	roleCell             // "ClusterRole/name"
+	usersCell            // "alice, bob"
+	groupsCell
+	accountsCell // "namespace/name, ..."
+	aboutCell    // "namespace/name": kind and name of what an Event is about
+	textCell
+	hiddenCell
+)
+
+// columnRules are the columns of the API server's own tables that say more than the object's fields may.
+var columnRules = map[string]map[string]columnRule{
+	"namespaces":          {"Name": nameCell},
+	"clusterroles":        {"Name": nameCell},
+	"clusterrolebindings": {"Name": nameCell, "Role": roleCell, "Users": usersCell, "Groups": groupsCell, "ServiceAccounts": accountsCell},
+	"rolebindings":        {"Role": roleCell, "Users": usersCell, "Groups": groupsCell, "ServiceAccounts": accountsCell},
+	"events":              {"Object": aboutCell, "Message": textCell},
+	"nodes":               {"Internal-IP": hiddenCell, "External-IP": hiddenCell},
+	"resourcequotas":      {"Request": textCell, "Limit": textCell},
+}
+
+// tableMember handles the members of a Table.
+func tableMember(r *response, key string) error {
+	switch key {
+	case "metadata":
+		return r.listMetadata()
+	case "columnDefinitions":
+		return r.tree(func(columns *jsonwire.Value) error {
+			r.setColumns(columns)
+			return nil
+		})
+	case "rows":
+		return r.array(r.row)
+	}
+	return r.Skip()
+}
+
+// setColumns remembers the columns. The frames of a watch name them once, in the first.
+func (r *response) setColumns(columns *jsonwire.Value) {
+	if columns.Kind() != jsonwire.Array {
+		return
+	}
+	known := columnRules[r.kind.Resource]
+	r.columns = make([]columnRule, 0, len(columns.Elems()))
+	for _, c := range columns.Elems() {
+		r.columns = append(r.columns, known[c.Get("name").Text()])
+	}
+}
+
+// row translates one row: its cells, and the object, which alone says whose it is. Rows are small, so they are read as a
+// tree: cells come before the object, and an Event's may need to know what it is about.
+func (r *response) row() error {
+	r.beginItem()
+	if r.columns == nil {
+		return foreign("a table that does not say first what its columns are")
+	}
+	if plain(r.columns) && r.root.Op != rules.VirtualNode {
+		err := r.object(func(key []byte) error {
+			if string(key) == "object" {
+				return r.rowObject()
+			}
+			return r.Skip()
+		})
+		if err != nil {
+			return err
+		}
+		return r.endItem()
+	}
+	return r.tree(r.rowTree)
+}
+
+func plain(columns []columnRule) bool {
+	for _, c := range columns {
+		if c != plainCell {
+			return false
+		}
+	}
+	return true
+}
+
+// rowObject walks a row's object: the whole object, its metadata, or null.
+func (r *response) rowObject() error {
+	var kind, version string
+	return r.object(func(rawKey []byte) error {
+		key := string(rawKey)
+		switch key {
+		case "kind", "apiVersion":
+			raw, err := r.Capture()
+			if err != nil {
+				return err
+			}
+			text, err := jsonwire.Unquote(raw)
+			if err != nil {
+				return err
+			}
+			if key == "kind" {
+				kind = text
+			} else {
+				version = text
+			}
+			return r.Emit(raw)
+		case "metadata":
+			return r.metadata()
+		}
+		if kind != r.root.Kind || version != r.groupVersion() {
+			return foreign("a row with an object of %s %s", version, kind)
+		}
+		return r.child(r.root.Place, key)
+	})
+}
+
+func (r *response) rowTree(row *jsonwire.Value) error {
+	object := row.Get("object")
+	if err := r.rowObjectTree(object); err != nil {
+		return err
+	}
+	if err := r.endItem(); err != nil {
+		return err
+	}
+	for i, cell := range row.Get("cells").Elems() {
+		if i >= len(r.columns) {
+			return foreign("a row with more cells than columns")
+		}
+		if cell.Kind() == jsonwire.String {
+			cell.SetText(r.cell(r.columns[i], cell.Text()))
+		}
+	}
+	return nil
+}
+
+func (r *response) rowObjectTree(object *jsonwire.Value) error {
+	whole := object.Get("kind").Text() == r.root.Kind && object.Get("apiVersion").Text() == r.groupVersion()
+	switch {
+	case object.Kind() != jsonwire.Object:
+		return nil
+	case whole:
+		return r.treeToTenant(r.root.Place, object)
+	case object.Get("kind").Text() != "PartialObjectMetadata":
+		return foreign("a row with an object of kind %q", object.Get("kind").Text())
+	case r.root.Op == rules.VirtualNode:
+		return r.nodeMetadataToTenant(object.Get("metadata"))
+	}
+	return r.treeToTenant(r.root.Child([]byte("metadata")), object.Get("metadata"))
+}
+
+// cell translates one cell.
+func (r *response) cell(rule columnRule, text string) string {
+	switch rule {
+	case nameCell:
+		own, err := r.view.Tenant.NameToTenant(text)
+		if err != nil {
+			return ""
+		}
+		return own
+	case roleCell:
+		kind, name, _ := strings.Cut(text, "/")
+		if kind != "ClusterRole" {
+			return text
+		}
+		own, _ := r.view.Tenant.NameToTenant(name)
+		return kind + "/" + own
+	case usersCell:
+		return eachName(text, r.view.Tenant.UserToTenant)
+	case groupsCell:
+		return eachName(text, r.view.Tenant.UserGroupToTenant)
+	case accountsCell:
+		return eachName(text, r.view.Tenant.NameToTenant)
+	case aboutCell:
+		kind, name, _ := strings.Cut(text, "/")
+		if kind != "namespace" && kind != "clusterrole" && kind != "clusterrolebinding" {
+			return text
+		}
+		own, _ := r.view.Tenant.NameToTenant(name)
+		return kind + "/" + own
+	case textCell:
+		return r.view.TextToTenant(text)
+	case hiddenCell:
+		return "<none>"
+	}
+	return text
+}
+
+// eachName translates a list of names as the API server prints it; foreign ones are left out.
+func eachName(text string, f func(string) (string, error)) string {
+	if text == "" {
+		return ""
+	}
+	var own []string
+	for name := range strings.SplitSeq(text, ", ") {
+		if n, err := f(name); err == nil {
+			own = append(own, n)
+		}
+	}
+	return strings.Join(own, ", ")
+}
+
+// parseTrusted makes a tree of what the control cluster's encoder wrote.
+func parseTrusted(raw []byte) (*jsonwire.Value, error) {
+	v, err := jsonwire.Parse(bytes.Clone(raw))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", jsonwire.ErrMalformed, err)
+	}
+	return v, nil
+}
