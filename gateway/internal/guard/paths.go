@@ -1,0 +1,238 @@
+package guard
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"vivarium.io/vivarium/internal/names"
+)
+
+// split cuts an escaped path into decoded segments and refuses whatever could be cut in two ways.
+func split(escaped, base string) ([]string, error) {
+	rest, ok := strings.CutPrefix(escaped, base+"/")
+	if !ok {
+		return nil, refuse("path %q is outside the control API", escaped)
+	}
+	parts := strings.Split(rest, "/")
+	for i, part := range parts {
+		decoded, err := url.PathUnescape(part)
+		if err != nil || decoded == "" || decoded == "." || decoded == ".." || strings.ContainsAny(decoded, "/\\%;") || hasControl(decoded) {
+			return nil, refuse("path %q is ambiguous", escaped)
+		}
+		parts[i] = decoded
+	}
+	return parts, nil
+}
+
+func hasControl(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0
+}
+
+func parseQuery(raw string) (url.Values, error) {
+	if strings.Contains(raw, ";") {
+		return nil, refuse("the query has a semicolon")
+	}
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, refuse("the query cannot be parsed")
+	}
+	for key, values := range query {
+		if len(values) > 1 && key != "command" && key != "ports" {
+			return nil, refuse("query parameter %q is repeated", key)
+		}
+	}
+	return query, nil
+}
+
+// want is what a request asks of the control cluster.
+type want struct {
+	id     names.TenantID
+	method string
+	query  url.Values
+	body   *http.Request
+	// tunnel is set by check for the few paths that may be upgraded to another protocol.
+	tunnel bool
+}
+
+// inNamespaces are the kinds that live in namespaces, by group.
+func inNamespaces(group, resource string) bool {
+	var known string
+	switch group {
+	case "":
+		known = "configmaps endpoints events limitranges persistentvolumeclaims pods podtemplates replicationcontrollers resourcequotas secrets serviceaccounts services"
+	case "apps":
+		known = "controllerrevisions daemonsets deployments replicasets statefulsets"
+	case "batch":
+		known = "cronjobs jobs"
+	case "autoscaling":
+		known = "horizontalpodautoscalers"
+	case "policy":
+		known = "poddisruptionbudgets"
+	case "networking.k8s.io":
+		known = "ingresses networkpolicies"
+	case "discovery.k8s.io":
+		known = "endpointslices"
+	case "coordination.k8s.io":
+		known = "leases"
+	case "events.k8s.io":
+		known = "events"
+	case "rbac.authorization.k8s.io":
+		known = "roles rolebindings"
+	case "authorization.k8s.io":
+		known = "localsubjectaccessreviews"
+	}
+	return among(known, resource)
+}
+
+// byName are the cluster-scoped kinds whose names carry the tenant, by group.
+func byName(group, resource string) bool {
+	var known string
+	switch group {
+	case "":
+		known = "namespaces"
+	case "rbac.authorization.k8s.io":
+		known = "clusterroles clusterrolebindings"
+	case "storage.k8s.io":
+		known = "storageclasses"
+	case "scheduling.k8s.io":
+		known = "priorityclasses"
+	case "networking.k8s.io":
+		known = "ingressclasses"
+	}
+	return among(known, resource)
+}
+
+// reviews are kinds that store nothing: a question in the body, about the tenant's own principals.
+func reviews(group, resource string) bool {
+	switch group {
+	case "authorization.k8s.io":
+		return among("selfsubjectaccessreviews selfsubjectrulesreviews subjectaccessreviews", resource)
+	case "authentication.k8s.io":
+		return among("selfsubjectreviews tokenreviews", resource)
+	}
+	return false
+}
+
+func among(list, word string) bool {
+	for known := range strings.FieldsSeq(list) {
+		if known == word {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *want) check(parts []string) error {
+	var group string
+	switch {
+	case len(parts) >= 3 && parts[0] == "api" && parts[1] == "v1":
+		parts = parts[2:]
+	case len(parts) >= 4 && parts[0] == "apis":
+		group, parts = parts[1], parts[3:]
+	default:
+		return refuse("path %q is no path of a resource", strings.Join(parts, "/"))
+	}
+	if len(parts) >= 3 && parts[0] == "namespaces" && (group != "" || !among("status finalize", parts[2])) {
+		return w.checkInside(group, parts[1], parts[2:])
+	}
+	resource := parts[0]
+	switch {
+	case len(parts) == 1 && w.method == http.MethodPost && reviews(group, resource):
+		return nil
+	case group == "" && resource == "nodes":
+		return w.checkNodes(parts)
+	case inNamespaces(group, resource) && len(parts) == 1:
+		return w.checkEverywhere(resource)
+	case byName(group, resource):
+		return w.checkNamed(resource, parts[1:])
+	}
+	return refuse("%s %s of group %q", w.method, strings.Join(parts, "/"), group)
+}
+
+// checkInside looks at a path under /namespaces/NAMESPACE.
+func (w *want) checkInside(group, namespace string, parts []string) error {
+	if !w.id.Owns(namespace) {
+		return refuse("namespace %q for tenant %s", namespace, w.id)
+	}
+	if !inNamespaces(group, parts[0]) || len(parts) > 3 {
+		return refuse("%s %s of group %q", w.method, strings.Join(parts, "/"), group)
+	}
+	if len(parts) < 3 {
+		return nil
+	}
+	switch parts[2] {
+	case "status", "scale", "log", "eviction", "ephemeralcontainers", "resize", "token":
+		return nil
+	case "exec", "attach", "portforward":
+		w.tunnel = group == "" && parts[0] == "pods"
+		if w.tunnel {
+			return nil
+		}
+	}
+	return refuse("subresource %s", strings.Join(parts, "/"))
+}
+
+// checkNodes lets nodes be listed and watched with the selector that leaves the platform's virtual ones.
+func (w *want) checkNodes(parts []string) error {
+	selected := false
+	for requirement := range strings.SplitSeq(w.query.Get("labelSelector"), ",") {
+		selected = selected || requirement == names.LabelPool
+	}
+	if w.method != http.MethodGet || len(parts) != 1 || !selected {
+		return refuse("%s %s without the platform's selector", w.method, strings.Join(parts, "/"))
+	}
+	return nil
+}
+
+// checkNamed looks at a cluster-scoped kind whose names carry the tenant; parts follow the resource.
+func (w *want) checkNamed(resource string, parts []string) error {
+	switch {
+	case len(parts) == 0 && w.method == http.MethodPost:
+		return w.checkBody()
+	case len(parts) == 0:
+		return w.checkEverywhere(resource)
+	case !w.id.Owns(parts[0]):
+		return refuse("%s %q for tenant %s", resource, parts[0], w.id)
+	case len(parts) == 1, len(parts) == 2 && parts[1] == "status" && w.method == http.MethodGet:
+		return nil
+	}
+	return refuse("%s %s/%s", w.method, resource, strings.Join(parts, "/"))
+}
+
+// checkEverywhere looks at a collection that holds the objects of all tenants. A watch is filtered on its way back; a
+// list must start at the tenant's first object and be cut into pages, so that it can be ended at the first foreign one.
+func (w *want) checkEverywhere(resource string) error {
+	if w.method != http.MethodGet {
+		return refuse("%s of all %s", w.method, resource)
+	}
+	if watch := w.query.Get("watch"); watch == "true" || watch == "1" {
+		return nil
+	}
+	limit, err := strconv.Atoi(w.query.Get("limit"))
+	if err != nil || limit <= 0 || limit > 10000 {
+		return refuse("list of all %s without a limit", resource)
+	}
+	// With a resource version a stock API server may ignore limit and continue, and answer with everything.
+	if w.query.Has("resourceVersion") || w.query.Has("resourceVersionMatch") {
+		return refuse("list of all %s at a resource version", resource)
+	}
+	if start, ok := startOf(w.query.Get("continue")); !ok || !strings.HasPrefix(start, w.id.Prefix()) {
+		return refuse("list of all %s from %q for tenant %s", resource, start, w.id)
+	}
+	return nil
+}
+
+func startOf(token string) (string, bool) {
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return "", false
+	}
+	var decoded struct {
+		Start string `json:"start"`
+	}
+	return decoded.Start, json.Unmarshal(raw, &decoded) == nil
+}
