@@ -50,13 +50,10 @@ func TestSeal(t *testing.T) {
 	}
 	for name, forged := range map[string]string{
 		"Empty": "", "ControlToken": Start("abc123", Latest), "Truncated": token[:len(token)-1], "Longer": token + "AA",
-		"Changed":   strings.Map(func(r rune) rune { return map[rune]rune{'A': 'B', 'B': 'A'}[r] + r*boolRune(r != 'A' && r != 'B') }, token),
+		"Changed":   flip(token),
 		"NotBase64": "!!!", "Huge": strings.Repeat("A", 1<<20), "OtherSecret": newSealer(t, "other").Seal(scope, control),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if forged == token {
-				t.Skip("nothing to change in this token")
-			}
 			if got, err := s.Open(scope, forged); !errors.Is(err, ErrInvalid) {
 				t.Errorf("Open = %q, %v", got, err)
 			}
@@ -64,11 +61,11 @@ func TestSeal(t *testing.T) {
 	}
 }
 
-func boolRune(b bool) rune {
-	if b {
-		return 1
-	}
-	return 0
+// flip changes one bit of the sealed text.
+func flip(token string) string {
+	raw, _ := base64.RawURLEncoding.DecodeString(token)
+	raw[len(raw)/2] ^= 1
+	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
 func TestStart(t *testing.T) {
