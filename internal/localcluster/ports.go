@@ -1,8 +1,10 @@
 package localcluster
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"syscall"
 )
 
 // Ports are those of one control plane.
@@ -27,4 +29,30 @@ func FreePorts() (Ports, error) {
 		ports[i] = listener.Addr().(*net.TCPAddr).Port
 	}
 	return Ports{EtcdClient: ports[0], EtcdPeer: ports[1], APIServer: ports[2], ControllerManager: ports[3], Scheduler: ports[4]}, nil
+}
+
+// all lists the ports.
+func (p Ports) all() []int {
+	return []int{p.EtcdClient, p.EtcdPeer, p.APIServer, p.ControllerManager, p.Scheduler}
+}
+
+// checkFree is an error that names the first port that somebody else listens on.
+func checkFree(ports []int) error {
+	for _, port := range ports {
+		// On all addresses: whoever has one of them is in the way.
+		listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err == nil {
+			_ = listener.Close()
+			continue
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("try port %d: %w", port, err)
+		}
+		holder := portHolder(port)
+		if holder == "" {
+			holder = "another process"
+		}
+		return fmt.Errorf("port %d is in use by %s; stop it, or choose other ports with PORT_BASE", port, holder)
+	}
+	return nil
 }

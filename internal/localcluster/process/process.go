@@ -39,6 +39,8 @@ type Spec struct {
 	Dir string
 	// Log is the file that standard output and error are appended to. Required.
 	Log string
+	// Revision tells versions of the same program apart. Default: the size and time of its file.
+	Revision string
 	// Detached gives the process a session of its own, so that it outlives this program. Otherwise it is killed with it.
 	Detached bool
 	// Namespaces, on Linux, makes the process the first one of new mount, network, PID, IPC and UTS namespaces.
@@ -101,6 +103,9 @@ func (p *Process) ID() ID { return p.id }
 
 // Name is what messages call the process.
 func (p *Process) Name() string { return p.name }
+
+// Log is the file that the process writes to.
+func (p *Process) Log() string { return p.log }
 
 // Alive reports whether the process still runs; a zombie does not.
 func (p *Process) Alive() bool {

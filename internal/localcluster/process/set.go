@@ -37,7 +37,7 @@ type record struct {
 func NewSet() *Set { return &Set{byName: map[string]*Process{}, specs: map[string]string{}} }
 
 // OpenSet gives the set of detached processes that is recorded in dir. The mark, NAME=value, is put into the environment of
-// each: on Linux it finds those that a killed starter had no time to record.
+// each, for [Marked] to find.
 func OpenSet(dir, mark string) (*Set, error) {
 	s := NewSet()
 	s.dir, s.mark = dir, mark
@@ -186,30 +186,23 @@ func (s *Set) forget(name string) error {
 	return nil
 }
 
-// Strays gives the running processes that carry the set's mark but are not in it, such as one that was started a moment
-// before its starter was killed. Only Linux can tell; elsewhere there are none.
-func (s *Set) Strays() []*Process {
-	if s.mark == "" {
-		return nil
-	}
-	known := map[int]bool{}
-	for _, p := range s.All() {
-		known[p.id.PID] = p.Alive()
-	}
-	var strays []*Process
-	for _, pid := range marked(s.mark) {
-		if started, running, err := look(pid); err == nil && running && !known[pid] && pid != os.Getpid() {
-			strays = append(strays, &Process{id: ID{PID: pid, Started: started}, name: fmt.Sprintf("process %d", pid)})
+// Marked gives the running processes that carry a mark, NAME=value, in their environment, whether a set knows them or not:
+// a starter that was killed may have had no time to record one. Only Linux can tell; elsewhere there are none.
+func Marked(mark string) []*Process {
+	var found []*Process
+	for _, pid := range marked(mark) {
+		if started, running, err := look(pid); err == nil && running && pid != os.Getpid() {
+			found = append(found, &Process{id: ID{PID: pid, Started: started}, name: fmt.Sprintf("process %d", pid)})
 		}
 	}
-	return strays
+	return found
 }
 
-// digest tells whether two specs run the same: the same program file with the same arguments and environment.
+// digest tells whether two specs run the same: the same revision of a program with the same arguments and environment.
 func digest(spec Spec) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %q %q", spec.Path, spec.Args, spec.Env, spec.Dir)
-	if info, err := os.Stat(spec.Path); err == nil {
+	fmt.Fprintf(h, "%q %q %q %q %q", spec.Path, spec.Args, spec.Env, spec.Dir, spec.Revision)
+	if info, err := os.Stat(spec.Path); err == nil && spec.Revision == "" {
 		fmt.Fprint(h, info.Size(), info.ModTime().UnixNano())
 	}
 	return fmt.Sprintf("%.16x", h.Sum(nil))

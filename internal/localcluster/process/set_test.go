@@ -60,9 +60,8 @@ func TestSet(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "one.json")); err != nil {
 		t.Fatal(err)
 	}
-	forgetful := openSet(t, dir, mark)
 	var strays []process.ID
-	for _, stray := range forgetful.Strays() {
+	for _, stray := range process.Marked(mark) {
 		strays = append(strays, stray.ID())
 	}
 	if _, err := os.Stat("/proc/self/environ"); err == nil {
@@ -74,7 +73,7 @@ func TestSet(t *testing.T) {
 	if err := later.Stop(0, everything); err != nil {
 		t.Fatal(err)
 	}
-	if p.Alive() || len(later.All()) != 0 || len(later.Strays()) != 0 {
+	if p.Alive() || len(later.All()) != 0 || len(process.Marked(mark)) != 0 {
 		t.Error("something is left after Stop")
 	}
 }
