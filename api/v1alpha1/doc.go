@@ -10,3 +10,5 @@
 // +k8s:openapi-model-package=io.vivarium.v1alpha1
 // +groupName=vivarium.io
 package v1alpha1
+
+//go:generate ../../hack/generate.sh

@@ -96,6 +96,9 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 		}
 	}
 
+	if err := c.Etcd.reach(ctx); err != nil {
+		return nil, fmt.Errorf("connect the admin API to etcd: %w", err)
+	}
 	admission := &gate{scanner: c.Scanner}
 	config := s.genericConfig(scheme, admission)
 	config.SecureServing = &server.SecureServingInfo{Listener: listener, Cert: cert, ClientCA: clientCA}

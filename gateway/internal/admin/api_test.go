@@ -2,7 +2,9 @@ package admin_test
 
 import (
 	"bufio"
+	"context"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/gateway/internal/admin"
 )
 
 func tenant(name string) *v1alpha1.Tenant {
@@ -205,6 +208,44 @@ func TestRestart(t *testing.T) {
 	var x v1alpha1.Tenant
 	if err := f.operator(t).Get(t.Context(), client.ObjectKey{Name: "demo01"}, &x); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestEtcdAway shows that a server says which etcd it waits for in vain.
+func TestEtcdAway(t *testing.T) {
+	f := &fixture{dir: t.TempDir()}
+	f.ca, f.serving = newCA(t, f.dir, "admin-ca"), newCA(t, f.dir, "serving-ca")
+	config := f.config(t, scannerFn(emptyControl))
+	config.Etcd = admin.Etcd{Servers: []string{"unix://" + filepath.Join(f.dir, "nobody")}}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := admin.New(ctx, config); err == nil || !strings.Contains(err.Error(), "no etcd server answers") || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBadConfiguration(t *testing.T) {
+	f := &fixture{dir: t.TempDir()}
+	f.ca, f.serving = newCA(t, f.dir, "admin-ca"), newCA(t, f.dir, "serving-ca")
+	cases := map[string]struct {
+		change func(*admin.Config)
+		want   string
+	}{
+		"Nothing":    {func(c *admin.Config) { *c = admin.Config{} }, "no client CA file"},
+		"NoEtcd":     {func(c *admin.Config) { c.Etcd = admin.Etcd{} }, "neither servers nor a directory"},
+		"TwoEtcds":   {func(c *admin.Config) { c.Etcd.Servers = []string{"https://a"} }, "exclude each other"},
+		"NoCA":       {func(c *admin.Config) { c.ClientCAFile = filepath.Join(f.dir, "nobody") }, "read the CA of admin clients"},
+		"NoCert":     {func(c *admin.Config) { c.CertFile = filepath.Join(f.dir, "nobody") }, "read the admin listener's certificate"},
+		"BadAddress": {func(c *admin.Config) { c.Listen = "127.0.0.1:99999" }, "listen for admin clients"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			config := f.config(t, scannerFn(emptyControl))
+			tc.change(&config)
+			if _, err := admin.New(t.Context(), config); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %s", err, tc.want)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -63,6 +64,50 @@ func (e Etcd) options(scheme apiScheme) *options.EtcdOptions {
 	// Nothing collects garbage by owner here; a foreground deletion would wait for it forever.
 	etcd.EnableGarbageCollection = false
 	return etcd
+}
+
+// How long servers may take to appear while everything is starting, and how often they are tried.
+const (
+	reachTimeout = 30 * time.Second
+	reachPause   = 200 * time.Millisecond
+)
+
+// reach waits until one of the servers accepts connections. The machinery would wait as well, but then says nothing more
+// than that a deadline has passed.
+func (e Etcd) reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	for {
+		var problems []error
+		for _, server := range e.Servers {
+			err := knock(ctx, server)
+			if err == nil {
+				return nil
+			}
+			problems = append(problems, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no etcd server answers: %w", errors.Join(problems...))
+		case <-time.After(reachPause):
+		}
+	}
+}
+
+func knock(ctx context.Context, server string) error {
+	u, err := url.Parse(server)
+	if err != nil {
+		return err
+	}
+	network, address := "tcp", u.Host
+	if u.Scheme == "unix" || u.Scheme == "unixs" {
+		network, address = "unix", u.Host+u.Path
+	}
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // embeddedStart bounds the wait for an embedded member, which may have a log to replay.

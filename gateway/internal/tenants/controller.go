@@ -89,7 +89,7 @@ const (
 	// While a tenant is being removed, its namespaces are looked at this often, besides on their own news, and what waits
 	// for somebody's decision seldom.
 	removalPoll = time.Second
-	stuckPoll   = 10 * time.Second
+	stuckPoll   = 5 * time.Second
 	// The first retry is quick because most failures are lost races.
 	firstRetry, slowestRetry = 20 * time.Millisecond, 30 * time.Second
 )
@@ -273,9 +273,7 @@ func (c *Controller) work(ctx context.Context) bool {
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
 	case err != nil:
 		if c.queue.NumRequeues(id) >= patience {
-			slog.Error("Tenant cannot be brought to what it should be", "tenant", id, "error", err)
-		} else {
-			slog.Debug("Tenant is tried again", "tenant", id, "error", err)
+			slog.Warn("Tenant is not what it should be yet", "tenant", id, "error", err)
 		}
 		c.queue.AddRateLimited(id)
 	default:

@@ -2,20 +2,27 @@ package tenants_test
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -24,6 +31,7 @@ import (
 	"vivarium.io/vivarium/gateway/internal/tenants"
 	"vivarium.io/vivarium/internal/kubetest"
 	"vivarium.io/vivarium/internal/localcluster"
+	"vivarium.io/vivarium/internal/names"
 )
 
 // shared is the control cluster of this package's tests; each test uses tenants of its own.
@@ -61,7 +69,9 @@ type world struct {
 	server    *admin.Server
 	directory *tenants.Directory
 	config    tenants.Config
-	metrics   *prometheus.Registry
+	// adminConfig is good for any number of replicas.
+	adminConfig admin.Config
+	metrics     *prometheus.Registry
 }
 
 func newWorld(t *testing.T) *world {
@@ -78,6 +88,18 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{t: t, control: control, metrics: prometheus.NewRegistry()}
 	w.allowGateway()
+	w.eventually("the control cluster has put its roles together", func() error {
+		for _, name := range []string{"admin", "edit", "view"} {
+			role, err := control.RbacV1().ClusterRoles().Get(t.Context(), name, metav1.GetOptions{})
+			if err == nil && len(role.Rules) == 0 {
+				err = fmt.Errorf("clusterrole %s has no rules", name)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 
 	identity := shared.cluster.ConfigFor(t, gatewayUser)
 	scanner, err := tenants.NewScanner(identity)
@@ -94,13 +116,14 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	etcd := shared.cluster.Etcd
-	w.server, err = admin.New(t.Context(), admin.Config{
+	w.adminConfig = admin.Config{
 		Listen: "127.0.0.1:0", CertFile: serving.Cert, KeyFile: serving.Key, ClientCAFile: ca.Cert, Scanner: scanner,
 		Etcd: admin.Etcd{
 			Servers: []string{etcd.Endpoint}, CAFile: etcd.CAFile, CertFile: etcd.Client.Cert, KeyFile: etcd.Client.Key,
 			Prefix: "/" + t.Name(),
 		},
-	})
+	}
+	w.server, err = admin.New(t.Context(), w.adminConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,4 +259,126 @@ func (w *world) change(name string, change func(*v1alpha1.Tenant)) {
 		change(x)
 		return w.admin.Update(w.t.Context(), x)
 	})
+}
+
+func (w *world) delete(name string) {
+	w.t.Helper()
+	if err := w.admin.Delete(w.t.Context(), w.get(name)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// awaitReleased waits until the controller has let go of a deleted tenant.
+func (w *world) awaitReleased(name string) {
+	w.t.Helper()
+	w.eventually("tenant "+name+" is released", func() error {
+		x := w.get(name)
+		if slices.Contains(x.Finalizers, v1alpha1.FinalizerControl) {
+			return fmt.Errorf("%+v", x.Status)
+		}
+		return nil
+	})
+}
+
+// find gives what the control cluster has of a tenant.
+func (w *world) find(id names.TenantID) []string {
+	w.t.Helper()
+	found, err := w.config.Scanner.Find(w.t.Context(), id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return found
+}
+
+func (w *world) namespace(name string, labels map[string]string) {
+	w.t.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
+	if _, err := w.control.CoreV1().Namespaces().Create(w.t.Context(), ns, metav1.CreateOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// versions gives the resource versions of what is made for a tenant. Namespaces are left out: others write their status.
+func (w *world) versions(id string) map[string]string {
+	w.t.Helper()
+	versions := map[string]string{}
+	add := func(kind string, o metav1.Object, err error) {
+		w.t.Helper()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		versions[kind+" "+o.GetName()] = o.GetResourceVersion()
+	}
+	ctx, get := w.t.Context(), metav1.GetOptions{}
+	for _, name := range []string{"cluster-admin", "admin", "edit", "view"} {
+		o, err := w.control.RbacV1().ClusterRoles().Get(ctx, id+"-"+name, get)
+		add("clusterrole", o, err)
+	}
+	binding, err := w.control.RbacV1().ClusterRoleBindings().Get(ctx, id+"-cluster-admin", get)
+	add("clusterrolebinding", binding, err)
+	service, err := w.control.CoreV1().Services(id+"-default").Get(ctx, "kubernetes", get)
+	add("service", service, err)
+	slice, err := w.control.DiscoveryV1().EndpointSlices(id+"-default").Get(ctx, "kubernetes", get)
+	add("endpointslice", slice, err)
+	endpoints, err := w.control.CoreV1().Endpoints(id+"-default").Get(ctx, "kubernetes", get) //nolint:staticcheck // what is made is looked at
+	add("endpoints", endpoints, err)
+	schema, err := w.control.FlowcontrolV1().FlowSchemas().Get(ctx, id+"-tenant-requests", get)
+	add("flowschema", &metav1.ObjectMeta{Name: schema.Name, ResourceVersion: fmt.Sprint(schema.Generation)}, err)
+	level, err := w.control.FlowcontrolV1().PriorityLevelConfigurations().Get(ctx, id+"-tenant-requests", get)
+	add("prioritylevelconfiguration", &metav1.ObjectMeta{Name: level.Name, ResourceVersion: fmt.Sprint(level.Generation)}, err)
+	return versions
+}
+
+// quiet waits until a controller that was just started has looked at everything: a tenant that is created now is made
+// after what was there before.
+func (w *world) quiet() {
+	w.t.Helper()
+	name := fmt.Sprintf("q%05d", time.Now().UnixMilli()%100000)
+	w.create(name)
+	w.await(name, v1alpha1.TenantActive)
+	time.Sleep(time.Second)
+}
+
+// kubeconfig reads a tenant's kubeconfig from the annotation.
+func (w *world) kubeconfig(x *v1alpha1.Tenant) (*rest.Config, *x509.Certificate) {
+	w.t.Helper()
+	config, cert, err := readKubeconfig(x)
+	if err != nil {
+		w.t.Fatalf("kubeconfig of tenant %s: %v", x.Name, err)
+	}
+	return config, cert
+}
+
+func readKubeconfig(x *v1alpha1.Tenant) (*rest.Config, *x509.Certificate, error) {
+	raw, err := base64.StdEncoding.DecodeString(x.Annotations[v1alpha1.AnnotationKubeconfig])
+	if err != nil {
+		return nil, nil, err
+	}
+	config, err := clientcmd.RESTConfigFromKubeConfig(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	block, _ := pem.Decode(config.CertData)
+	if block == nil {
+		return nil, nil, errors.New("no certificate")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	return config, cert, err
+}
+
+// metric gives the value of a gauge, zero when there is none.
+func (w *world) metric(name, label, value string) float64 {
+	w.t.Helper()
+	families, err := w.metrics.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == name && m.GetLabel()[0].GetName() == label && m.GetLabel()[0].GetValue() == value {
+				return m.GetGauge().GetValue()
+			}
+		}
+	}
+	return 0
 }

@@ -16,9 +16,9 @@ import (
 	"vivarium.io/vivarium/internal/names"
 )
 
-// patience is how often a tenant that was ready may fail to be looked after before that is called a condition: a
-// condition must not flap with every hiccup.
-const patience = 3
+// patience is how often a tenant that was ready may fail to be looked after before that is called a condition, about a
+// second after the first time: a condition must not flap with every hiccup.
+const patience = 6
 
 // Reasons in conditions.
 const (
