@@ -29,6 +29,9 @@ const (
 	typeVirtual    = "virtual-kubelet"
 )
 
+// AnnotationPoolNode is on a virtual Node that mirrors one node of its pool, and names that.
+const AnnotationPoolNode = names.Domain + "/pool-node"
+
 // defaultMax is how many virtual Nodes a pool gets at most when it does not say.
 const defaultMax = 200
 

@@ -1,0 +1,81 @@
+package nodes
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/vk-provider/internal/capacity"
+)
+
+// report writes the ResourcePool's status where it differs.
+func (c *Controller) report(ctx context.Context, p *pass, found pools.Status, checked bool) error {
+	if !checked {
+		return nil
+	}
+	want := p.resource.DeepCopy()
+	summarize(&want.Status, p, found)
+	if same(p.resource.Status, want.Status) {
+		return nil
+	}
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err := c.config.Admin.Status().Patch(call, want, client.MergeFromWithOptions(p.resource, client.MergeFromWithOptimisticLock{}), client.FieldOwner(Component))
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("write status of ResourcePool %s: %w", p.resource.Name, err)
+	}
+	return nil
+}
+
+// summarize fills a ResourcePool's status. Counts that cannot be known now stay.
+func summarize(status *v1alpha1.ResourcePoolStatus, p *pass, found pools.Status) {
+	status.ObservedGeneration = p.resource.Generation
+	if found.Version != "" {
+		status.KubernetesVersion = found.Version
+	}
+	status.VirtualNodes = int32(len(p.nodes)) //nolint:gosec // bounded by spec.nodes.max
+	if p.cache != nil {
+		count, simulated := capacity.InUse(capacity.Pool{Name: p.resource.Name, Spec: p.resource.Spec}, p.cache.Nodes())
+		status.Nodes, status.Simulated = int32(count), simulated //nolint:gosec // nodes of a cluster
+		status.Pods = int32(len(p.cache.Ours()))                 //nolint:gosec // pods of a cluster
+		total := corev1.ResourceList{}
+		for _, node := range p.plan {
+			capacity.Add(total, node.Allocatable)
+		}
+		status.Allocatable = total
+	}
+	set := func(kind string, f pools.Finding) {
+		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+			Type: kind, Status: f.Status, Reason: f.Reason, Message: f.Message, ObservedGeneration: p.resource.Generation,
+		})
+	}
+	set(v1alpha1.PoolReachable, found.Reachable)
+	set(v1alpha1.PoolIdentified, found.Identified)
+	set(v1alpha1.PoolAuthorized, found.Authorized)
+	set(v1alpha1.PoolReady, verdict(p, found))
+}
+
+// verdict sums the findings up.
+func verdict(p *pass, found pools.Status) pools.Finding {
+	for _, f := range []pools.Finding{found.Reachable, found.Identified, found.Authorized} {
+		if !f.Good() {
+			return pools.Finding{Status: metav1.ConditionFalse, Reason: f.Reason, Message: f.Message}
+		}
+	}
+	switch {
+	case p.leaving():
+		return pools.Finding{Status: metav1.ConditionFalse, Reason: "Draining", Message: "the ResourcePool is being deleted; its pods are evicted first"}
+	case p.cache == nil:
+		return pools.Finding{Status: metav1.ConditionUnknown, Reason: "Starting", Message: "the pool's nodes and pods are being read"}
+	case len(p.plan) == 0:
+		return pools.Finding{Status: metav1.ConditionFalse, Reason: "NoCapacity", Message: "no node of the pool is ready, open and large enough for spec.nodes.shape"}
+	}
+	return pools.Finding{Status: metav1.ConditionTrue, Reason: "PodsCanRun", Message: "pods can be placed in the pool"}
+}

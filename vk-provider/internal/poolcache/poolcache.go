@@ -1,0 +1,279 @@
+// Package poolcache keeps what the provider knows of one pool: our pods with their status, the nodes, and how much of
+// each node strangers hold. Of strangers' pods it keeps what they reserve and nothing else.
+//
+// It must never write, and its objects are shared: whoever gets one must not change it. Start at [Cache].
+package poolcache
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/vk-provider/internal/capacity"
+)
+
+const byControlUID = "control-uid"
+
+// Cache is a view of one pool, for as long as the pool is open. Safe for concurrent use.
+type Cache struct {
+	// Pool is the pool that it shows.
+	Pool *pools.Pool
+
+	component   string
+	pods, nodes cache.SharedIndexInformer
+	// watching counts the open watches on pods: while there is none, what we know of pods may be old.
+	watching atomic.Int32
+}
+
+// New makes a Cache of what component made in the pool; Run fills it.
+func New(pool *pools.Pool, component string) (*Cache, error) {
+	c := &Cache{Pool: pool, component: component}
+	core := pool.Client.CoreV1()
+	c.pods = informer(pool, &corev1.Pod{}, cache.Indexers{byControlUID: controlUIDIndex},
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return core.Pods("").List(ctx, o)
+		},
+		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			w, err := core.Pods("").Watch(ctx, o)
+			if err != nil {
+				return nil, err
+			}
+			return c.counted(w), nil
+		})
+	c.nodes = informer(pool, &corev1.Node{}, cache.Indexers{},
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return core.Nodes().List(ctx, o)
+		},
+		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return core.Nodes().Watch(ctx, o)
+		})
+	if err := c.pods.SetTransform(c.trimPod); err != nil {
+		return nil, fmt.Errorf("watch pool %s: %w", pool.Name, err)
+	}
+	if err := c.nodes.SetTransform(trimNode); err != nil {
+		return nil, fmt.Errorf("watch pool %s: %w", pool.Name, err)
+	}
+	return c, nil
+}
+
+func informer(pool *pools.Pool, example runtime.Object, indexers cache.Indexers, list cache.ListWithContextFunc, watch cache.WatchFuncWithContext) cache.SharedIndexInformer {
+	lw := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{ListWithContextFunc: list, WatchFuncWithContext: watch}, pool.Client)
+	return cache.NewSharedIndexInformer(lw, example, 0, indexers)
+}
+
+// counted makes an open watch known for as long as it delivers.
+func (c *Cache) counted(w watch.Interface) watch.Interface {
+	c.watching.Add(1)
+	var once sync.Once
+	closed := func() { once.Do(func() { c.watching.Add(-1) }) }
+	out := make(chan watch.Event)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(out)
+		defer closed()
+		for event := range w.ResultChan() {
+			select {
+			case out <- event:
+			case <-stopped:
+				return
+			}
+		}
+	}()
+	return &countedWatch{inner: w, out: out, stopped: stopped}
+}
+
+type countedWatch struct {
+	inner   watch.Interface
+	out     chan watch.Event
+	once    sync.Once
+	stopped chan struct{}
+}
+
+func (w *countedWatch) ResultChan() <-chan watch.Event { return w.out }
+
+func (w *countedWatch) Stop() {
+	w.once.Do(func() { close(w.stopped) })
+	w.inner.Stop()
+}
+
+// trimPod keeps of our pods what status and updates need, and of strangers' what they reserve.
+func (c *Cache) trimPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil
+	}
+	if c.Pool.Owns(c.component, pod) {
+		pod.ManagedFields = nil
+		pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName, EphemeralContainers: pod.Spec.EphemeralContainers}
+		return pod, nil
+	}
+	stub := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion}}
+	if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+		stub.Spec.NodeName = pod.Spec.NodeName
+		stub.Spec.Resources = &corev1.ResourceRequirements{Requests: capacity.Requests(pod)}
+	}
+	return stub, nil
+}
+
+func trimNode(object any) (any, error) {
+	if node, ok := object.(*corev1.Node); ok {
+		node.ManagedFields = nil
+		node.Status.Images = nil
+	}
+	return object, nil
+}
+
+func controlUIDIndex(object any) ([]string, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok || pod.Labels[names.LabelControlUID] == "" {
+		return nil, nil
+	}
+	return []string{pod.Labels[names.LabelControlUID]}, nil
+}
+
+// Run fills the cache until ctx is done.
+func (c *Cache) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	running.Go(func() { c.pods.RunWithContext(ctx) })
+	running.Go(func() { c.nodes.RunWithContext(ctx) })
+	running.Wait()
+}
+
+// HasSynced reports whether everything that was there at the start is known.
+func (c *Cache) HasSynced() bool { return c.pods.HasSynced() && c.nodes.HasSynced() }
+
+// Wait blocks until HasSynced; false when ctx ends first.
+func (c *Cache) Wait(ctx context.Context) bool {
+	return cache.WaitForCacheSync(ctx.Done(), c.HasSynced)
+}
+
+// Fresh reports whether changes to pods arrive now. While they do not, nothing may be concluded from what is here.
+func (c *Cache) Fresh() bool { return c.HasSynced() && c.watching.Load() > 0 }
+
+// PodFor gives our pool pod of a control pod. A pod under another name or in another namespace than the control pod's is
+// not it, whatever it is labelled.
+func (c *Cache) PodFor(uid types.UID, namespace, name string) (*corev1.Pod, bool) {
+	objects, err := c.pods.GetIndexer().ByIndex(byControlUID, string(uid))
+	if err != nil {
+		return nil, false
+	}
+	for _, object := range objects {
+		if pod, ok := object.(*corev1.Pod); ok && pod.Namespace == namespace && pod.Name == name {
+			return pod, true
+		}
+	}
+	return nil, false
+}
+
+// Pod gives our pool pod of that name.
+func (c *Cache) Pod(namespace, name string) (*corev1.Pod, bool) {
+	object, ok, err := c.pods.GetStore().GetByKey(namespace + "/" + name)
+	if err != nil || !ok {
+		return nil, false
+	}
+	pod, ok := object.(*corev1.Pod)
+	return pod, ok && c.Pool.Owns(c.component, pod)
+}
+
+// Find gives our pool pod that carries a control pod's UID, wherever it is.
+func (c *Cache) Find(uid types.UID) (*corev1.Pod, bool) {
+	objects, err := c.pods.GetIndexer().ByIndex(byControlUID, string(uid))
+	if err != nil || len(objects) == 0 {
+		return nil, false
+	}
+	pod, ok := objects[0].(*corev1.Pod)
+	return pod, ok
+}
+
+// Ours gives all our pods in the pool.
+func (c *Cache) Ours() []*corev1.Pod {
+	var out []*corev1.Pod
+	for _, object := range c.pods.GetStore().List() {
+		if pod, ok := object.(*corev1.Pod); ok && c.Pool.Owns(c.component, pod) {
+			out = append(out, pod)
+		}
+	}
+	return out
+}
+
+// Nodes gives the pool's nodes with what strangers hold on them, counted anew.
+func (c *Cache) Nodes() []capacity.PoolNode {
+	foreign := map[string]corev1.ResourceList{}
+	for _, object := range c.pods.GetStore().List() {
+		pod, ok := object.(*corev1.Pod)
+		if !ok || pod.Spec.NodeName == "" || pod.Spec.Resources == nil || c.Pool.Owns(c.component, pod) {
+			continue
+		}
+		sum := foreign[pod.Spec.NodeName]
+		if sum == nil {
+			sum = corev1.ResourceList{}
+			foreign[pod.Spec.NodeName] = sum
+		}
+		capacity.Add(sum, pod.Spec.Resources.Requests)
+	}
+	var out []capacity.PoolNode
+	for _, object := range c.nodes.GetStore().List() {
+		if node, ok := object.(*corev1.Node); ok {
+			out = append(out, capacity.FromNode(node, foreign[node.Name]))
+		}
+	}
+	return out
+}
+
+// Handler is told about changes. Its functions must not block.
+type Handler struct {
+	// Pod is called for each of our pods that appears or changes.
+	Pod func(pod *corev1.Pod)
+	// Gone is called when one of our pods is gone. seen is true when the deletion itself was observed, and false when
+	// the pod was merely missing from a later list.
+	Gone func(pod *corev1.Pod, seen bool)
+	// Capacity is called when a node or a stranger's pod has changed.
+	Capacity func()
+}
+
+// Watch calls the handler for everything there is and will be, until the cache's own end.
+func (c *Cache) Watch(h Handler) error {
+	pod := func(object any) {
+		if pod, ok := object.(*corev1.Pod); ok {
+			if c.Pool.Owns(c.component, pod) {
+				h.Pod(pod)
+			} else {
+				h.Capacity()
+			}
+		}
+	}
+	if _, err := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    pod,
+		UpdateFunc: func(_, object any) { pod(object) },
+		DeleteFunc: func(object any) {
+			tombstone, missed := object.(cache.DeletedFinalStateUnknown)
+			if missed {
+				object = tombstone.Obj
+			}
+			if pod, ok := object.(*corev1.Pod); ok && c.Pool.Owns(c.component, pod) {
+				h.Gone(pod, !missed)
+				return
+			}
+			h.Capacity()
+		},
+	}); err != nil {
+		return fmt.Errorf("watch pool %s: %w", c.Pool.Name, err)
+	}
+	changed := func(any) { h.Capacity() }
+	if _, err := c.nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: changed, UpdateFunc: func(_, _ any) { h.Capacity() }, DeleteFunc: changed,
+	}); err != nil {
+		return fmt.Errorf("watch pool %s: %w", c.Pool.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+
+	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/network"
+	"vivarium.io/vivarium/vk-provider/internal/control"
+	"vivarium.io/vivarium/vk-provider/internal/podspec"
+	"vivarium.io/vivarium/vk-provider/internal/poolcache"
+)
+
+// Component is the provider's name on what it makes in pools.
+const Component = "vk-provider"
+
+// Config is what a [Provider] is made of. Everything without a default is required.
+type Config struct {
+	Control  kubernetes.Interface
+	Cache    *control.Cache
+	Registry Registry
+	// Recorder writes events about control pods.
+	Recorder record.EventRecorder
+	Metrics  *Metrics
+	// Gateway is where pods find their tenant's API.
+	Gateway podspec.Gateway
+	// Binder gives the pure half of a pool's network driver.
+	Binder func(driver string) (network.Binder, error)
+
+	// Workers is how many pods of one pool are worked on at once. Default 32.
+	Workers int
+	// OrphanGrace is the time between the two proofs that a pool pod is an orphan. Default 30 s.
+	OrphanGrace time.Duration
+	// OrphanEvery is how often orphans are looked for. Default 5 min.
+	OrphanEvery time.Duration
+}
+
+// Registry is what the provider asks about pools.
+type Registry interface {
+	Status(pool string) (pools.Status, bool)
+	ControlUID() types.UID
+}
+
+// Provider works on the pods of every attached pool. Make one for each term of leadership.
+type Provider struct {
+	config Config
+
+	mu      sync.Mutex // guards workers
+	workers map[string]*worker
+	running sync.WaitGroup
+}
+
+// New makes a Provider.
+func New(config Config) (*Provider, error) {
+	for _, required := range []struct {
+		name    string
+		missing bool
+	}{
+		{"Control", config.Control == nil},
+		{"Cache", config.Cache == nil},
+		{"Registry", config.Registry == nil},
+		{"Recorder", config.Recorder == nil},
+		{"Metrics", config.Metrics == nil},
+		{"Binder", config.Binder == nil},
+		{"Gateway", config.Gateway.Host == "" || config.Gateway.Port == ""},
+	} {
+		if required.missing {
+			return nil, errors.New("provider: " + required.name + " is required")
+		}
+	}
+	if config.Workers == 0 {
+		config.Workers = 32
+	}
+	if config.OrphanGrace == 0 {
+		config.OrphanGrace = 30 * time.Second
+	}
+	if config.OrphanEvery == 0 {
+		config.OrphanEvery = 5 * time.Minute
+	}
+	return &Provider{config: config, workers: map[string]*worker{}}, nil
+}
+
+// Run follows the control cluster's pods until ctx is done, then waits for every worker. The control cache must have
+// synced.
+func (p *Provider) Run(ctx context.Context) error {
+	cache := p.config.Cache
+	err := errors.Join(
+		cache.OnPods(ctx, control.PodHandler{Changed: p.podChanged, Deleted: p.podDeleted}),
+		// A pod may arrive before the Node that it is bound to, or before its namespace.
+		cache.OnNodes(ctx, func(node *corev1.Node) {
+			for _, pod := range cache.PodsOnNode(node.Name) {
+				p.podChanged(pod)
+			}
+		}),
+		cache.OnNamespaces(ctx, func(namespace string) {
+			for _, pod := range cache.PodsInNamespace(namespace) {
+				p.podChanged(pod)
+			}
+		}),
+	)
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	p.running.Wait()
+	return nil
+}
+
+// Attach starts working on a pool, until ctx is done. The caller runs the cache, and must attach before that.
+func (p *Provider) Attach(ctx context.Context, cache *poolcache.Cache) error {
+	w := newWorker(p.config, cache)
+	if err := cache.Watch(poolcache.Handler{Pod: w.podChanged, Gone: w.podGone, Capacity: func() {}}); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.workers[cache.Pool.Name] = w
+	p.mu.Unlock()
+	p.running.Go(func() {
+		w.run(ctx)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.workers[cache.Pool.Name] == w {
+			delete(p.workers, cache.Pool.Name)
+		}
+	})
+	return nil
+}
+
+func (p *Provider) each(f func(*worker)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.workers {
+		f(w)
+	}
+}
+
+// podChanged hands a control pod to the pool that its node stands for, and to any pool that already has it: the node may
+// be gone.
+func (p *Provider) podChanged(pod *corev1.Pod) {
+	pool := ""
+	if node, ok := p.config.Cache.Node(pod.Spec.NodeName); ok {
+		pool, _ = pools.NodePool(node)
+	}
+	p.each(func(w *worker) {
+		if _, has := w.cache.Find(pod.UID); has || w.cache.Pool.Name == pool {
+			w.arrived(pod)
+		}
+	})
+}
+
+func (p *Provider) podDeleted(pod *corev1.Pod, seen bool) {
+	p.each(func(w *worker) { w.controlGone(pod, seen) })
+}
+
+// itemFor gives the queue's item for a pod, on either side.
+func itemFor(namespace string, uid types.UID) item {
+	tenant, _, _ := names.SplitNamespace(names.ControlNamespace(namespace))
+	return item{tenant, uid}
+}
