@@ -20,6 +20,9 @@ const (
 	LabelControl = Domain + "/control"
 	// LabelControlUID carries the UID of the control object that a pool object stands for.
 	LabelControlUID = Domain + "/control-uid"
+	// LabelAggregateTo, followed by a role's name, is what a tenant's label rbac.authorization.k8s.io/aggregate-to-... is in
+	// control, where the tenant's own would feed everybody's roles.
+	LabelAggregateTo = "rbac." + Domain + "/aggregate-to-"
 	// LabelManagedBy names the component that made a pool object and alone may change or delete it.
 	LabelManagedBy = Domain + "/managed-by"
 )

@@ -208,6 +208,16 @@ func TestComponents(t *testing.T) {
 		}
 	})
 
+	t.Run("BecomeNobodyElse", func(t *testing.T) {
+		k := f.kubeconfig(t, f.ca, "vivarium-vk-provider", admin.GroupComponents)
+		for _, as := range [][]string{{"--as=root", "--as-group=system:masters"}, {"--as=vivarium-syncer"}} {
+			_, stderr, err := kubectl(t, k, "", append([]string{"get", "tenants"}, as...)...)
+			if err == nil || !strings.Contains(stderr, "Forbidden") {
+				t.Errorf("%v: %v, %s", as, err, stderr)
+			}
+		}
+	})
+
 	t.Run("CreateAndDeleteNothing", func(t *testing.T) {
 		if err := component.Create(t.Context(), tenant("demo02")); !apierrors.IsForbidden(err) {
 			t.Errorf("create: %v", err)

@@ -3,6 +3,7 @@ package admin_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -89,7 +90,9 @@ spec:
 	run("", "annotate", "tenant", "demo01", "tce.kubezoo/max-requests-inflight=5")
 	run("", "label", "tenant", "demo01", "team=b", "--overwrite")
 	contains(run("", "get", "tenant", "demo01", "-o", "jsonpath={.spec.suspended} {.spec.weight} {.spec.limits.maxWatches} {.metadata.generation}"), "true 40 7 4")
-	run("", "patch", "tenant", "demo01", "--subresource", "status", "--type", "merge", "-p", `{"status":{"phase":"Ready"},"spec":{"weight":1}}`)
+	status := fmt.Sprintf(`{"status":{"phase":"Ready","certificateExpiry":%q},"spec":{"weight":1}}`, time.Now().Add(100*24*time.Hour+time.Minute).UTC().Format(time.RFC3339))
+	run("", "patch", "tenant", "demo01", "--subresource", "status", "--type", "merge", "-p", status)
+	contains(run("", "get", "tenant", "demo01", "-o", "wide"), "100d")
 	contains(run("", "get", "tenant", "demo01", "-o", "jsonpath={.status.phase} {.spec.weight} {.metadata.generation}"), "Ready 40 4")
 	run("", "wait", "--for=jsonpath={.status.phase}=Ready", "tenant/demo01", "--timeout=20s")
 

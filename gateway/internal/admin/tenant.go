@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	metatable "k8s.io/apimachinery/pkg/api/meta/table"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"vivarium.io/vivarium/api/v1alpha1"
@@ -51,7 +51,7 @@ func tenantColumns() []column[*v1alpha1.Tenant] {
 			if t.Status.CertificateExpiry == nil {
 				return ""
 			}
-			return metatable.ConvertToHumanReadableDateType(*t.Status.CertificateExpiry)
+			return duration.HumanDuration(time.Until(t.Status.CertificateExpiry.Time))
 		}},
 		{name: "Message", kind: text, wide: true, description: "What the tenant is waiting for.", value: func(t tenant) any {
 			return trouble(t.Status.Conditions, v1alpha1.TenantReady, v1alpha1.TenantCleaned)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 )
 
@@ -122,7 +122,7 @@ func NewController(config Config) (*Controller, error) {
 			workqueue.NewTypedItemExponentialFailureRateLimiter[names.TenantID](firstRetry, slowestRetry),
 			workqueue.TypedRateLimitingQueueConfig[names.TenantID]{Name: "tenants"}),
 	}
-	if c.roles, err = newRoles(control, c.everyone); err != nil {
+	if c.roles, err = newRoles(control, c.everyone, c.queue.Add); err != nil {
 		return nil, err
 	}
 	c.namespace = c.newNamespaceInformer()
@@ -233,9 +233,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		group.Go(func() error { informer.RunWithContext(ctx); return nil })
 	}
 	run(c.namespace)
-	for _, role := range c.roles.informers {
-		run(role)
-	}
+	c.roles.run(run)
 	run(c.informer)
 	group.Go(func() error {
 		<-ctx.Done()
@@ -273,7 +271,7 @@ func (c *Controller) work(ctx context.Context) bool {
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
 	case err != nil:
 		if c.queue.NumRequeues(id) >= patience {
-			slog.Warn("Tenant is not what it should be yet", "tenant", id, "error", err)
+			boot.Logger(ctx).Warn("Tenant is not what it should be yet", "tenant", id, "error", err)
 		}
 		c.queue.AddRateLimited(id)
 	default:

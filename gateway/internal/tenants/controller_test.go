@@ -1,6 +1,7 @@
 package tenants_test
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"net/netip"
@@ -428,30 +429,76 @@ func TestDriftIsRepaired(t *testing.T) {
 	})
 }
 
-func TestRolesFollowTheControlCluster(t *testing.T) {
+func TestRolesFollowTheirParts(t *testing.T) {
 	w := newWorld(t)
 	w.startController()
 	ctx := t.Context()
 	w.create("roles1")
+	w.create("roles2")
 	w.await("roles1", v1alpha1.TenantActive)
-	part := &rbacv1.ClusterRole{
-		ObjectMeta: metav1.ObjectMeta{Name: "widgets-view", Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
-		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{"example.com"}, Resources: []string{"widgets"}, Verbs: []string{"get"}}},
+	w.await("roles2", v1alpha1.TenantActive)
+	rule := func(resource string) rbacv1.PolicyRule {
+		return rbacv1.PolicyRule{APIGroups: []string{"example.com"}, Resources: []string{resource}, Verbs: []string{"get"}}
 	}
-	if _, err := w.control.RbacV1().ClusterRoles().Create(ctx, part, metav1.CreateOptions{}); err != nil {
+	add := func(name, resource string, labels map[string]string) {
+		t.Helper()
+		part := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Rules: []rbacv1.PolicyRule{rule(resource)}}
+		if _, err := w.control.RbacV1().ClusterRoles().Create(ctx, part, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = w.control.RbacV1().ClusterRoles().Delete(context.WithoutCancel(ctx), name, metav1.DeleteOptions{})
+		})
+	}
+	says := func(role, resource string) (bool, error) {
+		got, err := w.control.RbacV1().ClusterRoles().Get(ctx, role, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		return slices.ContainsFunc(got.Rules, func(r rbacv1.PolicyRule) bool { return cmp.Equal(r, rule(resource)) }), nil
+	}
+	expect := func(role, resource string, want bool) {
+		t.Helper()
+		w.eventually(fmt.Sprintf("%s speaks of %s: %t", role, resource, want), func() error {
+			got, err := says(role, resource)
+			if err == nil && got != want {
+				err = fmt.Errorf("%t", got)
+			}
+			return err
+		})
+	}
+	// What the control cluster adds is everybody's.
+	add("widgets-view", "widgets", map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"})
+	for _, role := range []string{"roles1-view", "roles1-edit", "roles1-admin", "roles2-view"} {
+		expect(role, "widgets", true)
+	}
+	// What a tenant adds is its own.
+	add("roles1-gadgets", "gadgets", map[string]string{names.LabelAggregateTo + "edit": "true", names.LabelTenant: "roles1"})
+	expect("roles1-edit", "gadgets", true)
+	expect("roles1-admin", "gadgets", true)
+	add("roles2-mark", "marks", map[string]string{names.LabelAggregateTo + "view": "true", names.LabelTenant: "roles2"})
+	expect("roles2-admin", "marks", true)
+	for _, role := range []string{"roles1-view", "roles2-edit", "edit"} {
+		if got, err := says(role, "gadgets"); got || err != nil {
+			t.Errorf("%s speaks of gadgets: %v", role, err)
+		}
+	}
+	if got, err := says("roles1-admin", "marks"); got || err != nil {
+		t.Errorf("one tenant adds to another's role: %v", err)
+	}
+	// A label that names another tenant than the role's name does adds to nobody's.
+	add("roles1-liar", "lies", map[string]string{names.LabelAggregateTo + "edit": "true", names.LabelTenant: "roles2"})
+	add("roles2-last", "last", map[string]string{names.LabelAggregateTo + "edit": "true", names.LabelTenant: "roles2"})
+	expect("roles2-edit", "last", true)
+	for _, role := range []string{"roles1-edit", "roles2-edit"} {
+		if got, err := says(role, "lies"); got || err != nil {
+			t.Errorf("%s lies: %v", role, err)
+		}
+	}
+	if err := w.control.RbacV1().ClusterRoles().Delete(ctx, "roles1-gadgets", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = w.control.RbacV1().ClusterRoles().Delete(ctx, part.Name, metav1.DeleteOptions{}) }()
-	w.eventually("the tenant's view has the rule too", func() error {
-		got, err := w.control.RbacV1().ClusterRoles().Get(ctx, "roles1-view", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(got.Rules, func(r rbacv1.PolicyRule) bool { return cmp.Equal(r, part.Rules[0]) }) {
-			return fmt.Errorf("%d rules", len(got.Rules))
-		}
-		return nil
-	})
+	expect("roles1-admin", "gadgets", false)
 }
 
 func TestCredentialsAreRotated(t *testing.T) {

@@ -100,7 +100,15 @@ func clusterAdminBinding(id names.TenantID) *rbacv1.ClusterRoleBinding {
 
 // userRole is the tenant's copy of one of [userRoles].
 func userRole(id names.TenantID, name string, rules []rbacv1.PolicyRule) *rbacv1.ClusterRole {
-	return &rbacv1.ClusterRole{ObjectMeta: rbacMeta(id, name), Rules: rules}
+	role := &rbacv1.ClusterRole{ObjectMeta: rbacMeta(id, name), Rules: rules}
+	// As everywhere, for a tenant's own roles that aggregate what others aggregate.
+	switch name {
+	case "view":
+		role.Labels[names.LabelAggregateTo+"edit"] = "true"
+	case "edit":
+		role.Labels[names.LabelAggregateTo+"admin"] = "true"
+	}
+	return role
 }
 
 // serviceOf is how pods find the API: no selector, because what is behind it is the gateway.

@@ -3,8 +3,6 @@ package tenants
 import (
 	"context"
 	"fmt"
-	"reflect"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -24,7 +22,8 @@ import (
 //   - namespaces: the mark of the tenant and the pod security labels come back when they are missing; another level is the
 //     operator's decision and stays;
 //   - cluster-admin role and binding: missing rules and subjects are added, unless the autoupdate annotation says false;
-//   - admin, edit and view: the rules are the control cluster's at all times; additions belong into roles of their own;
+//   - admin, edit and view: the rules are the control cluster's, and what the tenant adds by roles of its own with an
+//     aggregation label, at all times;
 //   - the kubernetes Service and its endpoints: always exactly so.
 // The level and schema that carry the weight are out of a tenant's reach and always exactly so.
 
@@ -172,7 +171,7 @@ func correctClusterAdmin(id names.TenantID) func(*rbacv1.ClusterRole) bool {
 		want := clusterAdminRole(id)
 		marked := putBack(&have.Labels, want.Labels)
 		var added bool
-		have.Rules, added = addMissing(have.Rules, want.Rules, func(a, b rbacv1.PolicyRule) bool { return reflect.DeepEqual(a, b) })
+		have.Rules, added = addMissing(have.Rules, want.Rules, sameRule)
 		return marked || added
 	}
 }
@@ -207,7 +206,7 @@ func (c *Controller) provideBinding(ctx context.Context, id names.TenantID, like
 }
 
 func (c *Controller) provideUserRole(ctx context.Context, id names.TenantID, role string, likely bool) error {
-	rules, err := c.roles.rules(ctx, role)
+	rules, err := c.roles.rules(ctx, id, role)
 	if err != nil {
 		return err
 	}
@@ -220,7 +219,7 @@ func (c *Controller) provideUserRole(ctx context.Context, id names.TenantID, rol
 		if have.AggregationRule == nil && equality.Semantic.DeepEqual(have.Rules, rules) {
 			return marked
 		}
-		have.AggregationRule, have.Rules = nil, slices.Clone(rules)
+		have.AggregationRule, have.Rules = nil, rules
 		return true
 	})
 }
