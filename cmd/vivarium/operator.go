@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"vivarium.io/vivarium/charts"
+	"vivarium.io/vivarium/internal/localcluster"
+	"vivarium.io/vivarium/internal/operator"
+)
+
+// access says which platform a command is about: by default the local one.
+type access struct {
+	admin, control string
+}
+
+func (a *access) addFlags(flags *pflag.FlagSet) {
+	dir := setting("RUN_DIR", localcluster.DefaultRunDir)
+	flags.StringVar(&a.admin, "admin-kubeconfig", filepath.Join(dir, "admin.kubeconfig"), "Kubeconfig of the gateway's admin API. [$RUN_DIR/admin.kubeconfig]")
+	flags.StringVar(&a.control, "control-kubeconfig", filepath.Join(dir, "control.kubeconfig"), "Kubeconfig of the control cluster, where pools' credentials are kept. [$RUN_DIR/control.kubeconfig]")
+}
+
+// operator opens the admin API, and the control cluster where it is needed.
+func (a *access) operator(cmd *cobra.Command, control bool) (*operator.Operator, error) {
+	o, err := operator.OpenAdmin(a.admin)
+	if err != nil {
+		return nil, err
+	}
+	o.Say = func(format string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", args...) }
+	if control {
+		err = o.OpenControl(a.control)
+	}
+	return o, err
+}
+
+// poolManifests are the files of the pool's chart.
+func poolManifests() (operator.Manifests, error) {
+	var m operator.Manifests
+	for file, into := range map[string]*[]byte{"clusterrole.yaml": &m.Role, "access.yaml": &m.Access, "policy.yaml": &m.Policy} {
+		raw, err := charts.FS.ReadFile("vivarium-pool/files/" + file)
+		if err != nil {
+			return m, fmt.Errorf("read the pool's manifests: %w", err)
+		}
+		*into = raw
+	}
+	return m, nil
+}
+
+// exactly wants so many arguments, and says what they are.
+func exactly(what ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(what) {
+			return usageError{fmt.Errorf("%s wants %v, got %q", cmd.CommandPath(), what, args)}
+		}
+		return nil
+	}
+}
+
+// show prints objects of the admin API: as the server's table, or as values for scripts.
+func show(cmd *cobra.Command, o *operator.Operator, format, resource, name string, value func() (any, error)) error {
+	switch format {
+	case "", "wide":
+		table, err := o.Table(cmd.Context(), resource, name)
+		if err != nil {
+			return err
+		}
+		out := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 3, ' ', 0)
+		operator.WriteTable(out, table, format == "wide")
+		return out.Flush()
+	default:
+		v, err := value()
+		if err != nil {
+			return err
+		}
+		return write(cmd.OutOrStdout(), format, v, func(io.Writer) {})
+	}
+}
+
+func listFlag(cmd *cobra.Command, format *string) {
+	cmd.Flags().StringVarP(format, "output", "o", "", "Output format: wide, json or yaml; a table for people unless given.")
+}

@@ -1,0 +1,113 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/pools"
+)
+
+// Pool reads a ResourcePool.
+func (o *Operator) Pool(ctx context.Context, name string) (*v1alpha1.ResourcePool, error) {
+	resource := &v1alpha1.ResourcePool{}
+	err := o.Admin.Get(ctx, client.ObjectKey{Name: name}, resource)
+	if apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("there is no pool %s", name)
+	}
+	return resource, o.admin(err)
+}
+
+// CordonPool keeps new pods away from a pool, or lets them in again.
+func (o *Operator) CordonPool(ctx context.Context, name string, cordoned bool) error {
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		resource, err := o.Pool(ctx, name)
+		if err != nil {
+			return err
+		}
+		before := resource.DeepCopy()
+		resource.Spec.Cordoned = cordoned
+		return o.Admin.Patch(ctx, resource, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	})
+	return o.admin(err)
+}
+
+// RemovePool gives a pool back: its pods end, our namespaces there are deleted, and the stored credentials go last. A
+// forced removal does not wait for a pool that cannot be reached; what is in it stays there.
+func (o *Operator) RemovePool(ctx context.Context, name string, force bool, within time.Duration) error {
+	resource, err := o.Pool(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := o.Admin.Delete(ctx, resource, client.Preconditions{UID: &resource.UID}); client.IgnoreNotFound(err) != nil {
+		return o.admin(err)
+	}
+	if force {
+		if err := o.admin(o.letGo(ctx, name)); err != nil {
+			return err
+		}
+	}
+	wait, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	uid := resource.UID
+	err = o.await(wait, resource, name, func() (bool, error) { return resource.UID != uid, nil })
+	if err != nil && !apierrors.IsNotFound(err) {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("pool %s is still being emptied: %s\nRun the command again to wait on, or with --force to give up what is in the pool", name, reason(err, resource.Status.Conditions))
+		}
+		return o.admin(err)
+	}
+	secrets := o.Control.CoreV1().Secrets(names.SystemNamespace)
+	secret, err := secrets.Get(ctx, resource.Spec.Credentials.KubeconfigSecret, metav1.GetOptions{})
+	if err == nil && secret.Labels[names.LabelManagedBy] == managedBy {
+		err = secrets.Delete(ctx, secret.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &secret.UID}})
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete the stored credentials of pool %s: %w", name, err)
+	}
+	return nil
+}
+
+// Uninstall removes from a cluster what [Operator.Register] set up there, with an administrator's kubeconfig. It refuses
+// while a tenant's namespace is left, of whichever control cluster.
+func Uninstall(ctx context.Context, kubeconfig []byte, manifests Manifests) error {
+	config, err := pools.ParseKubeconfig(kubeconfig)
+	if err != nil {
+		return err
+	}
+	install, err := newInstaller(config)
+	if err != nil {
+		return err
+	}
+	left, err := install.typed.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: names.LabelTenant, Limit: 1})
+	if err != nil {
+		return Explain("the pool", config.Host, err)
+	}
+	if len(left.Items) > 0 {
+		return fmt.Errorf("the cluster still has tenants' namespaces (%s and maybe more): some platform uses it as a pool", left.Items[0].Name)
+	}
+	objects, err := decode(manifests.Role, manifests.Access, manifests.Policy)
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, object := range slices.Backward(objects) {
+		pool, _, err := install.client(object)
+		if err == nil {
+			err = client.IgnoreNotFound(pool.Delete(ctx, object.GetName(), metav1.DeleteOptions{}))
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("delete %s %s in the pool: %w", object.GetKind(), object.GetName(), err))
+		}
+	}
+	return errors.Join(problems...)
+}
