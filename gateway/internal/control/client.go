@@ -205,7 +205,7 @@ func (c *Client) Do(ctx context.Context, call Call) (*http.Response, error) {
 	r.Header = call.Header
 	res, err := c.modes[call.Mode].RoundTrip(r)
 	if err != nil {
-		return nil, trouble(ctx, err)
+		return nil, Trouble(ctx, err)
 	}
 	if res.StatusCode >= 300 && res.StatusCode < 400 && res.StatusCode != http.StatusNotModified {
 		_ = res.Body.Close()

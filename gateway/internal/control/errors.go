@@ -13,9 +13,9 @@ import (
 	"vivarium.io/vivarium/internal/boot"
 )
 
-// trouble turns what went wrong on the way to the control cluster into what a tenant may know of it: addresses,
+// Trouble turns what went wrong on the way to the control cluster into what a tenant may know of it: addresses,
 // certificates and system calls are for the log.
-func trouble(ctx context.Context, err error) error {
+func Trouble(ctx context.Context, err error) error {
 	var refusal *guard.Refusal
 	var network net.Error
 	switch {

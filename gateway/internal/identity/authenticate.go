@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vivarium.io/vivarium/gateway/internal/tenants"
+	"vivarium.io/vivarium/internal/names"
 )
 
 // Config says by what an [Authenticator] knows people. Everything but Now is required.
@@ -116,6 +117,15 @@ func (a *Authenticator) Check(id *Identity) (tenants.Tenant, error) {
 		return tenants.Tenant{}, errUnauthorized()
 	case t.Suspended:
 		return tenants.Tenant{}, errSuspended()
+	}
+	return t, nil
+}
+
+// Tenant gives a tenant by its ID; the error says that there is none, or that it is going.
+func (a *Authenticator) Tenant(id names.TenantID) (tenants.Tenant, error) {
+	t, ok := a.tenants.Get(id)
+	if !ok || t.Terminating {
+		return tenants.Tenant{}, errUnauthorized()
 	}
 	return t, nil
 }

@@ -1,7 +1,10 @@
 package kinds
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -90,12 +93,15 @@ type Table struct {
 	// groups are those that anybody decided about; versions tells whether something in them is served.
 	groups   map[string]bool
 	versions map[schema.GroupVersion]bool
+	digest   string
 }
 
 // NewTable makes the table of the stock kinds.
 func NewTable() *Table {
 	t := &Table{kinds: map[schema.GroupResource]*Kind{}, groups: map[string]bool{}, versions: map[schema.GroupVersion]bool{}}
-	for _, k := range stock() {
+	all := stock()
+	t.digest = digest(all)
+	for _, k := range all {
 		t.kinds[schema.GroupResource{Group: k.Group, Resource: k.Resource}] = k
 		t.groups[k.Group] = true
 		for _, v := range k.Versions {
@@ -210,3 +216,15 @@ func (k *Kind) Verbs(subresource string, upstream []string) []string {
 
 // words splits a list written in one string, which keeps the table readable.
 func words(s string) []string { return strings.Fields(s) }
+
+// Digest changes when the table decides anything otherwise.
+func (t *Table) Digest() string { return t.digest }
+
+// digest spells the table and hashes it. Maps are printed in the order of their keys.
+func digest(all []*Kind) string {
+	hash := sha256.New()
+	for _, k := range all {
+		fmt.Fprintf(hash, "%q %q %q %v %v %v\n", k.Group, k.Resource, k.Versions, k.Namespaced, k.verbs, k.subresources)
+	}
+	return hex.EncodeToString(hash.Sum(nil))
+}

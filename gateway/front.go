@@ -1,0 +1,270 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"vivarium.io/vivarium/gateway/internal/control"
+	"vivarium.io/vivarium/gateway/internal/discovery"
+	"vivarium.io/vivarium/gateway/internal/identity"
+	"vivarium.io/vivarium/gateway/internal/kinds"
+	"vivarium.io/vivarium/gateway/internal/limits"
+	"vivarium.io/vivarium/gateway/internal/paging"
+	"vivarium.io/vivarium/gateway/internal/route"
+	"vivarium.io/vivarium/gateway/internal/stream"
+	"vivarium.io/vivarium/gateway/internal/tenants"
+	"vivarium.io/vivarium/gateway/internal/translate"
+	"vivarium.io/vivarium/internal/boot"
+)
+
+// front answers tenants. Its links run in the order of [front.handler]: each does one thing and adds what it found out to
+// the facts of the request.
+type front struct {
+	authenticator *identity.Authenticator
+	impersonator  identity.Impersonator
+	limiter       *limits.Limiter
+	strangers     *limits.Strangers
+	sessions      *stream.Sessions
+	table         *kinds.Table
+	discovery     *discovery.Server
+	control       *control.Client
+	sealer        *paging.Sealer
+	metrics       *metrics
+
+	// Of every tenant's view.
+	rootCA             string
+	tokenAudience      string
+	forbiddenAudiences []string
+}
+
+// facts are what the links have found out about a request. Each field is set once.
+type facts struct {
+	request *route.Request
+	// class is what the request counts as while it is under way.
+	class limits.Class
+	// sender is whose credential it is; identity is whom the request runs as.
+	sender, identity identity.Identity
+	tenant           tenants.Tenant
+}
+
+type factsKey struct{}
+
+type verbKey struct{}
+
+// withVerb gives the links a place to tell the metrics what a request is.
+func withVerb(ctx context.Context, verb *string) context.Context {
+	return context.WithValue(ctx, verbKey{}, verb)
+}
+
+func factsFrom(ctx context.Context) *facts {
+	f, _ := ctx.Value(factsKey{}).(*facts)
+	return f
+}
+
+// link does its part and calls next, or returns an error to answer with.
+type link func(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) error
+
+func (f *front) handler() http.Handler {
+	links := []link{f.route, f.authenticate, f.limit, f.impersonate}
+	var handle http.HandlerFunc = func(w http.ResponseWriter, r *http.Request) {
+		if err := f.serve(w, r); err != nil {
+			f.fail(w, r, err)
+		}
+	}
+	for i := len(links) - 1; i >= 0; i-- {
+		next, do := handle, links[i]
+		handle = func(w http.ResponseWriter, r *http.Request) {
+			if err := do(w, r, next); err != nil {
+				f.fail(w, r, err)
+			}
+		}
+	}
+	return f.metrics.measure(contain(handle))
+}
+
+// fail answers with an error, unless nobody waits for the answer.
+func (f *front) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		return
+	}
+	writeError(r.Context(), w, err)
+}
+
+// contain keeps a mistake in one request from ending the process.
+func contain(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch reason := recover(); reason {
+			case nil:
+			case http.ErrAbortHandler:
+				// The way to break off an answer that has been begun; the server expects it.
+				panic(reason)
+			default:
+				boot.Logger(r.Context()).Error("A request panicked", "panic", reason, "stack", string(debug.Stack()))
+				writeError(r.Context(), w, fmt.Errorf("panic: %v", reason))
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// route reads the request, once.
+func (f *front) route(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) error {
+	if err := identity.CheckHeaders(r.Header); err != nil {
+		return err
+	}
+	request, err := route.Parse(r.Method, r.RequestURI)
+	if err != nil {
+		return err
+	}
+	known := &facts{request: request, class: classify(request)}
+	if verb, ok := r.Context().Value(verbKey{}).(*string); ok && request.IsResource {
+		*verb = request.Verb
+		if known.class == limits.Stream {
+			*verb = "connect"
+		}
+	} else if ok {
+		*verb = "discovery"
+	}
+	next(w, r.WithContext(context.WithValue(r.Context(), factsKey{}, known)))
+	return nil
+}
+
+func classify(r *route.Request) limits.Class {
+	switch {
+	case r.IsResource && r.Verb == "watch":
+		return limits.Watch
+	case r.IsResource && isTunnel(r), r.IsResource && isFollow(r):
+		return limits.Stream
+	}
+	return limits.Request
+}
+
+func isTunnel(r *route.Request) bool {
+	return r.Subresource == "exec" || r.Subresource == "attach" || r.Subresource == "portforward"
+}
+
+func isFollow(r *route.Request) bool {
+	if r.Subresource != "log" {
+		return false
+	}
+	follow, err := strconv.ParseBool(r.Query.Get("follow"))
+	return err == nil && follow
+}
+
+// authenticate finds out who asks, and for which tenant.
+func (f *front) authenticate(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) error {
+	if f.authenticator.Strange(r) {
+		if err := f.strangers.Check(r.RemoteAddr); err != nil {
+			f.metrics.throttled.WithLabelValues("strangers").Inc()
+			return err
+		}
+	}
+	sender, tenant, err := f.authenticator.Authenticate(r)
+	if err != nil {
+		if statusOf(r.Context(), err).Code == http.StatusUnauthorized {
+			f.strangers.Failed(r.RemoteAddr)
+		}
+		return err
+	}
+	known := factsFrom(r.Context())
+	known.sender, known.tenant = sender, tenant
+	next(w, r)
+	return nil
+}
+
+// limit lets the request in, or tells it to come later.
+func (f *front) limit(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) error {
+	known := factsFrom(r.Context())
+	release, err := f.limiter.Acquire(known.tenant, known.class)
+	if err != nil {
+		f.metrics.throttled.WithLabelValues(known.class.String()).Inc()
+		return err
+	}
+	defer release()
+	next(w, r)
+	return nil
+}
+
+// impersonate finds out whom the request runs as, and puts whatever stays open under the credential's life.
+func (f *front) impersonate(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) error {
+	known := factsFrom(r.Context())
+	var err error
+	if known.identity, err = f.impersonator.Impersonate(r.Context(), known.sender, r.Header); err != nil {
+		return err
+	}
+	if known.class == limits.Request {
+		ctx, cancel := context.WithTimeout(r.Context(), unaryTimeout)
+		defer cancel()
+		next(w, r.WithContext(ctx))
+		return nil
+	}
+	ctx, done := f.sessions.Open(r.Context(), &known.sender, f.recheck(r))
+	defer done()
+	next(w, r.WithContext(ctx))
+	return nil
+}
+
+// unaryTimeout is a little longer than a stock API server takes for a request at most.
+const unaryTimeout = 70 * time.Second
+
+// recheck asks again about the credential of a request; only a definite no counts.
+func (f *front) recheck(r *http.Request) stream.Check {
+	return func(ctx context.Context) error {
+		_, _, err := f.authenticator.Authenticate(r.WithContext(ctx))
+		if err == nil {
+			return nil
+		}
+		if code := statusOf(ctx, err).Code; code == http.StatusUnauthorized || code == http.StatusForbidden {
+			return err
+		}
+		return nil
+	}
+}
+
+// serve answers a request that may be answered.
+func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
+	known := factsFrom(r.Context())
+	if !known.request.IsResource {
+		out := newReply(w, r)
+		if err := f.discovery.Serve(out, r, known.request); err != nil {
+			return err
+		}
+		return f.finish(out.Close())
+	}
+	kind, err := f.table.Decide(known.request)
+	if err != nil {
+		return err
+	}
+	if err := kind.CheckDelete(known.request); err != nil {
+		return err
+	}
+	x := &exchange{front: f, facts: known, kind: kind, translated: translate.Kind{
+		Group: kind.Group, Version: known.request.Version, Resource: kind.Resource, Kind: kind.Kind,
+		Namespaced: kind.Namespaced, Subresource: known.request.Subresource,
+	}}
+	x.view = translate.View{
+		Tenant: known.tenant.ID, RootCA: f.rootCA, TokenAudience: f.tokenAudience, ForbiddenAudiences: f.forbiddenAudiences,
+		Continue: func(controlToken string) string { return f.sealer.Seal(x.scope(), controlToken) },
+	}
+	return x.serve(w, r)
+}
+
+// finish says whether an answer got through; if it did not, nobody is there to be told.
+func (f *front) finish(err error) error {
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+func badRequest(message string) error {
+	return errStatus(http.StatusBadRequest, metav1.StatusReasonBadRequest, message)
+}

@@ -1,0 +1,215 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"vivarium.io/vivarium/gateway/internal/control"
+	"vivarium.io/vivarium/gateway/internal/paging"
+	"vivarium.io/vivarium/gateway/internal/translate"
+)
+
+const (
+	// pageSize is how much of a list over all namespaces is asked for at once. More would make the control cluster decode
+	// objects of the next tenant, less costs round trips.
+	pageSize = 500
+	// maxPageSize bounds what a tenant may ask for at once.
+	maxPageSize = 5000
+)
+
+// listEverywhere lists a collection that holds objects of all tenants, at the cost of this tenant's own: it starts at the
+// tenant's first key and ends at the first key that is not the tenant's.
+func (x *exchange) listEverywhere(w http.ResponseWriter, r *http.Request) error {
+	accept, err := control.Accept(r.Header.Values("Accept"), control.Object)
+	if err != nil {
+		return err
+	}
+	call, err := x.call(r, control.Unary, accept, "")
+	if err != nil {
+		return err
+	}
+	query, err := x.query("list")
+	if err != nil {
+		return err
+	}
+	options, limit, err := x.pages(query)
+	if err != nil {
+		return err
+	}
+	// The API server may ignore limit and continue where a resource version is given, and answer with everything.
+	for _, key := range []string{"resourceVersion", "resourceVersionMatch", "watch", "allowWatchBookmarks", "sendInitialEvents"} {
+		query.Del(key)
+	}
+	query.Set("limit", strconv.Itoa(limit))
+
+	out := newReply(w, r)
+	out.Header().Set("Cache-Control", "no-cache, private")
+	page := func(token string) (io.ReadCloser, error) {
+		one := call
+		one.Query = url.Values{}
+		for key, values := range query {
+			one.Query[key] = values
+		}
+		one.Query.Set("continue", token)
+		one.Header = call.Header.Clone()
+		res, err := x.front.control.Do(r.Context(), one)
+		if err != nil {
+			return nil, err
+		}
+		if res.StatusCode != http.StatusOK {
+			defer res.Body.Close()
+			return nil, x.controlError(res)
+		}
+		if err := checkJSON(res); err != nil {
+			_ = res.Body.Close()
+			return nil, err
+		}
+		if !out.Started() {
+			x.copyHeaders(out.Header(), res)
+			out.Header().Set("Content-Type", res.Header.Get("Content-Type"))
+		}
+		return res.Body, nil
+	}
+	if err := x.view.ListToTenant(x.translated, out, options, page); err != nil {
+		return x.broken(r.Context(), out, err)
+	}
+	return x.front.finish(out.Close())
+}
+
+// pages says where a list begins, whether the tenant wants it in pages, and how large those are.
+func (x *exchange) pages(query url.Values) (translate.ListOptions, int, error) {
+	options := translate.ListOptions{First: query.Get("continue")}
+	limit := pageSize
+	if text := query.Get("limit"); text != "" {
+		asked, err := strconv.Atoi(text)
+		if err != nil || asked < 0 {
+			return options, 0, badRequest("query parameter limit: must be a number that is not negative")
+		}
+		if asked > 0 {
+			options.OnePage, limit = true, min(asked, maxPageSize)
+		}
+	}
+	version := query.Get("resourceVersion")
+	if options.First != "" {
+		if version != "" && version != "0" {
+			return options, 0, badRequest("specifying resource version is not allowed when using continue")
+		}
+		return options, limit, nil
+	}
+	revision := paging.Latest
+	switch match := query.Get("resourceVersionMatch"); match {
+	case "", "NotOlderThan":
+		// What there is now is never older than any version that has been.
+		if _, err := strconv.ParseUint(version, 10, 64); version != "" && err != nil {
+			return options, 0, badRequest("query parameter resourceVersion: must be a number")
+		}
+	case "Exact":
+		exact, err := strconv.ParseInt(version, 10, 64)
+		if err != nil || exact <= 0 {
+			return options, 0, badRequest(`query parameter resourceVersionMatch: "Exact" is forbidden without a resourceVersion above 0`)
+		}
+		revision = exact
+	default:
+		return options, 0, badRequest("query parameter resourceVersionMatch: must be Exact or NotOlderThan")
+	}
+	options.First = paging.Start(x.facts.tenant.ID, revision)
+	return options, limit, nil
+}
+
+// controlError reads an error answer for somebody who cannot pass it on as it is.
+func (x *exchange) controlError(res *http.Response) error {
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxError))
+	if err != nil {
+		return fmt.Errorf("read an error of the control cluster: %w", err)
+	}
+	translated := &apierrors.StatusError{}
+	if err := json.Unmarshal(x.view.StatusToTenant(x.translated, res.StatusCode, raw), &translated.ErrStatus); err != nil {
+		return fmt.Errorf("read an error of the control cluster: %w", err)
+	}
+	return translated
+}
+
+// getSelected gets one object of a kind whose visible objects a selector decides: it lists with the selector and the name,
+// so that an object that the selector leaves out is not there.
+func (x *exchange) getSelected(w http.ResponseWriter, r *http.Request) error {
+	name := x.facts.request.Name
+	accept, err := control.Accept(r.Header.Values("Accept"), control.Object)
+	if err != nil {
+		return err
+	}
+	accept = strings.ReplaceAll(accept, "as=PartialObjectMetadata;", "as=PartialObjectMetadataList;")
+	query := url.Values{"fieldSelector": {"metadata.name=" + name}}
+	for _, key := range []string{"resourceVersion", "includeObject"} {
+		if value := x.facts.request.Query.Get(key); value != "" {
+			query.Set(key, value)
+		}
+	}
+	if query, err = x.view.QueryToControl(x.translated, "list", query); err != nil {
+		return err
+	}
+	collection := *x.facts.request
+	collection.Segments = collection.Segments[:len(collection.Segments)-1]
+	collection.Name = ""
+	path, err := collection.ControlPath(x.facts.tenant.ID, x.kind.Scope())
+	if err != nil {
+		return err
+	}
+	res, err := x.front.control.Do(r.Context(), control.Call{
+		Mode: control.Unary, As: &x.facts.identity, Method: http.MethodGet, Path: path, Query: query, Header: control.Headers(r.Header, accept, ""),
+	})
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	return x.answer(w, r, res, func(dst io.Writer) error {
+		one, err := unwrap(res.Body)
+		if err != nil {
+			return err
+		}
+		if one == nil {
+			return apierrors.NewNotFound(x.facts.request.GroupResource(), name)
+		}
+		return x.view.ObjectToTenant(x.translated, dst, one)
+	})
+}
+
+// unwrap takes the object out of a list of one; nil if the list is empty. A table of one row is the same for both.
+func unwrap(src io.Reader) (io.Reader, error) {
+	raw, err := io.ReadAll(io.LimitReader(src, maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("read a list of one: %w", err)
+	}
+	var list struct {
+		Kind       string                       `json:"kind"`
+		APIVersion string                       `json:"apiVersion"`
+		Items      []map[string]json.RawMessage `json:"items"`
+		Rows       []json.RawMessage            `json:"rows"`
+	}
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, fmt.Errorf("read a list of one: %w", err)
+	}
+	switch {
+	case len(list.Rows)+len(list.Items) == 0:
+		return nil, nil
+	case len(list.Rows)+len(list.Items) > 1:
+		return nil, fmt.Errorf("read a list of one: it has %d items", len(list.Rows)+len(list.Items))
+	case len(list.Rows) == 1:
+		return bytes.NewReader(raw), nil
+	}
+	one := list.Items[0]
+	// Items of a typed list do not say what they are; the list does.
+	one["kind"] = json.RawMessage(strconv.Quote(strings.TrimSuffix(list.Kind, "List")))
+	one["apiVersion"] = json.RawMessage(strconv.Quote(list.APIVersion))
+	if raw, err = json.Marshal(one); err != nil {
+		return nil, fmt.Errorf("write an object: %w", err)
+	}
+	return bytes.NewReader(raw), nil
+}

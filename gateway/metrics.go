@@ -1,0 +1,111 @@
+package gateway
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"vivarium.io/vivarium/gateway/internal/limits"
+)
+
+// metrics are what the tenant listener tells about itself. No label holds anything that a client can choose.
+type metrics struct {
+	requests  *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	throttled *prometheus.CounterVec
+	refused   prometheus.Counter
+	foreign   prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	return &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "vivarium_gateway_requests_total", Help: "Requests of tenants that are over, by verb and HTTP status.",
+		}, []string{"verb", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "vivarium_gateway_request_duration_seconds", Help: "How long requests of tenants took, watches and streams left out.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"verb"}),
+		throttled: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "vivarium_gateway_throttled_total", Help: "Requests refused with 429, by what there was too much of.",
+		}, []string{"class"}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "vivarium_gateway_guard_refusals_total", Help: "Requests that the guard refused to send. Each is a bug: look into the log.",
+		}),
+		foreign: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "vivarium_gateway_withheld_total", Help: "Answers of the control cluster that were withheld because they hold what is not the tenant's.",
+		}),
+	}
+}
+
+// register adds the metrics to a registry, with gauges of what is under way.
+func (m *metrics) register(registry prometheus.Registerer, limiter *limits.Limiter) error {
+	all := []prometheus.Collector{m.requests, m.duration, m.throttled, m.refused, m.foreign}
+	for _, class := range []limits.Class{limits.Request, limits.Watch, limits.Stream} {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "vivarium_gateway_in_flight", Help: "What is under way for tenants.",
+			ConstLabels: prometheus.Labels{"class": class.String()},
+		}, func() float64 { return float64(limiter.UnderWay(class)) }))
+	}
+	for _, c := range all {
+		if err := registry.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measure counts requests.
+func (m *metrics) measure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		seen := &recorder{ResponseWriter: w}
+		verb := new(string)
+		*verb = "other"
+		defer func() {
+			m.requests.WithLabelValues(*verb, seen.label()).Inc()
+			if *verb != "watch" && *verb != "connect" {
+				m.duration.WithLabelValues(*verb).Observe(time.Since(start).Seconds())
+			}
+		}()
+		next.ServeHTTP(seen, r.WithContext(withVerb(r.Context(), verb)))
+	})
+}
+
+// recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	code int
+}
+
+// WriteHeader remembers the code.
+func (r *recorder) WriteHeader(code int) {
+	if r.code == 0 {
+		r.code = code
+	}
+	r.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController find what the server's own writer can do.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// Hijack remembers that the connection has become a tunnel.
+func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(r.ResponseWriter).Hijack()
+	if err == nil {
+		r.code = http.StatusSwitchingProtocols
+	}
+	return conn, buffered, err
+}
+
+// label is the code, or what became of an answer without one.
+func (r *recorder) label() string {
+	if r.code == 0 {
+		return "none"
+	}
+	return strconv.Itoa(r.code)
+}
