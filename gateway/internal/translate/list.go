@@ -35,6 +35,7 @@ func (v View) ListToTenant(k Kind, dst io.Writer, opts ListOptions, page func(co
 		body.Close()
 		return err
 	}
+	r.Mute(true)
 	l := &merge{response: r}
 	for {
 		err := l.page()
@@ -68,7 +69,7 @@ type merge struct {
 // errEnough ends a page whose rest is foreign.
 var errEnough = errors.New("the rest of the page is foreign")
 
-// page reads one page and writes its items. Only what it emits itself is written; all else is taken or dropped.
+// page reads one page, muted save for its items.
 func (l *merge) page() error {
 	l.token = ""
 	var kind, version string
@@ -79,7 +80,6 @@ func (l *merge) page() error {
 	err := l.object(func(rawKey []byte) error {
 		key := string(rawKey)
 		if kind == "" || version == "" {
-			l.Drop()
 			text, err := l.captureText()
 			switch key {
 			case "kind":
@@ -110,7 +110,6 @@ func (l *merge) page() error {
 		}
 		return foreign("a list with %q", key)
 	})
-	l.Drop()
 	switch {
 	case errors.Is(err, errEnough):
 		return nil
@@ -140,9 +139,8 @@ func (l *merge) shape(kind, version string) (*rules.Place, string, error) {
 	return nil, "", foreign("%s %s where a list of %s was asked for", version, kind, l.root.Kind)
 }
 
-// takeTree takes the next value out of the stream, its key with it.
+// takeTree takes the next value out of the stream.
 func (l *merge) takeTree() (*jsonwire.Value, error) {
-	l.Drop()
 	raw, err := l.Capture()
 	if err != nil {
 		return nil, err
@@ -202,16 +200,10 @@ func (l *merge) open(items string) error {
 }
 
 func (l *merge) pageItems(items string, place *rules.Place) error {
-	l.Drop()
 	if err := l.open(items); err != nil {
 		return err
 	}
-	err := l.array(func() error {
-		l.Drop()
-		return l.pageItem(place, items == "rows")
-	})
-	l.Drop()
-	return err
+	return l.array(func() error { return l.pageItem(place, items == "rows") })
 }
 
 // pageItem writes one item, or takes it back and ends the list if it is foreign.
@@ -224,11 +216,13 @@ func (l *merge) pageItem(place *rules.Place, row bool) error {
 	if err != nil {
 		return err
 	}
+	l.Mute(false)
 	if row {
 		err = l.row()
 	} else {
 		err = l.item(place)
 	}
+	l.Mute(true)
 	if errors.Is(err, errForeignItem) {
 		l.Rollback(point)
 		l.ended = true

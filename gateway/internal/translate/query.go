@@ -21,8 +21,8 @@ const maxSelector = 64 << 10
 type parameter uint8
 
 const (
-	flag   parameter = iota + 1 // true or false
-	number                      // not negative
+	boolean parameter = iota + 1 // true or false
+	number                       // not negative
 	text
 	several // text, may be repeated
 	duration
@@ -39,7 +39,7 @@ var parameters = map[string]map[string]parameter{
 	"watch":  listParameters,
 	"create": writeParameters,
 	"update": writeParameters,
-	"patch":  with(writeParameters, map[string]parameter{"force": flag}),
+	"patch":  with(writeParameters, map[string]parameter{"force": boolean}),
 	"delete": deleteParameters,
 	"deletecollection": with(deleteParameters, map[string]parameter{
 		"labelSelector": labelSelector, "fieldSelector": fieldSelector, "resourceVersion": text,
@@ -49,22 +49,22 @@ var parameters = map[string]map[string]parameter{
 
 var listParameters = map[string]parameter{
 	"labelSelector": labelSelector, "fieldSelector": fieldSelector, "resourceVersion": text, "resourceVersionMatch": text,
-	"limit": number, "continue": text, "timeoutSeconds": number, "watch": flag, "allowWatchBookmarks": flag,
-	"sendInitialEvents": flag, "includeObject": includeObject,
+	"limit": number, "continue": text, "timeoutSeconds": number, "watch": boolean, "allowWatchBookmarks": boolean,
+	"sendInitialEvents": boolean, "includeObject": includeObject,
 }
 
 var writeParameters = map[string]parameter{"dryRun": several, "fieldManager": text, "fieldValidation": text}
 
 var deleteParameters = map[string]parameter{
-	"dryRun": several, "gracePeriodSeconds": number, "orphanDependents": flag, "propagationPolicy": text,
+	"dryRun": several, "gracePeriodSeconds": number, "orphanDependents": boolean, "propagationPolicy": text,
 }
 
 // connectParameters are those of the subresources that carry streams.
 var connectParameters = map[string]map[string]parameter{
-	"log": {"container": text, "follow": flag, "previous": flag, "sinceSeconds": number, "sinceTime": text,
-		"timestamps": flag, "tailLines": number, "limitBytes": number, "stream": text},
-	"exec":        {"container": text, "command": several, "stdin": flag, "stdout": flag, "stderr": flag, "tty": flag},
-	"attach":      {"container": text, "stdin": flag, "stdout": flag, "stderr": flag, "tty": flag},
+	"log": {"container": text, "follow": boolean, "previous": boolean, "sinceSeconds": number, "sinceTime": text,
+		"timestamps": boolean, "tailLines": number, "limitBytes": number, "stream": text},
+	"exec":        {"container": text, "command": several, "stdin": boolean, "stdout": boolean, "stderr": boolean, "tty": boolean},
+	"attach":      {"container": text, "stdin": boolean, "stdout": boolean, "stderr": boolean, "tty": boolean},
 	"portforward": {"ports": several},
 }
 
@@ -97,7 +97,7 @@ func (v View) QueryToControl(k Kind, verb string, query url.Values) (url.Values,
 			p = duration
 		case "pretty":
 			// A watch has one frame per line.
-			if p = flag; verb == "watch" {
+			if p = boolean; verb == "watch" {
 				continue
 			}
 		}
@@ -129,7 +129,7 @@ func (v View) QueryToControl(k Kind, verb string, query url.Values) (url.Values,
 func (v View) parameterToControl(k Kind, p parameter, key, value string) (string, error) {
 	bad := func() (string, error) { return "", malformed("the query parameter %q has the value %.64q", key, value) }
 	switch p {
-	case flag:
+	case boolean:
 		switch value {
 		case "true", "false", "1", "0", "":
 			return value, nil

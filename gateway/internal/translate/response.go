@@ -33,6 +33,7 @@ type response struct {
 	bookmark bool
 	single   bool // it is one object, which must show itself to be the tenant's
 	columns  []columnRule
+	unsent   *jsonwire.Value // column definitions that the tenant has not been sent
 	// Of the current item.
 	owned bool
 	name  string

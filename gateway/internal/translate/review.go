@@ -85,16 +85,26 @@ func (r *response) userInfoToTenant(user *jsonwire.Value) bool {
 	}
 	groups := user.Get("groups")
 	if groups.Kind() == jsonwire.Array {
+		seen := map[string]bool{}
 		groups.SetElems(slices.DeleteFunc(groups.Elems(), func(g *jsonwire.Value) bool {
 			own, err := r.view.Tenant.UserGroupToTenant(g.Text())
-			if err == nil {
-				g.SetText(own)
+			if everybodys[g.Text()] {
+				own, err = g.Text(), nil
 			}
-			return err != nil
+			if err != nil || seen[own] {
+				return true
+			}
+			seen[own] = true
+			g.SetText(own)
+			return false
 		}))
 	}
 	return true
 }
+
+// everybodys are groups that the control cluster puts its users in by itself. A tenant's user is in the tenant's group of
+// that name as well.
+var everybodys = map[string]bool{"system:authenticated": true, "system:serviceaccounts": true}
 
 // tokenStatusToTenant answers a TokenReview. The token of anybody else is simply not valid here.
 func (r *response) tokenStatusToTenant(status *jsonwire.Value) {

@@ -41,17 +41,35 @@ func tableMember(r *response, key string) error {
 	case "metadata":
 		return r.listMetadata()
 	case "columnDefinitions":
-		return r.tree(func(columns *jsonwire.Value) error {
-			r.setColumns(columns)
-			return nil
-		})
+		return r.tableColumns()
 	case "rows":
 		return r.array(r.row)
 	}
 	return r.Skip()
 }
 
-// setColumns remembers the columns. The frames of a watch name them once, in the first.
+// tableColumns remembers the columns. The frames of a watch name them once, in the first; if that was somebody else's, they
+// are named again in the first that passes.
+func (r *response) tableColumns() error {
+	raw, err := r.Capture()
+	if err != nil {
+		return err
+	}
+	columns, err := parseTrusted(raw)
+	if err != nil {
+		return err
+	}
+	switch {
+	case columns.Kind() == jsonwire.Array:
+		r.setColumns(columns)
+		r.unsent = columns
+	case r.unsent != nil:
+		columns = r.unsent
+	}
+	return r.Emit(columns.Append(nil))
+}
+
+// setColumns remembers what the cells of each column hold.
 func (r *response) setColumns(columns *jsonwire.Value) {
 	if columns.Kind() != jsonwire.Array {
 		return

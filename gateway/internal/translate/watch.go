@@ -14,12 +14,9 @@ func (v View) WatchToTenant(k Kind, dst io.Writer, flush func(), src io.Reader, 
 	if err != nil {
 		return err
 	}
+	r.Eager()
 	for {
-		if !r.Buffered() {
-			if err := r.Flush(); err != nil {
-				return err
-			}
-		}
+		r.Mute(true)
 		end, err := r.End()
 		if err != nil {
 			return errors.Join(err, r.Flush())
@@ -49,7 +46,7 @@ func (f flushing) Write(b []byte) (int, error) {
 
 // frame walks one frame and writes it whole or not at all.
 func (r *response) frame(filter bool) error {
-	r.Drop()
+	r.Mute(false)
 	point, err := r.Hold()
 	defer r.Release()
 	if err != nil {
@@ -91,6 +88,7 @@ func (r *response) frame(filter bool) error {
 	case kind == "":
 		return foreign("a frame without a type")
 	}
+	r.unsent = nil
 	return r.Emit([]byte{'\n'})
 }
 

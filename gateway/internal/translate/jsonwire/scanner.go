@@ -20,19 +20,21 @@ const (
 // ErrMalformed says that a trusted encoder did not write JSON.
 var ErrMalformed = errors.New("malformed JSON")
 
-// Scanner reads JSON from a trusted encoder and passes it on. Bytes that are read are pending until something makes them
-// output: [Scanner.Cut] and [Scanner.Emit] do, [Scanner.Drop] forgets them. Methods that return slices return parts of the
-// buffer, valid until the next method is called.
+// Scanner reads JSON from a trusted encoder and passes on what it reads, save for what [Scanner.Capture] takes out and
+// everything read while muted. Methods that return slices return parts of the buffer, valid until the next method is
+// called.
 type Scanner struct {
 	src      io.Reader
 	dst      io.Writer
 	buf      []byte
 	pos, end int
-	from     int  // buf[from:pos] is pending
-	pinned   bool // pending bytes must stay together in the buffer
+	from     int  // buf[from:pos] is read and not settled
+	pinned   bool // those bytes must stay together in the buffer
 	eof      bool
 	out      []byte
 	holds    int
+	muted    bool
+	eager    bool
 	depth    int // brackets that Enter opened and Next has not closed
 	written  int64
 }
@@ -42,44 +44,49 @@ func NewScanner(dst io.Writer, src io.Reader, size int) *Scanner {
 	return &Scanner{src: src, dst: dst, buf: make([]byte, size)}
 }
 
+// Eager makes the scanner write all output before it waits for more input, unless it is held.
+func (s *Scanner) Eager() { s.eager = true }
+
 // Reset points the scanner at another source and keeps what it is about to write. The old source's rest is forgotten.
 func (s *Scanner) Reset(src io.Reader) {
 	s.src, s.pos, s.end, s.from, s.eof, s.pinned, s.depth = src, 0, 0, 0, false, false, 0
 }
 
-// Buffered reports whether input is waiting that needs no read of the source.
-func (s *Scanner) Buffered() bool { return s.pos < s.end }
-
 // Written is how many bytes have reached the destination.
 func (s *Scanner) Written() int64 { return s.written }
 
-// Cut makes pending bytes output.
-func (s *Scanner) Cut() error {
-	if s.from < s.pos {
+// settle makes pending bytes output, or forgets them if muted.
+func (s *Scanner) settle() {
+	if s.from < s.pos && !s.muted {
 		s.out = append(s.out, s.buf[s.from:s.pos]...)
-		s.from = s.pos
 	}
+	s.from = s.pos
+}
+
+// Cut gathers what has been read for the output and writes it once there is enough.
+func (s *Scanner) Cut() error {
+	s.settle()
 	if len(s.out) >= flushSize && s.holds == 0 {
 		return s.Flush()
 	}
 	return nil
 }
 
-// Drop forgets pending bytes.
-func (s *Scanner) Drop() { s.from = s.pos }
+// Mute decides whether what is read from here on is passed on. Emit writes in any case.
+func (s *Scanner) Mute(muted bool) {
+	s.settle()
+	s.muted = muted
+}
 
-// Emit makes pending bytes output, and b after them.
+// Emit writes b behind what has been read.
 func (s *Scanner) Emit(b []byte) error {
-	if s.from < s.pos {
-		s.out = append(s.out, s.buf[s.from:s.pos]...)
-		s.from = s.pos
-	}
+	s.settle()
 	s.out = append(s.out, b...)
 	return s.Cut()
 }
 
-// Hold keeps output back until [Scanner.Release], so that [Scanner.Rollback] can take it back. It makes pending bytes
-// output first and returns the point to roll back to.
+// Hold keeps output back until [Scanner.Release], so that [Scanner.Rollback] can take it back, and returns the point to
+// roll back to.
 func (s *Scanner) Hold() (int, error) {
 	err := s.Cut()
 	s.holds++
@@ -89,14 +96,11 @@ func (s *Scanner) Hold() (int, error) {
 // Release ends a Hold.
 func (s *Scanner) Release() { s.holds-- }
 
-// Rollback takes back output and pending bytes since a Hold.
+// Rollback takes back what was read and written since a Hold.
 func (s *Scanner) Rollback(point int) {
+	s.settle()
 	s.out = s.out[:point]
-	s.Drop()
 }
-
-// Since gives the output since a Hold.
-func (s *Scanner) Since(point int) []byte { return s.out[point:] }
 
 // Flush writes all output.
 func (s *Scanner) Flush() error {
@@ -130,6 +134,11 @@ func (s *Scanner) fill() error {
 		grown := make([]byte, 2*len(s.buf))
 		copy(grown, s.buf[:s.end])
 		s.buf = grown
+	}
+	if s.eager && s.holds == 0 {
+		if err := s.Flush(); err != nil {
+			return err
+		}
 	}
 	for range 100 {
 		n, err := s.src.Read(s.buf[s.end:])
@@ -277,7 +286,7 @@ func (s *Scanner) Skip() error {
 	return s.skipScalar()
 }
 
-// Capture makes what is pending output, takes the next value out of the stream and gives its source text.
+// Capture takes the next value out of the stream and gives its source text.
 func (s *Scanner) Capture() ([]byte, error) {
 	if _, err := s.Peek(); err != nil {
 		return nil, err
@@ -292,7 +301,7 @@ func (s *Scanner) Capture() ([]byte, error) {
 		return nil, err
 	}
 	raw := s.buf[s.from:s.pos]
-	s.Drop()
+	s.from = s.pos
 	return raw, nil
 }
 

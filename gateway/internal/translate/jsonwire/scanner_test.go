@@ -119,6 +119,7 @@ func TestHoldAndRollback(t *testing.T) {
 	if err != nil || c != '[' {
 		t.Fatal(c, err)
 	}
+	s.Mute(true)
 	s.Enter()
 	kept := 0
 	for first := true; ; first = false {
@@ -126,13 +127,12 @@ func TestHoldAndRollback(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		s.Mute(true)
 		if first {
-			s.Drop()
 			if err := s.Emit([]byte("[")); err != nil {
 				t.Fatal(err)
 			}
 		}
-		s.Drop()
 		if !ok {
 			break
 		}
@@ -149,6 +149,7 @@ func TestHoldAndRollback(t *testing.T) {
 		if _, err := s.Peek(); err != nil {
 			t.Fatal(err)
 		}
+		s.Mute(false)
 		s.Enter()
 		if _, err := s.Next(true); err != nil {
 			t.Fatal(err)
@@ -161,6 +162,7 @@ func TestHoldAndRollback(t *testing.T) {
 		if err := errors.Join(s.Skip(), s.Unwind(depth)); err != nil {
 			t.Fatal(err)
 		}
+		s.Mute(true)
 		if take {
 			s.Rollback(point)
 		} else {
