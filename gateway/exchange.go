@@ -17,6 +17,7 @@ import (
 	"vivarium.io/vivarium/gateway/internal/control"
 	"vivarium.io/vivarium/gateway/internal/kinds"
 	"vivarium.io/vivarium/gateway/internal/paging"
+	"vivarium.io/vivarium/gateway/internal/protobody"
 	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/boot"
 )
@@ -150,7 +151,18 @@ func (x *exchange) body(w http.ResponseWriter, r *http.Request, call *control.Ca
 	if len(contentTypes) > 1 {
 		return badRequest("header Content-Type: is given more than once")
 	}
-	out, contentType, err := x.view.BodyToControl(x.translated, request.Verb, strings.Join(contentTypes, ""), raw, string(request.Namespace), request.Name)
+	contentType := strings.Join(contentTypes, "")
+	if protobody.Is(contentType) {
+		raw, err = protobody.ToJSON(raw)
+		switch {
+		case errors.Is(err, protobody.ErrUnknown):
+			return errStatus(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, err.Error())
+		case err != nil:
+			return badRequest(err.Error())
+		}
+		contentType = "application/json"
+	}
+	out, contentType, err := x.view.BodyToControl(x.translated, request.Verb, contentType, raw, string(request.Namespace), request.Name)
 	if err != nil {
 		return err
 	}

@@ -73,10 +73,15 @@ func (x *exchange) log(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
+	if res.StatusCode < 200 || res.StatusCode >= 300 {
 		return x.passError(w, r, res)
 	}
 	x.copyHeaders(w.Header(), res)
+	if res.StatusCode == http.StatusNoContent {
+		// A pod without a node has no log yet.
+		w.WriteHeader(res.StatusCode)
+		return nil
+	}
 	// A log may hold anything; no browser shall take it for a page.
 	w.Header().Set("Content-Type", "text/plain")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
