@@ -106,6 +106,8 @@ func TestPaths(t *testing.T) {
 		"NodesDeleted":           {"DELETE", "/api/v1/nodes?labelSelector=vivarium.io%2Fpool", "", false},
 		"List":                   {"GET", "/api/v1/pods?limit=500&continue=" + from("abc123-"), "", true},
 		"ListNext":               {"GET", "/api/v1/pods?limit=500&continue=" + from(`abc123-web/a\u0000`), "", true},
+		"ListNextFromCache":      {"GET", "/api/v1/pods?limit=500&continue=" + from(`/abc123-web/a\u0000`), "", true},
+		"ListClimbs":             {"GET", "/api/v1/pods?limit=500&continue=" + from(`//abc123-web`), "", false},
 		"ListRoles":              {"GET", roles + "?limit=1&continue=" + from("abc123-"), "", true},
 		"ListWithoutContinue":    {"GET", "/api/v1/pods?limit=500", "", false},
 		"ListForeign":            {"GET", "/api/v1/pods?limit=500&continue=" + from("zzz999-"), "", false},

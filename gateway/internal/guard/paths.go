@@ -234,5 +234,7 @@ func startOf(token string) (string, bool) {
 	var decoded struct {
 		Start string `json:"start"`
 	}
-	return decoded.Start, json.Unmarshal(raw, &decoded) == nil
+	err = json.Unmarshal(raw, &decoded)
+	// The API server's own tokens have a slash in front when they come from its watch cache, and none otherwise.
+	return strings.TrimPrefix(decoded.Start, "/"), err == nil
 }
