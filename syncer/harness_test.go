@@ -16,16 +16,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
-	"vivarium.io/vivarium/internal/adminclient"
+	"vivarium.io/vivarium/internal/adminclient/admintest"
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/kubetest"
 	"vivarium.io/vivarium/internal/names"
@@ -99,42 +97,8 @@ func (w *world) prepare(ctx context.Context) error {
 	if err := os.WriteFile(w.caFile, ca, 0o600); err != nil {
 		return err
 	}
-	dyn, err := dynamic.NewForConfig(w.control.Config)
-	if err != nil {
+	if w.admin, err = admintest.Install(ctx, w.control.Config); err != nil {
 		return err
-	}
-	for kind, plural := range map[string]string{"Tenant": "tenants", "ResourcePool": "resourcepools"} {
-		crd := map[string]any{
-			"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-			"metadata": map[string]any{"name": plural + ".vivarium.io", "annotations": map[string]any{"api-approved.kubernetes.io": "unapproved, a test's stand-in"}},
-			"spec": map[string]any{
-				"group": "vivarium.io", "scope": "Cluster",
-				"names": map[string]any{"kind": kind, "plural": plural, "listKind": kind + "List"},
-				"versions": []any{map[string]any{
-					"name": "v1alpha1", "served": true, "storage": true, "subresources": map[string]any{"status": map[string]any{}},
-					"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-				}},
-			},
-		}
-		gvr := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
-		if _, err := dyn.Resource(gvr).Create(ctx, &unstructured.Unstructured{Object: crd}, metav1.CreateOptions{}); err != nil {
-			return err
-		}
-	}
-	if w.admin, err = adminclient.New(w.control.Config); err != nil {
-		return err
-	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		err := w.admin.List(ctx, &v1alpha1.TenantList{})
-		if err == nil {
-			err = w.admin.List(ctx, &v1alpha1.ResourcePoolList{})
-		}
-		if err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			return err
-		}
 	}
 	if _, err := w.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: names.SystemNamespace}}, metav1.CreateOptions{}); err != nil {
 		return err
