@@ -2,10 +2,13 @@ package translate
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"testing"
+
+	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 )
 
 var pods = Kind{Version: "v1", Resource: "pods", Kind: "Pod", Namespaced: true}
@@ -79,6 +82,30 @@ func BenchmarkCreatePod(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, _, err := view.BodyToControl(pods, "create", "application/json", body, "default", ""); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkValid is encoding/json's validator on the same list: the yardstick that travels between machines.
+func BenchmarkValid(b *testing.B) {
+	list := []byte(podList("zq7x9k", 300))
+	b.SetBytes(int64(len(list)))
+	for b.Loop() {
+		if !json.Valid(list) {
+			b.Fatal("not JSON")
+		}
+	}
+}
+
+// BenchmarkSkip is the scanner without any rule: its ceiling.
+func BenchmarkSkip(b *testing.B) {
+	list := []byte(podList("zq7x9k", 300))
+	b.SetBytes(int64(len(list)))
+	s := jsonwire.NewScanner(io.Discard, nil, bufferSize)
+	for b.Loop() {
+		s.Reuse(io.Discard, bytes.NewReader(list))
+		if err := s.Skip(); err != nil {
 			b.Fatal(err)
 		}
 	}

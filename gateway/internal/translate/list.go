@@ -35,6 +35,7 @@ func (v View) ListToTenant(k Kind, dst io.Writer, opts ListOptions, page func(co
 		body.Close()
 		return err
 	}
+	defer r.done()
 	r.Mute(true)
 	l := &merge{response: r}
 	for {

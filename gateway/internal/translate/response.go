@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
@@ -47,10 +48,24 @@ func (v View) newResponse(k Kind, dst io.Writer, src io.Reader, size int) (*resp
 	if _, err := names.ParseTenantID(string(v.Tenant)); err != nil {
 		return nil, err
 	}
-	return &response{
-		view: v, kind: k, root: root, prefix: []byte(v.Tenant.Prefix()),
-		Scanner: jsonwire.NewScanner(dst, src, size),
-	}, nil
+	r := &response{view: v, kind: k, root: root, prefix: []byte(v.Tenant.Prefix())}
+	if pooled, ok := scanners.Get().(*jsonwire.Scanner); ok && size == bufferSize {
+		pooled.Reuse(dst, src)
+		r.Scanner = pooled
+	} else {
+		r.Scanner = jsonwire.NewScanner(dst, src, size)
+	}
+	return r, nil
+}
+
+// scanners keeps buffers for reuse. It holds no state: a scanner is emptied before it is used again.
+var scanners sync.Pool
+
+// done gives the scanner's buffers back.
+func (r *response) done() {
+	r.Reuse(nil, nil)
+	scanners.Put(r.Scanner)
+	r.Scanner = nil
 }
 
 // ObjectToTenant translates one JSON document of a response with a 2xx code: an object, a list, a Table, a
@@ -62,6 +77,7 @@ func (v View) ObjectToTenant(k Kind, dst io.Writer, src io.Reader) error {
 	if err != nil {
 		return err
 	}
+	defer r.done()
 	if err := r.document(); err != nil {
 		return explain(err)
 	}
@@ -353,12 +369,8 @@ func (r *response) object(f func(key []byte) error) error {
 	}
 	r.Enter()
 	for first := true; ; first = false {
-		ok, err := r.Next(first)
+		key, ok, err := r.NextKey(first)
 		if err != nil || !ok {
-			return err
-		}
-		key, err := r.Key()
-		if err != nil {
 			return err
 		}
 		if err := f(key); err != nil {
@@ -401,12 +413,8 @@ func (r *response) value(p *rules.Place) error {
 	case c == '{':
 		r.Enter()
 		for first := true; ; first = false {
-			ok, err := r.Next(first)
+			key, ok, err := r.NextKey(first)
 			if err != nil || !ok {
-				return err
-			}
-			key, err := r.Key()
-			if err != nil {
 				return err
 			}
 			if child := p.Child(key); child != nil {
@@ -462,6 +470,10 @@ func (r *response) operate(op rules.Op) error {
 		if r.name != rootCAConfigMap {
 			return r.Skip()
 		}
+	case rules.Namespace:
+		if c, err := r.Peek(); err != nil || c == '[' {
+			return errors.Join(err, r.each(op))
+		}
 	}
 	raw, err := r.Capture()
 	if err != nil {
@@ -479,11 +491,18 @@ func (r *response) operate(op rules.Op) error {
 			raw[0] = '"'
 			return r.Emit(raw)
 		}
+	case rules.Namespace:
+		if len(raw) > len(r.prefix)+2 && bytes.HasPrefix(raw[1:], r.prefix) && r.view.Tenant.Owns(string(raw[1:len(raw)-1])) {
+			raw = raw[len(r.prefix):]
+			raw[0] = '"'
+			return r.Emit(raw)
+		}
 	case rules.ObjectName:
-		// Read for later, unchanged.
-		r.name, err = jsonwire.Unquote(raw)
-		if err != nil {
-			return err
+		// Read for later, unchanged. Few rules ask.
+		if r.root.Kind == "ConfigMap" || bytes.Contains(raw, r.prefix) {
+			if r.name, err = jsonwire.Unquote(raw); err != nil {
+				return err
+			}
 		}
 		return r.Emit(raw)
 	case rules.Keys, rules.PodKeys:
@@ -511,6 +530,20 @@ func (r *response) operate(op rules.Op) error {
 		return err
 	}
 	return r.Emit(v.Append(nil))
+}
+
+// each applies an operation to each element of a list.
+func (r *response) each(op rules.Op) error {
+	r.Enter()
+	for first := true; ; first = false {
+		ok, err := r.Next(first)
+		if err != nil || !ok {
+			return err
+		}
+		if err := r.operate(op); err != nil {
+			return err
+		}
+	}
 }
 
 // ordinaryOwner recognises a single owner of a built-in workload kind, all of which are namespaced and keep their names.

@@ -92,7 +92,9 @@ func compactLines(s string) string {
 	return b.String()
 }
 
-func run(call string, k Kind, pages []string) (string, error) { return runChunked(call, k, pages, 1<<20) }
+func run(call string, k Kind, pages []string) (string, error) {
+	return runChunked(call, k, pages, 1<<20)
+}
 
 func runChunked(call string, k Kind, pages []string, size int) (string, error) {
 	var out bytes.Buffer

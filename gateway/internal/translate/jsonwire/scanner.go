@@ -13,6 +13,8 @@ const (
 	// flushSize is how much output is gathered before it is written: each write downstream costs a frame, a TLS record and
 	// a wake-up.
 	flushSize = 64 << 10
+	// keepSize is how much of a grown buffer is used again.
+	keepSize = 64 << 10
 	// maxCapture bounds a single value that a caller looks at as a whole.
 	maxCapture = 32 << 20
 )
@@ -42,6 +44,19 @@ type Scanner struct {
 // NewScanner makes a scanner that starts with a buffer of the given size.
 func NewScanner(dst io.Writer, src io.Reader, size int) *Scanner {
 	return &Scanner{src: src, dst: dst, buf: make([]byte, size)}
+}
+
+// Reuse makes the scanner as good as new for another document, keeping its buffers if they are of an ordinary size. Nothing
+// of the old document remains readable through it.
+func (s *Scanner) Reuse(dst io.Writer, src io.Reader) {
+	buf, out := s.buf, s.out[:0]
+	if len(buf) > keepSize {
+		buf = buf[:keepSize]
+	}
+	if cap(out) > 2*flushSize {
+		out = nil
+	}
+	*s = Scanner{src: src, dst: dst, buf: buf, out: out}
 }
 
 // Eager makes the scanner write all output before it waits for more input, unless it is held.
@@ -226,6 +241,38 @@ func (s *Scanner) Next(first bool) (bool, error) {
 	return true, nil
 }
 
+// NextKey steps to the next member of an object and reads its key as Key does; false, and past the closing bracket, if
+// there is none.
+func (s *Scanner) NextKey(first bool) ([]byte, bool, error) {
+	// The shape that every encoder writes, without the steps in between: comma, quote, key, quote, colon.
+	b, i := s.buf[:s.end], s.pos
+	if !first && i < len(b) && b[i] == ',' {
+		i++
+		first = true
+	}
+	if first && i < len(b) && b[i] == '"' {
+		i++
+		n := i + stringEnd(b[i:])
+		if n+1 < len(b) && b[n] == '"' && b[n+1] == ':' {
+			s.pos = n + 2
+			return b[i:n], true, nil
+		}
+	}
+	if s.pos < i && b[s.pos] == ',' {
+		s.pos++
+	}
+	return s.slowNextKey(first)
+}
+
+func (s *Scanner) slowNextKey(first bool) ([]byte, bool, error) {
+	ok, err := s.Next(first)
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	key, err := s.Key()
+	return key, err == nil, err
+}
+
 // Key reads a member's key, without quotes and as it is spelt, and passes the colon.
 func (s *Scanner) Key() ([]byte, error) {
 	c, err := s.Peek()
@@ -377,7 +424,19 @@ func (s *Scanner) skipLevels(depth int) error {
 		for i < len(b) {
 			switch b[i] {
 			case '"':
-				j := i + 1 + stringEnd(b[i+1:])
+				j := i + 1
+				if j+8 <= len(b) {
+					// Most strings end within a word.
+					w := binary.LittleEndian.Uint64(b[j:])
+					q, e := w^quotes, w^backslash
+					if m := ((q - lowBits) &^ q & highBits) | ((e - lowBits) &^ e & highBits); m != 0 {
+						j += bits.TrailingZeros64(m) >> 3
+					} else {
+						j += 8 + stringEnd(b[j+8:])
+					}
+				} else {
+					j += stringEnd(b[j:])
+				}
 				if j < len(b) && b[j] == '"' {
 					i = j + 1
 					continue
