@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 
+	"vivarium.io/vivarium/internal/kubetest"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/drivertest"
@@ -172,4 +174,22 @@ func TestObservePodReadsTheOlderField(t *testing.T) {
 	if got, err := (Driver{}).ObservePod(pod); err != nil || len(got.IPs) != 1 {
 		t.Errorf("got %+v, %v", got, err)
 	}
+}
+
+// TestContractOnRealCluster runs the same suite where a real API server validates what the driver writes.
+func TestContractOnRealCluster(t *testing.T) {
+	cluster := kubetest.ControlPlane(t)
+	client := kubernetes.NewForConfigOrDie(cluster.Config)
+	drivertest.Run(t, harness(func(t *testing.T, namespaces ...network.Namespace) network.Pool {
+		for _, ns := range namespaces {
+			_, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: string(ns.Name)}}, metav1.CreateOptions{})
+			if err != nil && !apierrors.IsAlreadyExists(err) {
+				t.Fatal(err)
+			}
+			if err := client.NetworkingV1().NetworkPolicies(string(ns.Name)).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return network.Pool{Name: "pool-a", ControlUID: "control", Client: client}
+	}))
 }
