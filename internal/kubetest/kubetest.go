@@ -58,6 +58,9 @@ func WithAPIServerFlags(flags ...string) Option {
 // ControlPlane starts a cluster that lives as long as the test. When the test fails, the logs are kept in $ARTIFACTS.
 func ControlPlane(t testing.TB, options ...Option) *Cluster {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("it starts a control plane, which -short rules out")
+	}
 	dir := t.TempDir()
 	cluster, stop, err := Start(t.Context(), dir, options...)
 	if errors.Is(err, ErrNoPrograms) && !InCI() {

@@ -140,7 +140,7 @@ func (b *Binaries) Build(ctx context.Context, progress *Progress) error {
 		return err
 	}
 	defer unlock()
-	progress.Say("%s %s is built from source once, into %s; all of Kubernetes takes about 6 minutes on 2 cores", b.name, b.version, b.dir)
+	progress.Say("%s %s is built from source, once, into %s; this takes minutes", b.name, b.version, b.dir)
 	for i, program := range b.programs {
 		if _, err := os.Stat(b.Path(program.name)); err == nil {
 			continue

@@ -41,7 +41,7 @@ func Down(ctx context.Context, dir string, keep bool, progress *Progress) error 
 	}
 	switch {
 	case !ours:
-		progress.Say("%s holds no instance; nothing of one is left", i.dir)
+		progress.Say("%s holds no instance; nothing of one runs, and whatever else is there stays", i.dir)
 		return i.removeEmpty()
 	case keep:
 		progress.Say("down; %s is kept", i.dir)
@@ -77,16 +77,7 @@ func (i *Instance) stop() error {
 
 // release gives back what the machine lent besides processes.
 func (i *Instance) release() error {
-	id := i.state.ID
-	errs := []error{node.Bridge{Name: bridgeName(id), Table: tableName(id)}.Remove(), node.RemoveCgroup(cgroupName(id))}
-	if i.state.StoppedForwarding {
-		others, err := node.Bridges(linkPrefix(""))
-		if err == nil && len(others) == 0 {
-			err = node.SetForwards(false)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	return errors.Join(i.state.bridge().Remove(), node.RemoveCgroup(cgroupName(i.state.ID)))
 }
 
 // removeEmpty removes a directory in which there is nothing but our lock.

@@ -42,8 +42,6 @@ type state struct {
 	Network netip.Prefix `json:"network,omitzero"`
 	// Pools are the pool clusters. Their order gives them ports and addresses, so none is ever taken out.
 	Pools []poolState `json:"pools"`
-	// StoppedForwarding says that the host did not forward packets before the instance made it do so.
-	StoppedForwarding bool `json:"stoppedForwarding,omitempty"`
 	// Kubernetes is the version of the clusters.
 	Kubernetes string `json:"kubernetes"`
 }
@@ -170,7 +168,6 @@ func (i *Instance) clusterDir(cluster string) string  { return i.path("clusters"
 func (i *Instance) nodeDir(pool string, n int) string { return i.path("nodes", nodeID(pool, n)) }
 func nodeID(pool string, n int) string                { return pool + "-" + nodeName(n) }
 func (s state) nodeCgroup(pool string, n int) string  { return cgroupName(s.ID) + "/" + nodeID(pool, n) }
-func (s state) hostPrefix() netip.Prefix              { return netip.PrefixFrom(hostAddress(s.Network), 24) }
 func (s state) poolIndex(name string) int {
 	return slices.IndexFunc(s.Pools, func(p poolState) bool { return p.Name == name })
 }
@@ -184,5 +181,9 @@ func (s state) address() string {
 }
 
 func (s state) bridge() node.Bridge {
-	return node.Bridge{Name: bridgeName(s.ID), Address: s.hostPrefix(), Network: s.Network, Table: tableName(s.ID)}
+	bridge := node.Bridge{Name: bridgeName(s.ID), Table: tableName(s.ID), Sibling: isBridgeName}
+	if s.Network.IsValid() {
+		bridge.Address, bridge.Network = netip.PrefixFrom(hostAddress(s.Network), 24), s.Network
+	}
+	return bridge
 }

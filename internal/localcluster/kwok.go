@@ -3,6 +3,7 @@ package localcluster
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -60,7 +61,7 @@ func simulatedNode(n int) *corev1.Node {
 				SimulatedLabel:         "true",
 				corev1.LabelHostname:   nodeName(n),
 				corev1.LabelOSStable:   "linux",
-				corev1.LabelArchStable: "amd64",
+				corev1.LabelArchStable: runtime.GOARCH,
 				"kubernetes.io/role":   "agent",
 				"type":                 "kwok",
 			},

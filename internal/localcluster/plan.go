@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strings"
 )
 
 // Everything that an instance takes from the machine has a name, a port or an address that follows from its run directory,
@@ -24,10 +25,12 @@ func instanceID(runDir string) string {
 	return fmt.Sprintf("%.4x", sha256.Sum256([]byte(filepath.Clean(runDir))))
 }
 
-// names of what the machine has only one name space for.
-func bridgeName(id string) string         { return "vv" + id }
-func linkName(id string, host int) string { return fmt.Sprintf("vv%s-%02x", id, host) }
-func linkPrefix(id string) string         { return "vv" + id }
+// Names of what the machine has only one name space for. A cable's begins with its bridge's.
+func bridgeName(id string) string { return "vv" + id }
+func isBridgeName(name string) bool {
+	return len(name) == len(bridgeName("01234567")) && strings.HasPrefix(name, bridgeName(""))
+}
+func linkName(id string, host int) string { return fmt.Sprintf("%s-%02x", bridgeName(id), host) }
 func cgroupName(id string) string         { return "/vivarium-" + id }
 func tableName(id string) string          { return "vivarium-" + id }
 func processMark(id string) string        { return "VIVARIUM_INSTANCE=" + id }

@@ -354,18 +354,6 @@ func (s *starter) network() error {
 			return err
 		}
 	}
-	forwards, err := node.Forwards()
-	if err != nil {
-		return err
-	}
-	if !forwards {
-		if err := s.save(func(st *state) { st.StoppedForwarding = true }); err != nil {
-			return err
-		}
-		if err := node.SetForwards(true); err != nil {
-			return err
-		}
-	}
 	warning, err := s.state.bridge().Ensure()
 	if err != nil {
 		return err

@@ -24,27 +24,50 @@ type Bridge struct {
 	Network netip.Prefix
 	// Table names the host's packet filter table that belongs to the bridge.
 	Table string
+	// Sibling tells the names of other instances' bridges.
+	Sibling func(name string) bool
 }
 
 const forwarding = "/proc/sys/net/ipv4/ip_forward"
 
-// Forwards reports whether the host forwards packets.
-func Forwards() (bool, error) {
+// wasOff is the alias of a bridge for whose sake the host began to forward packets. It is kept on the link, because that
+// lives exactly as long as the need for it.
+const wasOff = "vivarium: the host did not forward packets before"
+
+// forward makes the host forward packets.
+func forward(bridge netlink.Link) error {
 	raw, err := os.ReadFile(forwarding)
 	if err != nil {
-		return false, fmt.Errorf("ask whether the host forwards packets: %w", err)
+		return fmt.Errorf("ask whether the host forwards packets: %w", err)
 	}
-	return strings.TrimSpace(string(raw)) != "0", nil
+	if strings.TrimSpace(string(raw)) != "0" {
+		return nil
+	}
+	if err := netlink.LinkSetAlias(bridge, wasOff); err != nil {
+		return fmt.Errorf("note that the host does not forward packets: %w", err)
+	}
+	if err := os.WriteFile(forwarding, []byte("1"), 0o644); err != nil {
+		return fmt.Errorf("make the host forward packets: %w", err)
+	}
+	return nil
 }
 
-// SetForwards makes the host forward packets, or stop it.
-func SetForwards(on bool) error {
-	value := "0"
-	if on {
-		value = "1"
+// unforward undoes what forward did for the bridge, or leaves that to another instance's bridge that needs it still.
+func unforward(bridge netlink.Link, links []netlink.Link, isBridge func(string) bool) error {
+	if bridge.Attrs().Alias != wasOff {
+		return nil
 	}
-	if err := os.WriteFile(forwarding, []byte(value), 0o644); err != nil {
-		return fmt.Errorf("make the host forward packets: %w", err)
+	for _, link := range links {
+		if link.Type() != "bridge" || link.Attrs().Index == bridge.Attrs().Index || !isBridge(link.Attrs().Name) {
+			continue
+		}
+		if err := netlink.LinkSetAlias(link, wasOff); err != nil {
+			return fmt.Errorf("note that the host did not forward packets: %w", err)
+		}
+		return nil
+	}
+	if err := os.WriteFile(forwarding, []byte("0"), 0o644); err != nil {
+		return fmt.Errorf("stop the host from forwarding packets: %w", err)
 	}
 	return nil
 }
@@ -98,6 +121,9 @@ func (b Bridge) Ensure() (warning string, err error) {
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return "", fmt.Errorf("set bridge %s up: %w", b.Name, err)
+	}
+	if err := forward(link); err != nil {
+		return "", err
 	}
 	if err := errors.Join(b.masquerade(), b.passForwardRules()); err != nil {
 		return fmt.Sprintf("pods reach only this machine and each other: %v", err), nil
@@ -163,6 +189,9 @@ func (b Bridge) Remove() error {
 		if !strings.HasPrefix(link.Attrs().Name, b.Name) {
 			continue
 		}
+		if link.Attrs().Name == b.Name {
+			errs = append(errs, unforward(link, links, b.Sibling))
+		}
 		if err := netlink.LinkDel(link); err != nil && !errors.Is(err, syscall.ENODEV) {
 			errs = append(errs, fmt.Errorf("remove link %s: %w", link.Attrs().Name, err))
 		}
@@ -182,21 +211,6 @@ func (b Bridge) Remove() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Bridges lists the bridges whose names begin with prefix.
-func Bridges(prefix string) ([]string, error) {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	var names []string
-	for _, link := range links {
-		if link.Type() == "bridge" && strings.HasPrefix(link.Attrs().Name, prefix) {
-			names = append(names, link.Attrs().Name)
-		}
-	}
-	return names, nil
 }
 
 // run runs a program of the system and gives its complaint as an error.

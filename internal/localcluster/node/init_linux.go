@@ -2,7 +2,6 @@ package node
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,13 +14,9 @@ import (
 // Run is what the first process of a node does: it makes the node's root, network and settings, and then keeps containerd
 // and the kubelet running. It returns only when that is impossible.
 func Run(file string) error {
-	raw, err := os.ReadFile(file)
+	config, err := readConfig(file)
 	if err != nil {
-		return fmt.Errorf("read the node's configuration: %w", err)
-	}
-	var config Config
-	if err := json.Unmarshal(raw, &config); err != nil {
-		return fmt.Errorf("read the node's configuration %s: %w", file, err)
+		return err
 	}
 	if os.Getpid() != 1 {
 		return errors.New("a node's first process has to be the first of a PID namespace")

@@ -126,3 +126,15 @@ func writeFiles(config Config) (file, revision string, err error) {
 	}
 	return filepath.Join(config.Dir, "node.json"), fmt.Sprintf("%.16x", sha256.Sum256(all)), nil
 }
+
+func readConfig(file string) (Config, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return Config{}, fmt.Errorf("read the node's configuration: %w", err)
+	}
+	var config Config
+	if err := json.Unmarshal(raw, &config); err != nil {
+		return Config{}, fmt.Errorf("read the node's configuration %s: %w", file, err)
+	}
+	return config, nil
+}

@@ -27,6 +27,7 @@ type Bridge struct {
 	Name             string
 	Address, Network netip.Prefix
 	Table            string
+	Sibling          func(string) bool
 }
 
 // Ensure refuses.
@@ -35,17 +36,8 @@ func (Bridge) Ensure() (string, error) { return "", errNotLinux }
 // Remove has nothing to remove.
 func (Bridge) Remove() error { return nil }
 
-// Bridges knows of none.
-func Bridges(string) ([]string, error) { return nil, nil }
-
 // FreeNetwork gives the first, which nobody will use.
 func FreeNetwork(networks []netip.Prefix) (netip.Prefix, error) { return networks[0], nil }
-
-// Forwards is true, so that nobody changes it.
-func Forwards() (bool, error) { return true, nil }
-
-// SetForwards refuses.
-func SetForwards(bool) error { return errNotLinux }
 
 // Possible says why not.
 func Possible() error { return errNotLinux }

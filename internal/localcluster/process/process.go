@@ -39,7 +39,7 @@ type Spec struct {
 	Dir string
 	// Log is the file that standard output and error are appended to. Required.
 	Log string
-	// Revision tells versions of the same program apart. Default: the size and time of its file.
+	// Revision tells versions of the same program apart. Default: what its file tells.
 	Revision string
 	// Detached gives the process a session of its own, so that it outlives this program. Otherwise it is killed with it.
 	Detached bool

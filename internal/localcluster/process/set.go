@@ -2,6 +2,7 @@ package process
 
 import (
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -200,10 +201,27 @@ func Marked(mark string) []*Process {
 
 // digest tells whether two specs run the same: the same revision of a program with the same arguments and environment.
 func digest(spec Spec) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %q %q %q", spec.Path, spec.Args, spec.Env, spec.Dir, spec.Revision)
-	if info, err := os.Stat(spec.Path); err == nil && spec.Revision == "" {
-		fmt.Fprint(h, info.Size(), info.ModTime().UnixNano())
+	revision := spec.Revision
+	if revision == "" {
+		revision = fileRevision(spec.Path)
 	}
-	return fmt.Sprintf("%.16x", h.Sum(nil))
+	return fmt.Sprintf("%.16x", sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %q", spec.Path, spec.Args, spec.Env, spec.Dir, revision)))
+}
+
+// fileRevision tells versions of a program apart: by the ID that Go gives to what it builds, which stays the same when
+// nothing has changed but the file was written anew; for other programs by the file's size and time.
+func fileRevision(path string) string {
+	if program, err := elf.Open(path); err == nil {
+		defer program.Close()
+		if section := program.Section(".note.go.buildid"); section != nil {
+			if id, err := section.Data(); err == nil {
+				return string(id)
+			}
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprint(info.Size(), info.ModTime().UnixNano())
 }
