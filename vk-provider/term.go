@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"vivarium.io/vivarium/internal/boot"
@@ -27,7 +28,7 @@ type term struct {
 // lead writes until ctx is done, and has stopped everything when it returns.
 func (t *term) lead(ctx context.Context) error {
 	p := t.provider
-	if !p.cache.Wait(ctx) {
+	if !p.cache.Wait(ctx) || !cache.WaitForCacheSync(ctx.Done(), p.registry.HasSynced) {
 		return nil
 	}
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
@@ -72,23 +73,23 @@ func (t *term) lead(ctx context.Context) error {
 
 // attach has an open pool worked on until it closes or the term ends.
 func attach(term, pool context.Context, added *pools.Pool, pods *provider.Provider, virtual *nodes.Controller, open *sync.WaitGroup) error {
-	cache, err := poolcache.New(added, provider.Component)
+	known, err := poolcache.New(added, provider.Component)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(pool)
 	context.AfterFunc(term, cancel)
-	if err := pods.Attach(ctx, cache); err != nil {
+	if err := pods.Attach(ctx, known); err != nil {
 		cancel()
 		return err
 	}
-	if err := virtual.Attach(ctx, cache); err != nil {
+	if err := virtual.Attach(ctx, known); err != nil {
 		cancel()
 		return err
 	}
 	open.Go(func() {
 		defer cancel()
-		cache.Run(ctx)
+		known.Run(ctx)
 	})
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
@@ -33,6 +34,7 @@ type Registry interface {
 	Resource(name string) (*v1alpha1.ResourcePool, bool)
 	Resources() []*v1alpha1.ResourcePool
 	Status(name string) (pools.Status, bool)
+	HasSynced() bool
 }
 
 // Config is what a [Controller] is made of. Everything without a default is required.
@@ -197,7 +199,8 @@ func (c *Controller) next(ctx context.Context) bool {
 	}
 	defer c.queue.Done(pool)
 	if err := c.reconcile(ctx, pool); err != nil {
-		if ctx.Err() == nil {
+		// Nodes have several writers; whoever comes second looks again.
+		if ctx.Err() == nil && !apierrors.IsConflict(err) {
 			boot.Logger(ctx).Info("virtual nodes failed, will be tried again", "pool", pool, "error", err)
 		}
 		c.queue.AddRateLimited(pool)

@@ -40,6 +40,9 @@ func (c *Controller) reconcile(ctx context.Context, pool string) error {
 	for _, node := range c.config.Cache.NodesOfPool(pool) {
 		p.nodes[node.Name] = node
 	}
+	if !c.config.Registry.HasSynced() {
+		return nil // what is not known yet is not gone
+	}
 	resource, ok := c.config.Registry.Resource(pool)
 	if !ok {
 		return c.abandoned(ctx, pool, p)

@@ -29,8 +29,8 @@ type Cache struct {
 	// Pool is the pool that it shows.
 	Pool *pools.Pool
 
-	component   string
-	pods, nodes cache.SharedIndexInformer
+	component               string
+	pods, nodes, namespaces cache.SharedIndexInformer
 	// watching counts the open watches on pods: while there is none, what we know of pods may be old.
 	watching atomic.Int32
 }
@@ -56,6 +56,18 @@ func New(pool *pools.Pool, component string) (*Cache, error) {
 		},
 		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return core.Nodes().Watch(ctx, o)
+		})
+	// Only what may be ours; pools.OwnsNamespace has the last word.
+	ours := func(o metav1.ListOptions) metav1.ListOptions {
+		o.LabelSelector = names.LabelControl + "=" + string(pool.ControlUID)
+		return o
+	}
+	c.namespaces = informer(pool, &corev1.Namespace{}, cache.Indexers{},
+		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return core.Namespaces().List(ctx, ours(o))
+		},
+		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return core.Namespaces().Watch(ctx, ours(o))
 		})
 	if err := c.pods.SetTransform(c.trimPod); err != nil {
 		return nil, fmt.Errorf("watch pool %s: %w", pool.Name, err)
@@ -146,11 +158,14 @@ func (c *Cache) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { c.pods.RunWithContext(ctx) })
 	running.Go(func() { c.nodes.RunWithContext(ctx) })
+	running.Go(func() { c.namespaces.RunWithContext(ctx) })
 	running.Wait()
 }
 
 // HasSynced reports whether everything that was there at the start is known.
-func (c *Cache) HasSynced() bool { return c.pods.HasSynced() && c.nodes.HasSynced() }
+func (c *Cache) HasSynced() bool {
+	return c.pods.HasSynced() && c.nodes.HasSynced() && c.namespaces.HasSynced()
+}
 
 // Wait blocks until HasSynced; false when ctx ends first.
 func (c *Cache) Wait(ctx context.Context) bool {
@@ -193,6 +208,16 @@ func (c *Cache) Find(uid types.UID) (*corev1.Pod, bool) {
 	}
 	pod, ok := objects[0].(*corev1.Pod)
 	return pod, ok
+}
+
+// HasNamespace reports whether the pool has the namespace, and it is ours and will stay.
+func (c *Cache) HasNamespace(name string) bool {
+	object, ok, err := c.namespaces.GetStore().GetByKey(name)
+	if err != nil || !ok {
+		return false
+	}
+	namespace, ok := object.(*corev1.Namespace)
+	return ok && namespace.DeletionTimestamp == nil && pools.OwnsNamespace(c.Pool, namespace)
 }
 
 // Ours gives all our pods in the pool.

@@ -79,9 +79,6 @@ func (w *worker) node(name string) podspec.Node {
 
 // create makes the pool pod, or finds that it is there.
 func (w *worker) create(ctx context.Context, pod *corev1.Pod) error {
-	if _, ok := w.config.Cache.Node(pod.Spec.NodeName); !ok {
-		return &laterError{after: awhile, cause: fmt.Errorf("pod %s/%s: its Node %s is gone", pod.Namespace, pod.Name, pod.Spec.NodeName)}
-	}
 	at, _, err := w.place(pod)
 	switch {
 	case errors.Is(err, control.ErrNotTenants):
@@ -110,21 +107,12 @@ func (w *worker) refuse(ctx context.Context, pod *corev1.Pod, refused *podspec.R
 	return w.writeStatus(ctx, pod, podspec.RefusedToControl(pod, refused))
 }
 
+// post creates the pool pod. It asks about the namespace first: the pool would take the pod in somebody else's as well.
 func (w *worker) post(ctx context.Context, pod, poolPod *corev1.Pod) error {
 	pool := w.cache.Pool
-	for attempt := 0; ; attempt++ {
+	if !w.cache.HasNamespace(poolPod.Namespace) {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
-		_, err := pool.Client.CoreV1().Pods(poolPod.Namespace).Create(call, poolPod, metav1.CreateOptions{FieldManager: Component})
-		cancel()
-		if err == nil {
-			w.wasCreated(pod.UID)
-			return nil
-		}
-		if obstacle := classify(err); obstacle != noNamespace || attempt > 0 {
-			return w.overcome(ctx, pod, poolPod, obstacle, err)
-		}
-		call, cancel = context.WithTimeout(ctx, callTimeout)
-		err = pools.EnsureNamespace(call, pool, names.ControlNamespace(poolPod.Namespace))
+		err := pools.EnsureNamespace(call, pool, names.ControlNamespace(poolPod.Namespace))
 		cancel()
 		switch {
 		case errors.Is(err, pools.ErrNotOurs):
@@ -136,6 +124,14 @@ func (w *worker) post(ctx context.Context, pod, poolPod *corev1.Pod) error {
 			return err
 		}
 	}
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := pool.Client.CoreV1().Pods(poolPod.Namespace).Create(call, poolPod, metav1.CreateOptions{FieldManager: Component})
+	if err != nil {
+		return w.overcome(ctx, pod, poolPod, classify(err), err)
+	}
+	w.wasCreated(pod.UID)
+	return nil
 }
 
 // overcome deals with a create that the pool did not accept.
@@ -178,7 +174,16 @@ func (w *worker) adopt(ctx context.Context, pod, poolPod *corev1.Pod) error {
 		w.config.Metrics.adopted.WithLabelValues(w.pool()).Inc()
 		return nil // the cache will show it
 	}
-	// The control pod has its name to itself, so the one that this pool pod stood for is gone.
+	// One of the two control pods is gone, for they have one name. It may be ours that is, and the cache late.
+	current, err := w.getControl(ctx, pod.Namespace, pod.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil // the cache will show it
+	case err != nil:
+		return err
+	case current.UID != pod.UID:
+		return nil
+	}
 	if there.DeletionTimestamp == nil {
 		if err := w.stop(ctx, there, stopGrace(state{pool: there})); err != nil {
 			return err
@@ -397,6 +402,16 @@ func (w *worker) getPool(ctx context.Context, namespace, name string) (*corev1.P
 	pod, err := w.cache.Pool.Client.CoreV1().Pods(namespace).Get(call, name, metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("read pod %s/%s in pool %s: %w", namespace, name, w.pool(), err)
+	}
+	return pod, nil
+}
+
+func (w *worker) getControl(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	pod, err := w.config.Control.CoreV1().Pods(namespace).Get(call, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read pod %s/%s: %w", namespace, name, err)
 	}
 	return pod, nil
 }

@@ -11,10 +11,24 @@ type state struct {
 	// control is the control pod; nil when the cache has none. controlGone is true when its deletion was seen.
 	control     *corev1.Pod
 	controlGone bool
+	// bound says whose the node is that the control pod is bound to.
+	bound binding
 	// pool is our pool pod; nil when the cache has none. poolGone is true when its deletion was seen.
 	pool     *corev1.Pod
 	poolGone bool
 }
+
+// binding is a control pod's tie to the pool that is looked at.
+type binding int
+
+const (
+	// here: its node stands for this pool, so everything about the pod is this pool's to do.
+	here binding = iota
+	// elsewhere: its node stands for another pool.
+	elsewhere
+	// nowhere: its node is gone.
+	nowhere
+)
 
 // action is what has to be done about one pod.
 type action int
@@ -52,6 +66,14 @@ func decide(s state) action {
 		return forget
 	case s.control == nil:
 		return decideOrphan(s)
+	case s.bound != here && s.pool == nil:
+		// That there is nothing here says nothing about the pod.
+		return forget
+	case s.bound == elsewhere:
+		if s.pool.DeletionTimestamp != nil {
+			return rest
+		}
+		return stop
 	case s.control.DeletionTimestamp != nil:
 		return decideDeleted(s)
 	}
@@ -120,7 +142,7 @@ func stopGrace(s state) int64 {
 	switch {
 	case s.pool.Spec.NodeName == "":
 		return 0 // it never started
-	case s.control == nil, s.control.DeletionTimestamp == nil:
+	case s.control == nil, s.bound == elsewhere, s.control.DeletionTimestamp == nil:
 		return forcedGrace
 	default:
 		return max(forcedGrace, graceOf(s.control))

@@ -141,14 +141,12 @@ func (c *collector) prove(ctx context.Context, uid types.UID) (*corev1.Pod, bool
 	if _, known := c.worker.config.Cache.PodByUID(uid); known || !there || pod.DeletionTimestamp != nil {
 		return nil, false, nil
 	}
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	control, err := c.worker.config.Control.CoreV1().Pods(pod.Namespace).Get(call, pod.Name, metav1.GetOptions{})
+	control, err := c.worker.getControl(ctx, pod.Namespace, pod.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return pod, true, nil
 	case err != nil:
-		return nil, false, fmt.Errorf("read pod %s/%s: %w", pod.Namespace, pod.Name, err)
+		return nil, false, err
 	default:
 		return pod, control.UID != uid, nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/pools"
 	"vivarium.io/vivarium/vk-provider/internal/poolcache"
 )
 
@@ -225,7 +226,7 @@ func (w *worker) visit(ctx context.Context, i item) error {
 func (w *worker) look(uid types.UID) state {
 	s := state{controlGone: w.seenGone(w.above, uid), poolGone: w.seenGone(w.below, uid)}
 	if pod, ok := w.config.Cache.PodByUID(uid); ok {
-		s.control = pod
+		s.control, s.bound = pod, w.binding(pod)
 		if pool, ok := w.cache.PodFor(uid, pod.Namespace, pod.Name); ok {
 			s.pool = pool
 		}
@@ -237,6 +238,17 @@ func (w *worker) look(uid types.UID) state {
 	return s
 }
 
+func (w *worker) binding(pod *corev1.Pod) binding {
+	node, ok := w.config.Cache.Node(pod.Spec.NodeName)
+	if !ok {
+		return nowhere
+	}
+	if pool, _ := pools.NodePool(node); pool != w.pool() {
+		return elsewhere
+	}
+	return here
+}
+
 func (w *worker) act(ctx context.Context, i item, s state, what action) error {
 	switch what {
 	case create:
@@ -246,8 +258,10 @@ func (w *worker) act(ctx context.Context, i item, s state, what action) error {
 	case report:
 		return w.report(ctx, s, false)
 	case stop:
-		if err := w.report(ctx, s, false); err != nil {
-			return err
+		if s.bound != elsewhere {
+			if err := w.report(ctx, s, false); err != nil {
+				return err
+			}
 		}
 		return w.stop(ctx, s.pool, stopGrace(s))
 	case finish:

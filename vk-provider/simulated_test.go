@@ -1,0 +1,128 @@
+package vkprovider_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
+)
+
+// register makes the node, ready and of a modest size.
+func (k *simulatedKubelet) register(t *testing.T) {
+	t.Helper()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: k.node, Labels: map[string]string{corev1.LabelHostname: k.node}}}
+	node, err := k.client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.Status = corev1.NodeStatus{
+		Allocatable: corev1.ResourceList{
+			corev1.ResourceCPU: resource.MustParse("64"), corev1.ResourceMemory: resource.MustParse("256Gi"), corev1.ResourcePods: resource.MustParse("5000"),
+		},
+		Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+		NodeInfo:   corev1.NodeSystemInfo{OperatingSystem: "linux", Architecture: "amd64", KubeletVersion: "v1.36.3"},
+	}
+	node.Status.Capacity = node.Status.Allocatable
+	if _, err := k.client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// heartbeat keeps the pool's own controllers from taking the node for dead.
+func (k *simulatedKubelet) heartbeat(ctx context.Context) {
+	leases := k.client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	for {
+		now := metav1.NewMicroTime(time.Now())
+		lease := &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Name: k.node},
+			Spec:       coordinationv1.LeaseSpec{HolderIdentity: &k.node, LeaseDurationSeconds: ptr.To[int32](40), RenewTime: &now},
+		}
+		if _, err := leases.Create(ctx, lease, metav1.CreateOptions{}); err != nil {
+			patch, _ := json.Marshal(map[string]any{"spec": map[string]any{"renewTime": now}})
+			_, _ = leases.Patch(ctx, k.node, types.MergePatchType, patch, metav1.PatchOptions{})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Second):
+		}
+	}
+}
+
+// run plays every pod on the node.
+func (k *simulatedKubelet) run(ctx context.Context) {
+	factory := informers.NewSharedInformerFactoryWithOptions(k.client, time.Second, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.FieldSelector = "spec.nodeName=" + k.node
+	}))
+	work := make(chan *corev1.Pod, 10_000)
+	notify := func(object any) {
+		if pod, ok := object.(*corev1.Pod); ok {
+			work <- pod
+		}
+	}
+	informer := factory.Core().V1().Pods().Informer()
+	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: notify, UpdateFunc: func(_, o any) { notify(o) }}); err != nil {
+		return
+	}
+	factory.Start(ctx.Done())
+	for n := range 8 {
+		go func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case pod := <-work:
+					if !k.isPaused() {
+						k.play(ctx, pod, n)
+					}
+				}
+			}
+		}()
+	}
+	<-ctx.Done()
+	factory.Shutdown()
+}
+
+func (k *simulatedKubelet) play(ctx context.Context, pod *corev1.Pod, n int) {
+	switch {
+	case pod.DeletionTimestamp != nil:
+		if pod.Status.Phase == corev1.PodRunning {
+			k.patchPod(ctx, pod, map[string]any{"phase": "Succeeded", "containerStatuses": statuses(pod, corev1.ContainerState{
+				Terminated: &corev1.ContainerStateTerminated{Reason: "Completed"},
+			}, false)})
+		}
+		_ = k.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
+			GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(pod.UID)),
+		})
+	case pod.Status.Phase == corev1.PodPending:
+		now := metav1.Now()
+		var conditions []corev1.PodCondition
+		for _, kind := range []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady} {
+			conditions = append(conditions, corev1.PodCondition{Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: now})
+		}
+		ip := fmt.Sprintf("10.1.%d.%d", n, time.Now().UnixNano()%250+1)
+		k.patchPod(ctx, pod, map[string]any{
+			"phase": "Running", "startTime": now, "hostIP": "10.9.9.9", "podIP": ip, "podIPs": []corev1.PodIP{{IP: ip}},
+			"observedGeneration": pod.Generation, "conditions": conditions,
+			"containerStatuses": statuses(pod, corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}, true),
+		})
+	}
+}
+
+func statuses(pod *corev1.Pod, state corev1.ContainerState, ready bool) []corev1.ContainerStatus {
+	var out []corev1.ContainerStatus
+	for _, c := range pod.Spec.Containers {
+		out = append(out, corev1.ContainerStatus{Name: c.Name, Image: c.Image, State: state, Ready: ready, Started: &ready, ContainerID: "simulated://" + string(pod.UID)})
+	}
+	return out
+}
