@@ -117,13 +117,13 @@ func (s *Sessions) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			s.recheck(ctx)
+			s.Recheck(ctx)
 		}
 	}
 }
 
-// recheck asks once for each token, however many sessions it has.
-func (s *Sessions) recheck(ctx context.Context) {
+// Recheck asks about every open session with a token, once for each token. Run does so from time to time.
+func (s *Sessions) Recheck(ctx context.Context) {
 	byToken := map[identity.TokenDigest][]*session{}
 	s.mu.Lock()
 	for _, sessions := range s.open {
