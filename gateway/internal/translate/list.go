@@ -30,12 +30,20 @@ func (v View) ListToTenant(k Kind, dst io.Writer, opts ListOptions, page func(co
 	if err != nil {
 		return err
 	}
-	r, err := v.newResponse(k, dst, body, bufferSize)
+	proto, src, err := isProto(body)
+	if err != nil {
+		body.Close()
+		return err
+	}
+	r, err := v.newResponse(k, dst, src, bufferSize)
 	if err != nil {
 		body.Close()
 		return err
 	}
 	defer r.done()
+	if proto {
+		return explain(r.protoPages(dst, opts, body, src, page))
+	}
 	r.Mute(true)
 	l := &merge{response: r}
 	for {

@@ -97,8 +97,11 @@ func (q *request) body(media string, body []byte) ([]byte, string, error) {
 				return nil, "", err
 			}
 			body = converted
+		case typeProto:
+			out, err := q.protoBody(body)
+			return out, typeProto, err
 		default:
-			return nil, "", unsupportedMedia("a body of type %q is not understood here: use %s or %s", media, typeJSON, typeYAML)
+			return nil, "", unsupportedMedia("a body of type %q is not understood here: use %s, %s or %s", media, typeJSON, typeYAML, typeProto)
 		}
 		if q.verb == "delete" || q.verb == "deletecollection" {
 			out, err := q.deleteOptions(body)

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
+	"vivarium.io/vivarium/gateway/internal/translate/protowire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
 	"vivarium.io/vivarium/internal/names"
 )
@@ -68,16 +69,24 @@ func (r *response) done() {
 	r.Scanner = nil
 }
 
-// ObjectToTenant translates one JSON document of a response with a 2xx code: an object, a list, a Table, a
-// PartialObjectMetadata or its list, a Scale, a Status. It streams in bounded memory. After an error dst may hold a
+// ObjectToTenant translates one document of a response with a 2xx code: an object, a list, a Table, a
+// PartialObjectMetadata or its list, a Scale, a Status. Whether it is JSON or protobuf shows in its first bytes. JSON
+// streams in bounded memory; protobuf is held as a whole. After an error dst may hold a
 // part of a document, which the front must not end cleanly; nothing has been written to dst before the first 64 KiB, so
 // most errors come in time for an answer of the front's own.
 func (v View) ObjectToTenant(k Kind, dst io.Writer, src io.Reader) error {
+	proto, src, err := isProto(src)
+	if err != nil {
+		return err
+	}
 	r, err := v.newResponse(k, dst, src, bufferSize)
 	if err != nil {
 		return err
 	}
 	defer r.done()
+	if proto {
+		return explain(r.protoObject(dst, src))
+	}
 	if err := r.document(); err != nil {
 		return explain(err)
 	}
@@ -94,7 +103,7 @@ func (v View) ObjectToTenant(k Kind, dst io.Writer, src io.Reader) error {
 
 // explain turns the sentinel that filters use into the error callers know.
 func explain(err error) error {
-	if errors.Is(err, errForeignItem) {
+	if errors.Is(err, errForeignItem) || errors.Is(err, protowire.ErrMalformed) {
 		return foreign("%s", err)
 	}
 	return err

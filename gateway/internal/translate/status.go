@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -14,28 +15,50 @@ import (
 // StatusToTenant translates the body of a response with an error code. A body that is no Status, or one that speaks about
 // the gateway's own rights, becomes one that says nothing but the code. It never fails.
 func (v View) StatusToTenant(k Kind, code int, body []byte) []byte {
+	root, _ := bodyRoot(k)
+	r := &response{view: v, kind: k, root: root, prefix: []byte(v.Tenant.Prefix())}
+	if bytes.HasPrefix(body, protoMagic) {
+		if out, ok := r.protoStatus(body); ok {
+			return out
+		}
+		return plainProtoStatus(code)
+	}
 	doc, err := jsonwire.Parse(body)
 	if err != nil || doc.Get("kind").Text() != "Status" || doc.Get("apiVersion").Text() != "v1" {
 		return plainStatus(code)
 	}
-	root, _ := bodyRoot(k)
-	r := &response{view: v, kind: k, root: root, prefix: []byte(v.Tenant.Prefix())}
 	if !r.statusToTenant(doc) {
 		return plainStatus(code)
 	}
 	return append(doc.Append(nil), '\n')
 }
 
-func plainStatus(code int) []byte {
-	s := metav1.Status{
+func statusOf(code int) metav1.Status {
+	return metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: int32(code),
 		Message: "the server answered: " + strings.ToLower(http.StatusText(code)), Reason: plainReasons[code],
 	}
-	body, err := json.Marshal(s)
+}
+
+func plainStatus(code int) []byte {
+	body, err := json.Marshal(statusOf(code))
 	if err != nil {
 		return nil
 	}
 	return append(body, '\n')
+}
+
+func plainProtoStatus(code int) []byte {
+	s := statusOf(code)
+	raw, err := s.Marshal()
+	if err != nil {
+		return nil
+	}
+	out, err := appendEnvelope(nil, "v1", "Status", len(raw), func(dst []byte) ([]byte, error) { return append(dst, raw...), nil })
+	if err != nil {
+		return nil
+	}
+	return out
 }
 
 // plainReasons are the reasons that clients act on.

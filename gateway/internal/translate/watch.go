@@ -1,18 +1,31 @@
 package translate
 
 import (
+	"bufio"
 	"errors"
 	"io"
 )
 
-// WatchToTenant translates watch frames until src ends. With filter, frames of objects that are not the tenant's are
+// WatchToTenant translates watch frames, JSON or protobuf, until src ends. With filter, frames of objects that are not the tenant's are
 // dropped; without it they are an error. Bookmarks and errors always pass. dst is written whole frames at a time, at most
 // once per burst of frames that fit into 64 KiB, and flush (may be nil) called after each write. The error is nil only if
 // src ended between two frames.
 func (v View) WatchToTenant(k Kind, dst io.Writer, flush func(), src io.Reader, filter bool) error {
-	r, err := v.newResponse(k, flushing{dst, flush}, src, watchBufferSize)
+	in := bufio.NewReaderSize(src, 16)
+	start, err := in.Peek(1)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
 	if err != nil {
 		return err
+	}
+	r, err := v.newResponse(k, flushing{dst, flush}, in, watchBufferSize)
+	if err != nil {
+		return err
+	}
+	// The length of a protobuf frame starts with a zero byte, a JSON frame with a brace.
+	if start[0] == 0 {
+		return r.protoWatch(flushing{dst, flush}, in, filter)
 	}
 	r.Eager()
 	for {

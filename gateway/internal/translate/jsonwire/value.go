@@ -17,11 +17,13 @@ const (
 	String
 	Array
 	Object
+	// Opaque is a value in another encoding that is only carried along. It has no JSON text.
+	Opaque
 )
 
 // String names the kind as an error message would.
 func (k Kind) String() string {
-	return [...]string{"null", "a boolean", "a number", "a string", "an array", "an object"}[k]
+	return [...]string{"null", "a boolean", "a number", "a string", "an array", "an object", "an opaque value"}[k]
 }
 
 // Value is one JSON value. Scalars keep their source text until they are changed. The zero value is null.
@@ -50,6 +52,20 @@ func NewArray(elems ...*Value) *Value { return &Value{kind: Array, elems: elems}
 
 // NewNumber makes an integer.
 func NewNumber(n int64) *Value { return &Value{kind: Number, raw: strconv.AppendInt(nil, n, 10)} }
+
+// NewBool makes a boolean.
+func NewBool(b bool) *Value { return &Value{kind: Bool, raw: strconv.AppendBool(nil, b)} }
+
+// NewOpaque makes a value that is only carried along.
+func NewOpaque(b []byte) *Value { return &Value{kind: Opaque, raw: b} }
+
+// Bytes gives what an opaque value carries.
+func (v *Value) Bytes() []byte {
+	if v.Kind() != Opaque {
+		return nil
+	}
+	return v.raw
+}
 
 // Kind gives the value's kind; a nil Value is null.
 func (v *Value) Kind() Kind {
@@ -151,7 +167,7 @@ func (v *Value) Filter(keep func(m *Member) bool) {
 // Append writes the value as compact JSON.
 func (v *Value) Append(dst []byte) []byte {
 	switch v.Kind() {
-	case Null:
+	case Null, Opaque:
 		return append(dst, "null"...)
 	case String:
 		if v.raw == nil {

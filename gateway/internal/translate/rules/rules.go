@@ -13,6 +13,11 @@ type Place struct {
 	Elem *Place
 	// Wire are the fields of the protobuf message, where embedded structs are messages of their own.
 	Wire []WireField
+	// Value says how what an operation applies to is encoded in protobuf: the string or message here, the element of an
+	// Array, the value of a Map.
+	Value WireKind
+	// Message describes that message, if it is one.
+	Message *Message
 }
 
 // Field is one member of an object.
@@ -24,8 +29,64 @@ type Field struct {
 // WireField is one field of a protobuf message.
 type WireField struct {
 	Number int32
-	Place  *Place
+	// JSON is the field's name, empty for an embedded struct.
+	JSON  string
+	Place *Place
 }
+
+// WireKind is how a value is encoded in protobuf.
+type WireKind uint8
+
+// The kinds. Everything that is none of the others is opaque: nothing ever looks into it.
+const (
+	WireOpaque WireKind = iota
+	WireString
+	WireBool
+	WireMessage
+	// WireJSON is a message whose only field holds JSON.
+	WireJSON
+)
+
+// Message describes a protobuf message completely, for operations that look at all of it.
+type Message struct {
+	Fields []MessageField
+}
+
+// MessageField is one field of a message.
+type MessageField struct {
+	Number int32
+	JSON   string
+	Kind   WireKind
+	// Shape is Array for a repeated field, Map for a map with string keys, Leaf otherwise.
+	Shape   Shape
+	Message *Message
+}
+
+// OnWire finds the place of a field of a message, nil if nothing matters there.
+func (p *Place) OnWire(number int32) *WireField {
+	for i := range p.Wire {
+		if p.Wire[i].Number == number {
+			return &p.Wire[i]
+		}
+	}
+	return nil
+}
+
+// Field finds a field by its number.
+func (m *Message) Field(number int32) *MessageField {
+	for i := range m.Fields {
+		if m.Fields[i].Number == number {
+			return &m.Fields[i]
+		}
+	}
+	return nil
+}
+
+// ListMeta describes metav1.ListMeta.
+func ListMeta() *Message { return &messages[listMetaMessage] }
+
+// Status describes metav1.Status.
+func Status() *Message { return &messages[statusMessage] }
 
 // Shape is the form of a value in the API.
 type Shape uint8
@@ -109,6 +170,20 @@ type typeDef struct {
 	shape  Shape
 	elem   int // index of the definition of elements, -1 if nothing matters there
 	fields []fieldDef
+	value  WireKind
+	// message is the index of the message that an operation looks at, -1 if it is none.
+	message int
+}
+
+// messageDef and messageFieldDef are the generated form of Message.
+type messageDef []messageFieldDef
+
+type messageFieldDef struct {
+	number  int32
+	json    string
+	kind    WireKind
+	shape   Shape
+	message int
 }
 
 type fieldDef struct {
@@ -126,12 +201,32 @@ type rootDef struct {
 	def                  int
 }
 
-var table = build(defs, roots)
+var (
+	messages = buildMessages(messageDefs)
+	table    = build(defs, roots)
+)
+
+func buildMessages(defs []messageDef) []Message {
+	out := make([]Message, len(defs))
+	for i, fields := range defs {
+		for _, f := range fields {
+			mf := MessageField{Number: f.number, JSON: f.json, Kind: f.kind, Shape: f.shape}
+			if f.message >= 0 {
+				mf.Message = &out[f.message]
+			}
+			out[i].Fields = append(out[i].Fields, mf)
+		}
+	}
+	return out
+}
 
 func build(defs []typeDef, roots []rootDef) map[rootKey]Root {
 	places := make([]Place, len(defs))
 	for i := range defs {
-		places[i].Op, places[i].Shape = defs[i].op, defs[i].shape
+		places[i].Op, places[i].Shape, places[i].Value = defs[i].op, defs[i].shape, defs[i].value
+		if defs[i].message >= 0 {
+			places[i].Message = &messages[defs[i].message]
+		}
 		if defs[i].elem >= 0 {
 			places[i].Elem = &places[defs[i].elem]
 		}
@@ -140,7 +235,7 @@ func build(defs []typeDef, roots []rootDef) map[rootKey]Root {
 		places[i].Fields = flatten(defs, places, defs[i].fields)
 		for _, f := range defs[i].fields {
 			if f.number > 0 {
-				places[i].Wire = append(places[i].Wire, WireField{f.number, &places[f.def]})
+				places[i].Wire = append(places[i].Wire, WireField{f.number, f.json, &places[f.def]})
 			}
 		}
 	}

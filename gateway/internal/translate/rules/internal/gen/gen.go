@@ -56,7 +56,8 @@ type Result struct {
 
 // Generate walks every served kind.
 func Generate(d Decisions) (Result, error) {
-	g := &generator{decisions: d, used: map[string]bool{}, undecided: map[string]bool{}, index: map[string]int{}}
+	g := &generator{decisions: d, used: map[string]bool{}, undecided: map[string]bool{}, index: map[string]int{}, messageIndex: map[reflect.Type]int{}}
+	listMeta, status := g.message(reflect.TypeFor[metav1.ListMeta]()), g.message(reflect.TypeFor[metav1.Status]())
 	var roots []string
 	for _, s := range Served() {
 		obj, err := scheme.Scheme.New(s.GroupVersionKind)
@@ -72,6 +73,7 @@ func Generate(d Decisions) (Result, error) {
 	for i, d := range g.defs {
 		fmt.Fprintf(&b, "// %d: %s\n%s,\n", i, g.names[i], d.source())
 	}
+	fmt.Fprintf(&b, "}\n\nconst (\nlistMetaMessage = %d\nstatusMessage = %d\n)\n\nvar messageDefs = []messageDef{\n%s\n", listMeta, status, strings.Join(g.messages, "\n"))
 	b.WriteString("}\n\nvar roots = []rootDef{\n" + strings.Join(roots, "\n") + "\n}\n")
 	src, err := format.Source(b.Bytes())
 	if err != nil {
@@ -108,11 +110,19 @@ type def struct {
 	shape  rules.Shape
 	elem   int
 	fields []string
+	value  rules.WireKind
+	// message is -1 where an operation does not look at one.
+	message int
 }
 
 func (d def) source() string {
 	ops := map[rules.Shape]string{rules.Leaf: "Leaf", rules.Object: "Object", rules.Array: "Array", rules.Map: "Map"}
-	return fmt.Sprintf("{op: %d /* %s */, shape: %s, elem: %d, fields: []fieldDef{%s}}", d.op, d.op, ops[d.shape], d.elem, strings.Join(d.fields, " "))
+	return fmt.Sprintf("{op: %d /* %s */, shape: %s, elem: %d, fields: []fieldDef{%s}, value: %s, message: %d}", d.op, d.op, ops[d.shape], d.elem, strings.Join(d.fields, " "), wireKinds[d.value], d.message)
+}
+
+var wireKinds = map[rules.WireKind]string{
+	rules.WireOpaque: "WireOpaque", rules.WireString: "WireString", rules.WireBool: "WireBool", rules.WireMessage: "WireMessage",
+	rules.WireJSON: "WireJSON",
 }
 
 func (d def) matters() bool {
@@ -125,6 +135,72 @@ type generator struct {
 	defs            []def
 	names           []string
 	index           map[string]int
+	messages        []string
+	messageIndex    map[reflect.Type]int
+}
+
+// operation makes the definition of a place that an operation covers as a whole.
+func (g *generator) operation(op rules.Op, t reflect.Type) def {
+	d := def{op: op, shape: shape(t), elem: -1, message: -1}
+	t = deref(t)
+	if d.shape == rules.Array || d.shape == rules.Map {
+		t = deref(t.Elem())
+	}
+	d.value = wireKind(t)
+	if d.value == rules.WireMessage {
+		d.message = g.message(t)
+	}
+	return d
+}
+
+// message describes a whole message and gives its index.
+func (g *generator) message(t reflect.Type) int {
+	if i, ok := g.messageIndex[t]; ok {
+		return i
+	}
+	i := len(g.messages)
+	g.messages = append(g.messages, "")
+	g.messageIndex[t] = i
+	var fields []string
+	for n := range t.NumField() {
+		f := t.Field(n)
+		name, inline, skip := jsonName(f)
+		number := protoNumber(f)
+		if skip || number == 0 {
+			continue
+		}
+		if inline {
+			panic(t.String() + " embeds a message below an operation: the generator must learn that first")
+		}
+		ft, s := deref(f.Type), rules.Leaf
+		if kind := shape(ft); (kind == rules.Array || kind == rules.Map) && !opaque(ft) {
+			s, ft = kind, deref(ft.Elem())
+		}
+		kind, inner := wireKind(ft), -1
+		if kind == rules.WireMessage {
+			inner = g.message(ft)
+		}
+		shapes := map[rules.Shape]string{rules.Leaf: "Leaf", rules.Array: "Array", rules.Map: "Map"}
+		fields = append(fields, fmt.Sprintf("{%d, %q, %s, %s, %d}", number, name, wireKinds[kind], shapes[s], inner))
+	}
+	g.messages[i] = fmt.Sprintf("// %d: %s\n{%s},", i, typeName(t), strings.Join(fields, ", "))
+	return i
+}
+
+func wireKind(t reflect.Type) rules.WireKind {
+	switch {
+	case t == reflect.TypeFor[runtime.RawExtension]() || t == reflect.TypeFor[metav1.FieldsV1]():
+		return rules.WireJSON
+	case opaque(t):
+		return rules.WireOpaque
+	case t.Kind() == reflect.String:
+		return rules.WireString
+	case t.Kind() == reflect.Bool:
+		return rules.WireBool
+	case t.Kind() == reflect.Struct:
+		return rules.WireMessage
+	}
+	return rules.WireOpaque
 }
 
 // add keeps a definition once and gives its index, -1 if nothing in it matters.
@@ -159,7 +235,7 @@ func (g *generator) root(k Kind, t reflect.Type) int {
 		scope = "prefixed"
 	}
 	if op, ok := g.decide(typeName(t)); ok {
-		return g.add(typeName(t), def{op: op, shape: rules.Object, elem: -1})
+		return g.add(typeName(t), g.operation(op, t))
 	}
 	d := g.structDef(t, []string{k.Kind, scope}, nil)
 	if i := g.add(k.String(), d); i >= 0 {
@@ -172,7 +248,7 @@ func (g *generator) root(k Kind, t reflect.Type) int {
 // structDef walks a struct. variants name the place of an ObjectMeta, most special first: this one or, at a root, the one
 // inside. seen are the types above.
 func (g *generator) structDef(t reflect.Type, variants []string, seen []reflect.Type) def {
-	d := def{shape: rules.Object, elem: -1}
+	d := def{shape: rules.Object, elem: -1, message: -1}
 	for _, above := range seen {
 		if above == t {
 			panic("the API type " + t.String() + " contains itself: the generator must learn recursion first")
@@ -217,14 +293,14 @@ func (g *generator) structDef(t reflect.Type, variants []string, seen []reflect.
 func (g *generator) field(keys []string, t reflect.Type, place []string, seen []reflect.Type) int {
 	op, decided := g.decide(keys...)
 	if decided && op > rules.Exported {
-		return g.add(keys[0], def{op: op, shape: shape(t), elem: -1})
+		return g.add(keys[0], g.operation(op, t))
 	}
 	if decided {
 		return -1
 	}
 	t = deref(t)
 	if op, ok := g.decide(typeName(t)); ok && t.Kind() == reflect.Struct {
-		return g.add(typeName(t), def{op: op, shape: rules.Object, elem: -1})
+		return g.add(typeName(t), g.operation(op, t))
 	}
 	switch {
 	case opaque(t):
@@ -241,14 +317,14 @@ func (g *generator) field(keys []string, t reflect.Type, place []string, seen []
 		}
 		var inner int
 		if op, ok := g.decide(typeName(elem)); ok {
-			inner = g.add(typeName(elem), def{op: op, shape: rules.Object, elem: -1})
+			inner = g.add(typeName(elem), g.operation(op, elem))
 		} else {
 			inner = g.add(typeName(elem), g.structDef(elem, place, seen))
 		}
 		if inner < 0 {
 			return -1
 		}
-		return g.add("elements of "+keys[0], def{shape: shape(t), elem: inner})
+		return g.add("elements of "+keys[0], def{shape: shape(t), elem: inner, message: -1})
 	}
 	return -1
 }

@@ -1,0 +1,271 @@
+package translate
+
+import (
+	"bytes"
+	"fmt"
+
+	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
+	"vivarium.io/vivarium/gateway/internal/translate/protowire"
+	"vivarium.io/vivarium/gateway/internal/translate/rules"
+)
+
+// protoMagic starts every protobuf document of Kubernetes.
+var protoMagic = []byte("k8s\x00")
+
+// rewriter rewrites protobuf messages by the places of a table. Fields on the way to no rule are copied.
+type rewriter struct {
+	// apply does one operation to a tree, a string being the smallest.
+	apply func(op rules.Op, v *jsonwire.Value, path string) error
+	// passes says that an operation would change nothing, from the raw content of its field; nil to always apply.
+	passes func(op rules.Op, raw []byte) bool
+	// direct does the commonest operations on strings without a tree; nil or false to go through one.
+	direct func(op rules.Op, s []byte) ([]byte, bool)
+	// absent is called for places of whole lists and maps that a message does not have; it gives what to write, or null.
+	absent func(op rules.Op) *jsonwire.Value
+	// strict refuses what encoders never write: single fields that are repeated, since readers merge them.
+	strict bool
+}
+
+func (w *rewriter) message(p *rules.Place, in, dst []byte, path string) ([]byte, error) {
+	var seen uint64
+	for rest := in; len(rest) > 0; {
+		f, after, err := protowire.Next(rest)
+		if err != nil {
+			return nil, err
+		}
+		rest = after
+		field := p.OnWire(f.Number)
+		if field == nil {
+			dst = append(dst, f.Raw...)
+			continue
+		}
+		if f.Type != protowire.Bytes {
+			return nil, fmt.Errorf("%w: %s has wire type %d", protowire.ErrMalformed, join(path, field.JSON), f.Type)
+		}
+		again := f.Number < 64 && seen&(1<<f.Number) != 0
+		if f.Number < 64 {
+			seen |= 1 << f.Number
+		}
+		child := field.Place
+		whole := child.Op > rules.Exported && child.Shape != rules.Leaf && child.Shape != rules.Object
+		switch {
+		case whole && again:
+			// Done with the first.
+			continue
+		case again && w.strict && (child.Shape == rules.Leaf || child.Shape == rules.Object):
+			return nil, fmt.Errorf("%w: %s stands twice", protowire.ErrMalformed, join(path, field.JSON))
+		}
+		at := path
+		if field.JSON != "" {
+			at = join(path, field.JSON)
+		}
+		switch {
+		case whole:
+			dst, err = w.whole(child, f, in, dst, at)
+		case child.Op > rules.Exported:
+			dst, err = w.one(child, f, dst, at)
+		case child.Shape == rules.Array && child.Elem.Op > rules.Exported:
+			dst, err = w.one(child.Elem, f, dst, at)
+		case child.Shape == rules.Array:
+			dst, err = protowire.AppendMessage(dst, f.Number, len(f.Value), func(dst []byte) ([]byte, error) {
+				return w.message(child.Elem, f.Value, dst, at)
+			})
+		case child.Shape == rules.Object:
+			dst, err = protowire.AppendMessage(dst, f.Number, len(f.Value), func(dst []byte) ([]byte, error) {
+				return w.message(child, f.Value, dst, at)
+			})
+		default:
+			err = fmt.Errorf("%s: a map of messages with rules is not understood", at)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if w.absent == nil {
+		return dst, nil
+	}
+	for i := range p.Wire {
+		f := &p.Wire[i]
+		if f.Number >= 64 || seen&(1<<f.Number) != 0 || f.Place.Op <= rules.Exported {
+			continue
+		}
+		v := w.absent(f.Place.Op)
+		if v.Kind() == jsonwire.Null {
+			continue
+		}
+		var err error
+		if dst, err = appendPlace(dst, f.Number, f.Place, v); err != nil {
+			return nil, err
+		}
+	}
+	return dst, nil
+}
+
+// one applies an operation to a single string or message.
+func (w *rewriter) one(p *rules.Place, f protowire.Field, dst []byte, path string) ([]byte, error) {
+	if w.passes != nil && w.passes(p.Op, f.Value) {
+		return append(dst, f.Raw...), nil
+	}
+	if w.direct != nil {
+		if s, ok := w.direct(p.Op, f.Value); ok {
+			return protowire.AppendBytes(dst, f.Number, s), nil
+		}
+	}
+	v, err := wireToTree(p.Value, p.Message, f.Value)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.apply(p.Op, v, path); err != nil {
+		return nil, err
+	}
+	return appendTree(dst, f.Number, p.Value, p.Message, v)
+}
+
+// whole applies an operation to a list or map, which is spread over the fields of one number.
+func (w *rewriter) whole(p *rules.Place, first protowire.Field, in, dst []byte, path string) ([]byte, error) {
+	count, passes := 0, w.passes != nil
+	for rest := in; len(rest) > 0; {
+		f, after, err := protowire.Next(rest)
+		if err != nil {
+			return nil, err
+		}
+		rest = after
+		if f.Number != first.Number {
+			continue
+		}
+		if f.Type != protowire.Bytes {
+			return nil, fmt.Errorf("%w: %s has wire type %d", protowire.ErrMalformed, path, f.Type)
+		}
+		passes = passes && w.passes(p.Op, f.Value)
+		count++
+	}
+	if passes {
+		for rest := in; len(rest) > 0; {
+			f, after, err := protowire.Next(rest)
+			if err != nil {
+				return nil, err
+			}
+			if rest = after; f.Number == first.Number {
+				dst = append(dst, f.Raw...)
+			}
+		}
+		return dst, nil
+	}
+	occurrences := make([]protowire.Field, 0, count)
+	for rest := in; len(rest) > 0; {
+		f, after, err := protowire.Next(rest)
+		if err != nil {
+			return nil, err
+		}
+		if rest = after; f.Number == first.Number {
+			occurrences = append(occurrences, f)
+		}
+	}
+	v := jsonwire.NewArray()
+	if p.Shape == rules.Map {
+		v = jsonwire.NewObject()
+	}
+	for _, f := range occurrences {
+		if p.Shape == rules.Map {
+			key, e, err := mapEntry(p.Value, p.Message, f.Value)
+			if err != nil {
+				return nil, err
+			}
+			if v.Get(key) != nil && w.strict {
+				return nil, fmt.Errorf("%w: the key %q stands twice in %s", protowire.ErrMalformed, key, path)
+			}
+			v.Set(key, e)
+			continue
+		}
+		e, err := wireToTree(p.Value, p.Message, f.Value)
+		if err != nil {
+			return nil, err
+		}
+		v.SetElems(append(v.Elems(), e))
+	}
+	if err := w.apply(p.Op, v, path); err != nil {
+		return nil, err
+	}
+	return appendPlace(dst, first.Number, p, v)
+}
+
+func appendPlace(dst []byte, number int32, p *rules.Place, v *jsonwire.Value) ([]byte, error) {
+	switch p.Shape {
+	case rules.Map:
+		return appendMap(dst, number, p.Value, p.Message, v)
+	case rules.Array:
+		return appendList(dst, number, p.Value, p.Message, v)
+	}
+	return appendTree(dst, number, p.Value, p.Message, v)
+}
+
+// envelope is the document around a protobuf object.
+type envelope struct {
+	apiVersion, kind string
+	raw              []byte
+}
+
+func openEnvelope(doc []byte) (envelope, error) {
+	var e envelope
+	body, ok := bytes.CutPrefix(doc, protoMagic)
+	if !ok {
+		return e, fmt.Errorf("%w: not a Kubernetes document", protowire.ErrMalformed)
+	}
+	seen := map[int32]bool{}
+	for len(body) > 0 {
+		f, rest, err := protowire.Next(body)
+		if err != nil {
+			return e, err
+		}
+		body = rest
+		if f.Type != protowire.Bytes || f.Number > 4 || seen[f.Number] {
+			return e, fmt.Errorf("%w: envelope with field %d", protowire.ErrMalformed, f.Number)
+		}
+		seen[f.Number] = true
+		switch f.Number {
+		case 1:
+			if err := e.typeMeta(f.Value); err != nil {
+				return e, err
+			}
+		case 2:
+			e.raw = f.Value
+		default:
+			// Content encoding and type: an object in yet another encoding.
+			if len(f.Value) > 0 {
+				return e, fmt.Errorf("%w: envelope with an encoding of its own", protowire.ErrMalformed)
+			}
+		}
+	}
+	return e, nil
+}
+
+func (e *envelope) typeMeta(b []byte) error {
+	for n := 0; len(b) > 0; n++ {
+		f, rest, err := protowire.Next(b)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch {
+		case f.Number == 1 && f.Type == protowire.Bytes && e.apiVersion == "":
+			e.apiVersion = string(f.Value)
+		case f.Number == 2 && f.Type == protowire.Bytes && e.kind == "":
+			e.kind = string(f.Value)
+		default:
+			return fmt.Errorf("%w: type with field %d", protowire.ErrMalformed, f.Number)
+		}
+	}
+	return nil
+}
+
+// appendEnvelope writes an envelope whose content f appends.
+func appendEnvelope(dst []byte, apiVersion, kind string, hint int, f func([]byte) ([]byte, error)) ([]byte, error) {
+	dst = append(dst, protoMagic...)
+	dst = protowire.AppendBytes(dst, 1, protowire.AppendString(protowire.AppendString(nil, 1, apiVersion), 2, kind))
+	dst, err := protowire.AppendMessage(dst, 2, hint, f)
+	if err != nil {
+		return nil, err
+	}
+	// Encoders write these two empty fields as well.
+	return protowire.AppendString(protowire.AppendString(dst, 3, ""), 4, ""), nil
+}

@@ -1,0 +1,417 @@
+package translate
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
+	"vivarium.io/vivarium/gateway/internal/translate/protowire"
+	"vivarium.io/vivarium/gateway/internal/translate/rules"
+)
+
+// maxProto bounds a document in protobuf, whose length stands before its content, so that it is held as a whole. A tenant
+// with more asks in pages.
+const maxProto = 128 << 20
+
+// isProto reports what the control cluster answers in, from the first bytes: JSON starts with a brace.
+func isProto(src io.Reader) (bool, io.Reader, error) {
+	var start [4]byte
+	n, err := io.ReadFull(src, start[:])
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return false, nil, err
+	}
+	return bytes.Equal(start[:n], protoMagic), io.MultiReader(bytes.NewReader(start[:n]), src), nil
+}
+
+func readProto(src io.Reader) ([]byte, error) {
+	doc, err := io.ReadAll(io.LimitReader(src, maxProto+1))
+	if err == nil && len(doc) > maxProto {
+		err = foreign("a protobuf document of more than %d bytes", maxProto)
+	}
+	return doc, err
+}
+
+// protoObject translates one document.
+func (r *response) protoObject(dst io.Writer, src io.Reader) error {
+	doc, err := readProto(src)
+	if err != nil {
+		return err
+	}
+	out, err := r.protoDocument(doc, make([]byte, 0, len(doc)))
+	if err != nil {
+		return err
+	}
+	_, err = dst.Write(out)
+	return err
+}
+
+// rewriter makes the rewriter of items.
+func (r *response) rewriter() *rewriter {
+	return &rewriter{
+		apply:  func(op rules.Op, v *jsonwire.Value, _ string) error { return r.toTenant(op, v) },
+		passes: r.passes,
+		direct: r.direct,
+	}
+}
+
+// direct takes the prefix out of a name that has it.
+func (r *response) direct(op rules.Op, s []byte) ([]byte, bool) {
+	switch op {
+	case rules.OwnNamespace, rules.OwnName, rules.Namespace:
+		if !bytes.HasPrefix(s, r.prefix) || !r.view.Tenant.Owns(string(s)) {
+			return nil, false
+		}
+		r.owned = r.owned || op != rules.Namespace
+		return s[len(r.prefix):], true
+	case rules.ObjectName:
+		// Few rules ask.
+		if r.root.Kind == "ConfigMap" || bytes.Contains(s, r.prefix) {
+			return nil, false
+		}
+		return s, true
+	}
+	return nil, false
+}
+
+// passes says that an operation leaves the raw content of a field as it is.
+func (r *response) passes(op rules.Op, raw []byte) bool {
+	switch op {
+	case rules.NodeName, rules.SchedulerName, rules.PriorityClassName, rules.TokenAudience, rules.TokenAudiences,
+		rules.SecretType, rules.ExternalIPs:
+		return true
+	case rules.RootCA:
+		return r.name != rootCAConfigMap
+	case rules.Keys, rules.PodKeys:
+		return !bytes.Contains(raw, domain)
+	case rules.ManagedFields, rules.QuotaKeys:
+		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) && r.root.Kind != "Namespace"
+	case rules.Text, rules.GenerateName:
+		return !bytes.Contains(raw, r.prefix)
+	case rules.OwnerReferences:
+		// The tag of apiVersion, its length, and a group all of whose kinds are namespaced.
+		return bytes.Contains(raw, []byte("\x2a\x07apps/v1")) || bytes.Contains(raw, []byte("\x2a\x08batch/v1"))
+	}
+	return false
+}
+
+// protoItem translates one item.
+func (r *response) protoItem(partial bool, raw, dst []byte) ([]byte, error) {
+	r.beginItem()
+	var err error
+	switch {
+	case r.root.Op == rules.VirtualNode:
+		dst, err = r.protoNode(partial, raw, dst)
+	case partial:
+		metadata := rules.Place{Shape: rules.Object, Wire: []rules.WireField{{Number: 1, JSON: "metadata", Place: r.root.Child([]byte("metadata"))}}}
+		if err = onlyMetadata(raw); err == nil {
+			dst, err = r.rewriter().message(&metadata, raw, dst, "")
+		}
+	default:
+		dst, err = r.rewriter().message(r.root.Place, raw, dst, "")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return dst, r.endItem()
+}
+
+// onlyMetadata checks that a PartialObjectMetadata is no more than that.
+func onlyMetadata(raw []byte) error {
+	for len(raw) > 0 {
+		f, rest, err := protowire.Next(raw)
+		if err != nil {
+			return err
+		}
+		if f.Number != 1 {
+			return foreign("a PartialObjectMetadata with field %d", f.Number)
+		}
+		raw = rest
+	}
+	return nil
+}
+
+func (r *response) protoNode(partial bool, raw, dst []byte) ([]byte, error) {
+	node, err := messageToTree(r.root.Message, raw)
+	if err != nil {
+		return nil, err
+	}
+	if partial {
+		err = r.nodeMetadataToTenant(node.Get("metadata"))
+		keepMembers(node, "metadata")
+	} else {
+		err = r.nodeToTenant(node)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return treeToMessage(r.root.Message, node, dst)
+}
+
+// protoDocument translates one document with its envelope.
+func (r *response) protoDocument(doc, dst []byte) ([]byte, error) {
+	e, err := openEnvelope(doc)
+	if err != nil {
+		return nil, err
+	}
+	own, _ := r.view.groupVersionToTenant(e.apiVersion)
+	return appendEnvelope(dst, own, e.kind, len(e.raw), func(dst []byte) ([]byte, error) {
+		meta := e.apiVersion == "meta.k8s.io/v1" || e.apiVersion == "meta.k8s.io/v1beta1"
+		switch {
+		case e.kind == r.root.Kind && e.apiVersion == r.groupVersion():
+			return r.protoItem(false, e.raw, dst)
+		case e.kind == "PartialObjectMetadata" && meta:
+			return r.protoItem(true, e.raw, dst)
+		case e.kind == r.root.Kind+"List" && e.apiVersion == r.groupVersion():
+			return r.protoList(false, e.raw, dst)
+		case e.kind == "PartialObjectMetadataList" && meta:
+			return r.protoList(true, e.raw, dst)
+		case e.kind == "Status" && e.apiVersion == "v1":
+			status, err := messageToTree(rules.Status(), e.raw)
+			if err != nil {
+				return nil, err
+			}
+			if !r.statusToTenant(status) {
+				return nil, foreign("a Status about another world")
+			}
+			return treeToMessage(rules.Status(), status, dst)
+		}
+		return nil, foreign("%s %s where %s %s was asked for", e.apiVersion, e.kind, r.groupVersion(), r.root.Kind)
+	})
+}
+
+// protoList translates a list that is shown as it came.
+func (r *response) protoList(partial bool, raw, dst []byte) ([]byte, error) {
+	for len(raw) > 0 {
+		f, rest, err := protowire.Next(raw)
+		if err != nil {
+			return nil, err
+		}
+		raw = rest
+		switch {
+		case f.Number == 1 && f.Type == protowire.Bytes:
+			meta, err := messageToTree(rules.ListMeta(), f.Value)
+			if err != nil {
+				return nil, err
+			}
+			if err := r.continueToTenant(meta); err != nil {
+				return nil, err
+			}
+			if dst, err = appendTree(dst, 1, rules.WireMessage, rules.ListMeta(), meta); err != nil {
+				return nil, err
+			}
+		case f.Number == 2 && f.Type == protowire.Bytes:
+			dst, err = protowire.AppendMessage(dst, 2, len(f.Value), func(dst []byte) ([]byte, error) {
+				return r.protoItem(partial, f.Value, dst)
+			})
+			if err != nil {
+				return nil, err
+			}
+		default:
+			return nil, foreign("a list with field %d", f.Number)
+		}
+	}
+	return dst, nil
+}
+
+// protoPages makes one list of pages, as ListToTenant says.
+func (r *response) protoPages(dst io.Writer, opts ListOptions, body io.ReadCloser, src io.Reader, page func(string) (io.ReadCloser, error)) error {
+	var first envelope
+	var meta *jsonwire.Value
+	var items []byte
+	token, ended := "", false
+	for {
+		doc, err := readProto(src)
+		if closeErr := body.Close(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			return err
+		}
+		e, err := openEnvelope(doc)
+		if err != nil {
+			return err
+		}
+		partial := e.kind == "PartialObjectMetadataList" && (e.apiVersion == "meta.k8s.io/v1" || e.apiVersion == "meta.k8s.io/v1beta1")
+		if !partial && (e.kind != r.root.Kind+"List" || e.apiVersion != r.groupVersion()) {
+			return foreign("%s %s where a list of %s was asked for", e.apiVersion, e.kind, r.root.Kind)
+		}
+		if first.kind != "" && (e.kind != first.kind || e.apiVersion != first.apiVersion) {
+			return foreign("a page of %s behind one of %s", e.kind, first.kind)
+		}
+		first.kind, first.apiVersion = e.kind, e.apiVersion
+		pageMeta := jsonwire.NewObject()
+		if items, ended, err = r.protoPage(partial, e.raw, items, &pageMeta); err != nil {
+			return err
+		}
+		token = pageMeta.Get("continue").Text()
+		if meta == nil {
+			meta = pageMeta
+		}
+		if ended || opts.OnePage || token == "" {
+			break
+		}
+		if body, err = page(token); err != nil {
+			return fmt.Errorf("next page: %w", err)
+		}
+		src = body
+		if len(items) > maxProto {
+			body.Close()
+			return foreign("lists of more than %d bytes in protobuf", maxProto)
+		}
+	}
+	meta.Delete("remainingItemCount")
+	meta.Set("continue", jsonwire.NewString(""))
+	if opts.OnePage && !ended && token != "" {
+		meta.Set("continue", jsonwire.NewString(token))
+		if err := r.continueToTenant(meta); err != nil {
+			return err
+		}
+	}
+	own, _ := r.view.groupVersionToTenant(first.apiVersion)
+	out, err := appendEnvelope(make([]byte, 0, len(items)+256), own, first.kind, len(items)+64, func(dst []byte) ([]byte, error) {
+		dst, err := appendTree(dst, 1, rules.WireMessage, rules.ListMeta(), meta)
+		return append(dst, items...), err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = dst.Write(out)
+	return err
+}
+
+// protoPage translates the items of one page up to the first foreign one.
+func (r *response) protoPage(partial bool, raw, items []byte, meta **jsonwire.Value) ([]byte, bool, error) {
+	ended := false
+	for len(raw) > 0 {
+		f, rest, err := protowire.Next(raw)
+		if err != nil {
+			return nil, false, err
+		}
+		raw = rest
+		switch {
+		case f.Number == 1 && f.Type == protowire.Bytes:
+			if *meta, err = messageToTree(rules.ListMeta(), f.Value); err != nil {
+				return nil, false, err
+			}
+		case f.Number == 2 && f.Type == protowire.Bytes:
+			if ended {
+				continue
+			}
+			kept := len(items)
+			grown, err := protowire.AppendMessage(items, 2, len(f.Value), func(dst []byte) ([]byte, error) {
+				return r.protoItem(partial, f.Value, dst)
+			})
+			switch {
+			case errors.Is(err, errForeignItem):
+				items, ended = items[:kept], true
+			case err != nil:
+				return nil, false, err
+			default:
+				items = grown
+			}
+		default:
+			return nil, false, foreign("a list with field %d", f.Number)
+		}
+	}
+	return items, ended, nil
+}
+
+// protoWatch translates watch frames, each with its length before it.
+func (r *response) protoWatch(dst io.Writer, src io.Reader, filter bool) error {
+	in := bufio.NewReaderSize(src, watchBufferSize)
+	var frame, out []byte
+	for {
+		if len(out) > 0 && (in.Buffered() == 0 || len(out) >= bufferSize) {
+			if _, err := dst.Write(out); err != nil {
+				return err
+			}
+			out = out[:0]
+		}
+		var size [4]byte
+		if _, err := io.ReadFull(in, size[:]); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		n := int(binary.BigEndian.Uint32(size[:]))
+		if n > maxProto {
+			return foreign("a frame of %d bytes", n)
+		}
+		if cap(frame) < n || cap(frame) > 16*watchBufferSize {
+			frame = make([]byte, n)
+		}
+		frame = frame[:n]
+		if _, err := io.ReadFull(in, frame); err != nil {
+			return errors.Join(io.ErrUnexpectedEOF, err)
+		}
+		start := len(out)
+		grown, err := r.protoFrame(frame, append(out, size[:]...))
+		switch {
+		case errors.Is(err, errForeignItem) && filter:
+			out = out[:start]
+			continue
+		case err != nil:
+			// What was whole goes out before the error ends the stream.
+			if _, writeErr := dst.Write(out); writeErr != nil {
+				return writeErr
+			}
+			return explain(err)
+		}
+		out = grown
+		binary.BigEndian.PutUint32(out[start:], uint32(len(out)-start-4))
+	}
+}
+
+// protoFrame translates one WatchEvent.
+func (r *response) protoFrame(frame, dst []byte) ([]byte, error) {
+	var kind string
+	seen := false
+	for len(frame) > 0 {
+		f, rest, err := protowire.Next(frame)
+		if err != nil {
+			return nil, err
+		}
+		frame = rest
+		switch {
+		case f.Number == 1 && f.Type == protowire.Bytes && kind == "":
+			kind = string(f.Value)
+			r.bookmark = kind == "BOOKMARK"
+			dst = append(dst, f.Raw...)
+		case f.Number == 2 && f.Type == protowire.Bytes && frameTypes[`"`+kind+`"`] && !seen:
+			seen = true
+			inner, rest, err := protowire.Next(f.Value)
+			if err != nil || inner.Number != 1 || inner.Type != protowire.Bytes || len(rest) > 0 {
+				return nil, errors.Join(foreign("a frame whose object is no document"), err)
+			}
+			dst, err = protowire.AppendMessage(dst, 2, len(f.Value), func(dst []byte) ([]byte, error) {
+				return protowire.AppendMessage(dst, 1, len(inner.Value), func(dst []byte) ([]byte, error) {
+					return r.protoDocument(inner.Value, dst)
+				})
+			})
+			if err != nil {
+				return nil, err
+			}
+		default:
+			return nil, foreign("a frame of type %q with field %d", kind, f.Number)
+		}
+	}
+	if !seen {
+		return nil, foreign("a frame without an object")
+	}
+	return dst, nil
+}
+
+// protoStatus translates a Status in protobuf; false means that it is none, or not for the tenant.
+func (r *response) protoStatus(body []byte) ([]byte, bool) {
+	e, err := openEnvelope(body)
+	if err != nil || e.kind != "Status" || e.apiVersion != "v1" {
+		return nil, false
+	}
+	out, err := r.protoDocument(body, nil)
+	return out, err == nil
+}
