@@ -47,7 +47,7 @@ func (w *rewriter) message(p *rules.Place, in, dst []byte, path string) ([]byte,
 			seen |= 1 << f.Number
 		}
 		child := field.Place
-		whole := child.Op > rules.Exported && child.Shape != rules.Leaf && child.Shape != rules.Object
+		whole := child.Op > rules.Exported && child.Shape != rules.Leaf && child.Shape != rules.Object && !eachOne(child)
 		switch {
 		case whole && again:
 			// Done with the first.
@@ -56,7 +56,8 @@ func (w *rewriter) message(p *rules.Place, in, dst []byte, path string) ([]byte,
 			return nil, fmt.Errorf("%w: %s stands twice", protowire.ErrMalformed, join(path, field.JSON))
 		}
 		at := path
-		if field.JSON != "" {
+		if field.JSON != "" && w.strict {
+			// Only a tenant is told where something stands.
 			at = join(path, field.JSON)
 		}
 		switch {
@@ -67,13 +68,9 @@ func (w *rewriter) message(p *rules.Place, in, dst []byte, path string) ([]byte,
 		case child.Shape == rules.Array && child.Elem.Op > rules.Exported:
 			dst, err = w.one(child.Elem, f, dst, at)
 		case child.Shape == rules.Array:
-			dst, err = protowire.AppendMessage(dst, f.Number, len(f.Value), func(dst []byte) ([]byte, error) {
-				return w.message(child.Elem, f.Value, dst, at)
-			})
+			dst, err = w.inner(child.Elem, f, dst, at)
 		case child.Shape == rules.Object:
-			dst, err = protowire.AppendMessage(dst, f.Number, len(f.Value), func(dst []byte) ([]byte, error) {
-				return w.message(child, f.Value, dst, at)
-			})
+			dst, err = w.inner(child, f, dst, at)
 		default:
 			err = fmt.Errorf("%s: a map of messages with rules is not understood", at)
 		}
@@ -99,6 +96,28 @@ func (w *rewriter) message(p *rules.Place, in, dst []byte, path string) ([]byte,
 		}
 	}
 	return dst, nil
+}
+
+// inner rewrites a message inside a message.
+func (w *rewriter) inner(p *rules.Place, f protowire.Field, dst []byte, path string) ([]byte, error) {
+	dst, mark := protowire.Open(dst, f.Number, len(f.Value))
+	dst, err := w.message(p, f.Value, dst, path)
+	if err != nil {
+		return nil, err
+	}
+	return protowire.Close(dst, mark), nil
+}
+
+// eachOne are the operations on lists of strings that look at one string at a time.
+func eachOne(p *rules.Place) bool {
+	if p.Shape != rules.Array || p.Value != rules.WireString {
+		return false
+	}
+	switch p.Op {
+	case rules.Namespace, rules.Group, rules.User, rules.UserGroup:
+		return true
+	}
+	return false
 }
 
 // one applies an operation to a single string or message.

@@ -101,6 +101,9 @@ func (r *response) passes(op rules.Op, raw []byte) bool {
 // protoItem translates one item.
 func (r *response) protoItem(partial bool, raw, dst []byte) ([]byte, error) {
 	r.beginItem()
+	if r.items == nil {
+		r.items = r.rewriter()
+	}
 	var err error
 	switch {
 	case r.root.Op == rules.VirtualNode:
@@ -108,10 +111,10 @@ func (r *response) protoItem(partial bool, raw, dst []byte) ([]byte, error) {
 	case partial:
 		metadata := rules.Place{Shape: rules.Object, Wire: []rules.WireField{{Number: 1, JSON: "metadata", Place: r.root.Child([]byte("metadata"))}}}
 		if err = onlyMetadata(raw); err == nil {
-			dst, err = r.rewriter().message(&metadata, raw, dst, "")
+			dst, err = r.items.message(&metadata, raw, dst, "")
 		}
 	default:
-		dst, err = r.rewriter().message(r.root.Place, raw, dst, "")
+		dst, err = r.items.message(r.root.Place, raw, dst, "")
 	}
 	if err != nil {
 		return nil, err

@@ -36,6 +36,7 @@ type response struct {
 	single   bool // it is one object, which must show itself to be the tenant's
 	columns  []columnRule
 	unsent   *jsonwire.Value // column definitions that the tenant has not been sent
+	items    *rewriter       // of protobuf
 	// Of the current item.
 	owned bool
 	name  string

@@ -93,27 +93,41 @@ func AppendVarint(dst []byte, number int32, value uint64) []byte {
 	return binary.AppendUvarint(AppendTag(dst, number, Varint), value)
 }
 
-// AppendMessage writes a field of type Bytes whose content f appends. hint is about how long it will be; a good one saves
-// moving it.
-func AppendMessage(dst []byte, number int32, hint int, f func([]byte) ([]byte, error)) ([]byte, error) {
+// Open starts a field of type Bytes whose content the caller appends before [Close]. hint is about how long it will be; a
+// good one saves moving it.
+func Open(dst []byte, number int32, hint int) (out []byte, mark Mark) {
 	dst = AppendTag(dst, number, Bytes)
-	at := len(dst)
+	mark.at = len(dst)
 	dst = binary.AppendUvarint(dst, uint64(hint))
-	start := len(dst)
+	mark.start = len(dst)
+	return dst, mark
+}
+
+// Mark is an open field.
+type Mark struct{ at, start int }
+
+// Close ends the field that Open began.
+func Close(dst []byte, mark Mark) []byte {
+	length := len(dst) - mark.start
+	var varint [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(varint[:], uint64(length))
+	if reserved := mark.start - mark.at; n != reserved {
+		if n > reserved {
+			dst = append(dst, varint[:n-reserved]...)
+		}
+		copy(dst[mark.at+n:], dst[mark.start:mark.start+length])
+		dst = dst[:mark.at+n+length]
+	}
+	copy(dst[mark.at:], varint[:n])
+	return dst
+}
+
+// AppendMessage writes a field of type Bytes whose content f appends.
+func AppendMessage(dst []byte, number int32, hint int, f func([]byte) ([]byte, error)) ([]byte, error) {
+	dst, mark := Open(dst, number, hint)
 	dst, err := f(dst)
 	if err != nil {
 		return nil, err
 	}
-	length := uint64(len(dst) - start)
-	var varint [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(varint[:], length)
-	if reserved := start - at; n != reserved {
-		if n > reserved {
-			dst = append(dst, make([]byte, n-reserved)...)
-		}
-		copy(dst[at+n:], dst[start:start+int(length)])
-		dst = dst[:at+n+int(length)]
-	}
-	copy(dst[at:], varint[:n])
-	return dst, nil
+	return Close(dst, mark), nil
 }
