@@ -27,6 +27,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/virtual-kubelet/virtual-kubelet/node/api"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -116,6 +117,9 @@ func (f *fakePool) kubelet(w http.ResponseWriter, r *http.Request, parts []strin
 			return f.run(ctx, ns, pod, container, []string{"cat"}, streams)
 		},
 		PortForward: func(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
+			if port == 9 {
+				return nil // hangs up at once
+			}
 			if port != 8080 {
 				return fmt.Errorf("nothing listens on %d in abc123-default", port)
 			}
@@ -207,10 +211,11 @@ func (o onlyPool) Pool(name string) (*pools.Pool, bool) { return o.pool, name ==
 
 // world is a console between a control cluster's cache and a pool.
 type world struct {
-	pool   *fakePool
-	url    string
-	ca     *authority
-	config *rest.Config // the control cluster's API server
+	pool    *fakePool
+	url     string
+	ca      *authority
+	metrics *Metrics
+	config  *rest.Config // the control cluster's API server
 }
 
 func newWorld(t *testing.T) *world {
@@ -272,7 +277,8 @@ func newWorld(t *testing.T) *world {
 	if !cache.Wait(ctx) {
 		t.Fatal("the cache did not sync")
 	}
-	handler, err := Handler(Config{Cache: cache, Pools: onlyPool{pool}, ClientName: "api-server", Metrics: NewMetrics(prometheus.NewRegistry())})
+	w.metrics = NewMetrics(prometheus.NewRegistry())
+	handler, err := Handler(Config{Cache: cache, Pools: onlyPool{pool}, ClientName: "api-server", Metrics: w.metrics})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -446,7 +452,7 @@ func TestExec(t *testing.T) {
 	t.Run("ErrorInTheTenantsWords", func(t *testing.T) {
 		var out bytes.Buffer
 		err := w.stream(t, path, []string{"nothing"}, remotecommand.StreamOptions{Stdout: &out})
-		if err == nil || !strings.Contains(err.Error(), "no such program in default") {
+		if err == nil || !strings.HasSuffix(err.Error(), "error executing command in container: no such program in default") || strings.Count(err.Error(), "executing") != 1 {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -481,8 +487,9 @@ func (q queueOf) Next() *remotecommand.TerminalSize {
 	}
 }
 
-func TestPortForward(t *testing.T) {
-	w := newWorld(t)
+// forward opens a port of the pod on this machine, as kubectl does.
+func (w *world) forward(t *testing.T, port int) (address string, problems *bytes.Buffer, stop func()) {
+	t.Helper()
 	transport, upgrader, err := spdy.RoundTripperFor(w.config)
 	if err != nil {
 		t.Fatal(err)
@@ -491,23 +498,33 @@ func TestPortForward(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop, ready := make(chan struct{}), make(chan struct{})
-	var problems bytes.Buffer
+	end, ready := make(chan struct{}), make(chan struct{})
+	problems = &bytes.Buffer{}
 	forwarder, err := portforward.NewForStreaming(spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, where),
-		[]string{"0:8080"}, stop, ready, io.Discard, &problems)
+		[]string{fmt.Sprintf("0:%d", port)}, end, ready, io.Discard, problems)
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- forwarder.ForwardPorts() }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = forwarder.ForwardPorts()
+	}()
 	<-ready
 	ports, err := forwarder.GetPorts()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return fmt.Sprintf("127.0.0.1:%d", ports[0].Local), problems, func() { close(end); <-done }
+}
+
+func TestPortForward(t *testing.T) {
+	w := newWorld(t)
+	address, problems, stop := w.forward(t, 8080)
+	defer stop()
 	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	for range 3 {
-		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[0].Local))
+		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -517,12 +534,34 @@ func TestPortForward(t *testing.T) {
 		}()
 		got, err := io.ReadAll(conn)
 		if err != nil || !bytes.Equal(got, sent) {
-			t.Errorf("%d of %d bytes came back, %v", len(got), len(sent), err)
+			t.Errorf("%d of %d bytes came back, %v %s", len(got), len(sent), err, problems)
 		}
 		_ = conn.Close()
 	}
-	close(stop)
-	if err := <-done; err != nil {
-		t.Errorf("%v %s", err, problems.String())
+}
+
+// TestPortForwardEnds holds that a connection ends although its client goes on sending to a port that is closed, or
+// hangs up: what nobody reads would keep it open for hours.
+func TestPortForwardEnds(t *testing.T) {
+	for _, port := range []int{7, 9} {
+		w := newWorld(t)
+		address, _, stop := w.forward(t, port)
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Write(bytes.Repeat([]byte{'x'}, 8<<20))
+		_ = conn.Close()
+		stop()
+		for {
+			if testutil.ToFloat64(w.metrics.streams.WithLabelValues("portforward")) == 0 {
+				break
+			}
+			select {
+			case <-t.Context().Done():
+				t.Fatalf("port %d: the connection is still open", port)
+			case <-time.After(time.Millisecond):
+			}
+		}
 	}
 }

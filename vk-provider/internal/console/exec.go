@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"github.com/virtual-kubelet/virtual-kubelet/node/api"
 	corev1 "k8s.io/api/core/v1"
@@ -71,20 +72,26 @@ func (t *target) run(ctx context.Context, subresource string, options runtime.Ob
 	err = executor.StreamWithContext(ctx, o)
 	var code exec.CodeExitError
 	switch {
-	case err == nil, errors.As(err, &code):
-		return unwrapExit(err)
+	case err == nil:
+		return nil
+	case errors.As(err, &code):
+		return code // bare, as virtual-kubelet looks for it
 	default:
-		return errors.New(t.say(err.Error()))
+		return errors.New(withoutPrefixes(t.say(err.Error())))
 	}
 }
 
-// unwrapExit gives the exit code as virtual-kubelet expects it, bare.
-func unwrapExit(err error) error {
-	var code exec.CodeExitError
-	if errors.As(err, &code) {
-		return code
+// withoutPrefixes takes off what the pool's servers have put before an error: the control cluster's put the same before
+// it once more.
+func withoutPrefixes(text string) string {
+	for {
+		rest := strings.TrimPrefix(text, "Internal error occurred: ")
+		rest = strings.TrimPrefix(rest, "error executing command in container: ")
+		if rest == text {
+			return text
+		}
+		text = rest
 	}
-	return err
 }
 
 func cannotUpgrade(err error) bool {

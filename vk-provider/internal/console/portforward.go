@@ -38,7 +38,12 @@ func (t *target) portForward(_ context.Context, _, _ string, port int32, stream 
 		return fmt.Errorf("open a stream to the pool: %w", err)
 	}
 	go func() {
-		_, _ = io.Copy(data, stream)
+		if _, err := io.Copy(data, stream); err != nil {
+			// The pod's side has ended. What the client still sends has to be taken all the same: one stream that nobody
+			// reads holds up every frame of its connection, the closing of it included.
+			_, _ = io.Copy(io.Discard, stream)
+			return
+		}
 		_ = data.Close() // half: the pod may still answer
 	}()
 	_, copied := io.Copy(stream, data)
