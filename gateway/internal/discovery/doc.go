@@ -2,8 +2,8 @@
 // and the health paths.
 //
 // What the control cluster publishes is fetched as the gateway itself, cached, and cut down to what the kinds table
-// serves; nothing in it is anybody's, so one copy serves all tenants. The package must never show a group, a kind, a verb
-// or a schema that a request would be refused for, nor an address of the control cluster.
+// serves; nothing in it is anybody's, so one copy serves all tenants. The package must never show a group or a kind that
+// is not served, nor an address of the control cluster.
 //
 // Start at [Server.Serve].
 package discovery

@@ -33,7 +33,8 @@ func verbOf(method string, collection bool) string {
 	return ""
 }
 
-// cutPath leaves the methods of a documented path that are served; ok is false if nothing is left.
+// cutPath leaves the methods of a documented path that are served; ok is false if nothing is left. A kind that can be read
+// keeps all of its own methods: kubectl must understand what is written to let it be refused with the reason.
 func cutPath(table *kinds.Table, path string, item map[string]json.RawMessage) (ok bool) {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	var group, version string
@@ -67,7 +68,7 @@ func cutPath(table *kinds.Table, path string, item map[string]json.RawMessage) (
 	}
 	for method := range item {
 		if verb := verbOf(method, len(parts) == 1); verb != "" {
-			if kind.Allows(subresource, verb) {
+			if kind.Allows(subresource, verb) || subresource == "" && kind.Serves("") {
 				ok = true
 			} else {
 				delete(item, method)

@@ -19,10 +19,12 @@ const (
 	labelEnforce      = labelPodSecurity + "enforce"
 	labelEnforceValue = "baseline"
 
+	labelEnforceVersion = labelPodSecurity + "enforce-version"
+
 	// aggregateToTenant and aggregateToControl are the label keys by which ClusterRoles flow into aggregated ones. The
 	// control cluster's own aggregated roles select by the first, so no tenant's role may carry it there.
 	aggregateToTenant  = "rbac.authorization.k8s.io/aggregate-to-"
-	aggregateToControl = "rbac." + names.Domain + "/aggregate-to-"
+	aggregateToControl = names.LabelAggregateTo
 )
 
 // keyToControl gives the control form of a label or annotation key, or refuses it.
@@ -44,7 +46,7 @@ func (q *request) keyToControl(op rules.Op, key, path string) (string, error) {
 		if q.kind.Kind == "Namespace" && protectedNamespaceKey(key) {
 			return "", forbidden(path, "the key %q is set by the platform on every namespace", key)
 		}
-	case rules.Keys:
+	case rules.Keys, rules.ClassAnnotations:
 		return key, nil
 	}
 	if netkeys.Forbidden(key) {
@@ -89,6 +91,9 @@ func (q *request) keysToControl(op rules.Op, v *jsonwire.Value, path string) err
 			}
 			m.Value.SetText(ns)
 		}
+		if kind := classAnnotations[key]; kind != "" && op == rules.ClassAnnotations && m.Value.Text() != "" {
+			m.Value.SetText(q.view.classToControl(kind, m.Value.Text()))
+		}
 		m.Key = key
 	}
 	return nil
@@ -101,6 +106,9 @@ func (r *response) keysToTenant(op rules.Op, v *jsonwire.Value) {
 		if ok && op == rules.NamespaceLabels && key == labelMetadataName {
 			m.Value.SetText(r.namespaceToTenant(m.Value.Text()))
 		}
+		if kind := classAnnotations[key]; kind != "" && op == rules.ClassAnnotations && m.Value.Text() != "" {
+			m.Value.SetText(r.view.classToTenant(kind, m.Value.Text()))
+		}
 		m.Key = key
 		return ok
 	})
@@ -111,7 +119,8 @@ func (q *request) injectedLabels() []jsonwire.Member {
 	tenant := jsonwire.Member{Key: names.LabelTenant, Value: jsonwire.NewString(string(q.view.Tenant))}
 	switch {
 	case q.root.Group == "" && q.root.Kind == "Namespace":
-		return []jsonwire.Member{tenant, {Key: labelEnforce, Value: jsonwire.NewString(labelEnforceValue)}}
+		return []jsonwire.Member{tenant, {Key: labelEnforce, Value: jsonwire.NewString(labelEnforceValue)},
+			{Key: labelEnforceVersion, Value: jsonwire.NewString("latest")}}
 	case q.root.Group == "rbac.authorization.k8s.io" && q.root.Kind == "ClusterRole":
 		// Aggregation selects by it, so that no role of another tenant flows in.
 		return []jsonwire.Member{tenant}

@@ -36,7 +36,7 @@ func (q *request) nameToControl(kind, name, path string) (string, error) {
 	if kind == "Namespace" {
 		return q.view.namespaceToControl(name, path)
 	}
-	return q.view.Tenant.NameToControl(name), nil
+	return q.view.classToControl(kind, name), nil
 }
 
 // ownerReferencesToControl translates owners: only cluster-scoped owners of the tenant have another name in control.

@@ -154,7 +154,7 @@ func (q *request) locate(pointer *jsonwire.Value) (*location, error) {
 		if l.place == nil {
 			break
 		}
-		if l.place.Op > rules.Exported {
+		if l.place.Op > rules.Pass {
 			l.segs, l.rest = segs[:i], segs[i:]
 			break
 		}
@@ -250,7 +250,7 @@ func (l *location) remove(op *jsonwire.Value) error {
 func (l *location) below(what string, value *jsonwire.Value) error {
 	path := l.path()
 	switch op := l.place.Op; op {
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels:
+	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations:
 		if len(l.rest) == 1 {
 			one := jsonwire.NewObject(jsonwire.Member{Key: l.rest[0], Value: value})
 			if directive(l.rest[0]) {
@@ -283,7 +283,7 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 			return l.toControl(op, value, path)
 		}
 		return nil
-	case rules.Namespace, rules.Group, rules.User, rules.UserGroup, rules.Exported, rules.TokenAudiences:
+	case rules.Namespace, rules.Group, rules.User, rules.UserGroup, rules.TokenAudiences:
 		if len(l.rest) == 1 {
 			return l.toControl(op, orNull(value), path)
 		}
@@ -330,7 +330,7 @@ func (l *location) from(source *location, what string) error {
 	}
 	bothKeys := source.place != nil && l.place != nil && isKeys(source.place.Op) && isKeys(l.place.Op)
 	if bothKeys && len(source.rest) == 1 && len(l.rest) == 1 &&
-		source.rest[0] != labelMetadataName && l.rest[0] != labelMetadataName {
+		plainKey(source.rest[0]) && plainKey(l.rest[0]) {
 		if err := source.below(what, nil); err != nil {
 			return err
 		}
@@ -339,9 +339,12 @@ func (l *location) from(source *location, what string) error {
 	return invalid(l.path(), "cannot be the end of a %s in a JSON patch: set the value itself", what)
 }
 
+// plainKey reports whether the value under a key is the tenant's as it stands.
+func plainKey(key string) bool { return key != labelMetadataName && classAnnotations[key] == "" }
+
 func isKeys(op rules.Op) bool {
 	switch op {
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels:
+	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations:
 		return true
 	}
 	return false

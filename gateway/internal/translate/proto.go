@@ -47,7 +47,7 @@ func (w *rewriter) message(p *rules.Place, in, dst []byte, path string) ([]byte,
 			seen |= 1 << f.Number
 		}
 		child := field.Place
-		whole := child.Op > rules.Exported && child.Shape != rules.Leaf && child.Shape != rules.Object && !eachOne(child)
+		whole := child.Op > rules.Pass && child.Shape != rules.Leaf && child.Shape != rules.Object && !eachOne(child)
 		switch {
 		case whole && again:
 			// Done with the first.
@@ -63,9 +63,9 @@ func (w *rewriter) message(p *rules.Place, in, dst []byte, path string) ([]byte,
 		switch {
 		case whole:
 			dst, err = w.whole(child, f, in, dst, at)
-		case child.Op > rules.Exported:
+		case child.Op > rules.Pass:
 			dst, err = w.one(child, f, dst, at)
-		case child.Shape == rules.Array && child.Elem.Op > rules.Exported:
+		case child.Shape == rules.Array && child.Elem.Op > rules.Pass:
 			dst, err = w.one(child.Elem, f, dst, at)
 		case child.Shape == rules.Array:
 			dst, err = w.inner(child.Elem, f, dst, at)
@@ -83,7 +83,7 @@ func (w *rewriter) message(p *rules.Place, in, dst []byte, path string) ([]byte,
 	}
 	for i := range p.Wire {
 		f := &p.Wire[i]
-		if f.Number >= 64 || seen&(1<<f.Number) != 0 || f.Place.Op <= rules.Exported {
+		if f.Number >= 64 || seen&(1<<f.Number) != 0 || f.Place.Op <= rules.Pass {
 			continue
 		}
 		v := w.absent(f.Place.Op)

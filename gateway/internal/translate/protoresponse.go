@@ -1,11 +1,8 @@
 package translate
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
@@ -80,14 +77,14 @@ func (r *response) direct(op rules.Op, s []byte) ([]byte, bool) {
 // passes says that an operation leaves the raw content of a field as it is.
 func (r *response) passes(op rules.Op, raw []byte) bool {
 	switch op {
-	case rules.NodeName, rules.SchedulerName, rules.PriorityClassName, rules.TokenAudience, rules.TokenAudiences,
+	case rules.NodeName, rules.SchedulerName, rules.TokenAudience, rules.TokenAudiences,
 		rules.SecretType, rules.ExternalIPs:
 		return true
 	case rules.RootCA:
 		return r.name != rootCAConfigMap
 	case rules.Keys, rules.PodKeys:
 		return !bytes.Contains(raw, domain)
-	case rules.ManagedFields, rules.QuotaKeys:
+	case rules.ManagedFields:
 		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) && r.root.Kind != "Namespace"
 	case rules.Text, rules.GenerateName:
 		return !bytes.Contains(raw, r.prefix)
@@ -184,229 +181,6 @@ func (r *response) protoDocument(doc, dst []byte) ([]byte, error) {
 		}
 		return nil, foreign("%s %s where %s %s was asked for", e.apiVersion, e.kind, r.groupVersion(), r.root.Kind)
 	})
-}
-
-// protoList translates a list that is shown as it came.
-func (r *response) protoList(partial bool, raw, dst []byte) ([]byte, error) {
-	for len(raw) > 0 {
-		f, rest, err := protowire.Next(raw)
-		if err != nil {
-			return nil, err
-		}
-		raw = rest
-		switch {
-		case f.Number == 1 && f.Type == protowire.Bytes:
-			meta, err := messageToTree(rules.ListMeta(), f.Value)
-			if err != nil {
-				return nil, err
-			}
-			if err := r.continueToTenant(meta); err != nil {
-				return nil, err
-			}
-			if dst, err = appendTree(dst, 1, rules.WireMessage, rules.ListMeta(), meta); err != nil {
-				return nil, err
-			}
-		case f.Number == 2 && f.Type == protowire.Bytes:
-			dst, err = protowire.AppendMessage(dst, 2, len(f.Value), func(dst []byte) ([]byte, error) {
-				return r.protoItem(partial, f.Value, dst)
-			})
-			if err != nil {
-				return nil, err
-			}
-		default:
-			return nil, foreign("a list with field %d", f.Number)
-		}
-	}
-	return dst, nil
-}
-
-// protoPages makes one list of pages, as ListToTenant says.
-func (r *response) protoPages(dst io.Writer, opts ListOptions, body io.ReadCloser, src io.Reader, page func(string) (io.ReadCloser, error)) error {
-	var first envelope
-	var meta *jsonwire.Value
-	var items []byte
-	token, ended := "", false
-	for {
-		doc, err := readProto(src)
-		if closeErr := body.Close(); err == nil {
-			err = closeErr
-		}
-		if err != nil {
-			return err
-		}
-		e, err := openEnvelope(doc)
-		if err != nil {
-			return err
-		}
-		partial := e.kind == "PartialObjectMetadataList" && (e.apiVersion == "meta.k8s.io/v1" || e.apiVersion == "meta.k8s.io/v1beta1")
-		if !partial && (e.kind != r.root.Kind+"List" || e.apiVersion != r.groupVersion()) {
-			return foreign("%s %s where a list of %s was asked for", e.apiVersion, e.kind, r.root.Kind)
-		}
-		if first.kind != "" && (e.kind != first.kind || e.apiVersion != first.apiVersion) {
-			return foreign("a page of %s behind one of %s", e.kind, first.kind)
-		}
-		first.kind, first.apiVersion = e.kind, e.apiVersion
-		pageMeta := jsonwire.NewObject()
-		if items, ended, err = r.protoPage(partial, e.raw, items, &pageMeta); err != nil {
-			return err
-		}
-		token = pageMeta.Get("continue").Text()
-		if meta == nil {
-			meta = pageMeta
-		}
-		if ended || opts.OnePage || token == "" {
-			break
-		}
-		if body, err = page(token); err != nil {
-			return fmt.Errorf("next page: %w", err)
-		}
-		src = body
-		if len(items) > maxProto {
-			body.Close()
-			return foreign("lists of more than %d bytes in protobuf", maxProto)
-		}
-	}
-	meta.Delete("remainingItemCount")
-	meta.Set("continue", jsonwire.NewString(""))
-	if opts.OnePage && !ended && token != "" {
-		meta.Set("continue", jsonwire.NewString(token))
-		if err := r.continueToTenant(meta); err != nil {
-			return err
-		}
-	}
-	own, _ := r.view.groupVersionToTenant(first.apiVersion)
-	out, err := appendEnvelope(make([]byte, 0, len(items)+256), own, first.kind, len(items)+64, func(dst []byte) ([]byte, error) {
-		dst, err := appendTree(dst, 1, rules.WireMessage, rules.ListMeta(), meta)
-		return append(dst, items...), err
-	})
-	if err != nil {
-		return err
-	}
-	_, err = dst.Write(out)
-	return err
-}
-
-// protoPage translates the items of one page up to the first foreign one.
-func (r *response) protoPage(partial bool, raw, items []byte, meta **jsonwire.Value) ([]byte, bool, error) {
-	ended := false
-	for len(raw) > 0 {
-		f, rest, err := protowire.Next(raw)
-		if err != nil {
-			return nil, false, err
-		}
-		raw = rest
-		switch {
-		case f.Number == 1 && f.Type == protowire.Bytes:
-			if *meta, err = messageToTree(rules.ListMeta(), f.Value); err != nil {
-				return nil, false, err
-			}
-		case f.Number == 2 && f.Type == protowire.Bytes:
-			if ended {
-				continue
-			}
-			kept := len(items)
-			grown, err := protowire.AppendMessage(items, 2, len(f.Value), func(dst []byte) ([]byte, error) {
-				return r.protoItem(partial, f.Value, dst)
-			})
-			switch {
-			case errors.Is(err, errForeignItem):
-				items, ended = items[:kept], true
-			case err != nil:
-				return nil, false, err
-			default:
-				items = grown
-			}
-		default:
-			return nil, false, foreign("a list with field %d", f.Number)
-		}
-	}
-	return items, ended, nil
-}
-
-// protoWatch translates watch frames, each with its length before it.
-func (r *response) protoWatch(dst io.Writer, src io.Reader, filter bool) error {
-	in := bufio.NewReaderSize(src, watchBufferSize)
-	var frame, out []byte
-	for {
-		if len(out) > 0 && (in.Buffered() == 0 || len(out) >= bufferSize) {
-			if _, err := dst.Write(out); err != nil {
-				return err
-			}
-			out = out[:0]
-		}
-		var size [4]byte
-		if _, err := io.ReadFull(in, size[:]); err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		}
-		n := int(binary.BigEndian.Uint32(size[:]))
-		if n > maxProto {
-			return foreign("a frame of %d bytes", n)
-		}
-		if cap(frame) < n || cap(frame) > 16*watchBufferSize {
-			frame = make([]byte, n)
-		}
-		frame = frame[:n]
-		if _, err := io.ReadFull(in, frame); err != nil {
-			return errors.Join(io.ErrUnexpectedEOF, err)
-		}
-		start := len(out)
-		grown, err := r.protoFrame(frame, append(out, size[:]...))
-		switch {
-		case errors.Is(err, errForeignItem) && filter:
-			out = out[:start]
-			continue
-		case err != nil:
-			// What was whole goes out before the error ends the stream.
-			if _, writeErr := dst.Write(out); writeErr != nil {
-				return writeErr
-			}
-			return explain(err)
-		}
-		out = grown
-		binary.BigEndian.PutUint32(out[start:], uint32(len(out)-start-4))
-	}
-}
-
-// protoFrame translates one WatchEvent.
-func (r *response) protoFrame(frame, dst []byte) ([]byte, error) {
-	var kind string
-	seen := false
-	for len(frame) > 0 {
-		f, rest, err := protowire.Next(frame)
-		if err != nil {
-			return nil, err
-		}
-		frame = rest
-		switch {
-		case f.Number == 1 && f.Type == protowire.Bytes && kind == "":
-			kind = string(f.Value)
-			r.bookmark = kind == "BOOKMARK"
-			dst = append(dst, f.Raw...)
-		case f.Number == 2 && f.Type == protowire.Bytes && frameTypes[`"`+kind+`"`] && !seen:
-			seen = true
-			inner, rest, err := protowire.Next(f.Value)
-			if err != nil || inner.Number != 1 || inner.Type != protowire.Bytes || len(rest) > 0 {
-				return nil, errors.Join(foreign("a frame whose object is no document"), err)
-			}
-			dst, err = protowire.AppendMessage(dst, 2, len(f.Value), func(dst []byte) ([]byte, error) {
-				return protowire.AppendMessage(dst, 1, len(inner.Value), func(dst []byte) ([]byte, error) {
-					return r.protoDocument(inner.Value, dst)
-				})
-			})
-			if err != nil {
-				return nil, err
-			}
-		default:
-			return nil, foreign("a frame of type %q with field %d", kind, f.Number)
-		}
-	}
-	if !seen {
-		return nil, foreign("a frame without an object")
-	}
-	return dst, nil
 }
 
 // protoStatus translates a Status in protobuf; false means that it is none, or not for the tenant.

@@ -10,6 +10,9 @@ import (
 const countPrefix = "count/"
 
 func (v View) quotaKeyToControl(key string) string {
+	if kind, class, rest, ok := cutClass(key); ok {
+		return v.classToControl(kind, class) + rest
+	}
 	resource, group, ok := cutCount(key)
 	if !ok {
 		return key
@@ -19,6 +22,10 @@ func (v View) quotaKeyToControl(key string) string {
 
 // quotaKeyToTenant is the inverse of quotaKeyToControl; false means that the key counts nothing of the tenant's.
 func (v View) quotaKeyToTenant(key string) (string, bool) {
+	if kind, class, rest, ok := cutClass(key); ok {
+		own := v.classToTenant(kind, class)
+		return own + rest, own != ""
+	}
 	resource, group, ok := cutCount(key)
 	if !ok {
 		return key, true

@@ -215,7 +215,7 @@ func (q *request) value(p *rules.Place, v *jsonwire.Value, path string) error {
 	if p == nil || v.Kind() == jsonwire.Null {
 		return nil
 	}
-	if p.Op > rules.Exported {
+	if p.Op > rules.Pass {
 		return q.toControl(p.Op, v, path)
 	}
 	members := v.Members()
@@ -260,7 +260,7 @@ func join(path, key string) string {
 // toControl applies an operation to a value.
 func (q *request) toControl(op rules.Op, v *jsonwire.Value, path string) error {
 	switch op {
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels:
+	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations:
 		return q.keysToControl(op, v, path)
 	case rules.OwnerReferences:
 		return q.ownerReferencesToControl(v, path)
@@ -286,6 +286,8 @@ func (q *request) toControl(op rules.Op, v *jsonwire.Value, path string) error {
 		return q.audiencesToControl(v, path)
 	case rules.QuotaKeys:
 		q.view.quotaToControl(v)
+	case rules.ScopeSelector:
+		q.view.scopeToControl(v)
 	case rules.RevisionData:
 		if template, ok := rules.For("", "v1", "PodTemplate"); ok {
 			return q.value(template.Child([]byte("template")), v.At("spec", "template"), path)
@@ -364,10 +366,11 @@ func (q *request) text(op rules.Op, s, path string) (string, error) {
 		if s != "default-scheduler" {
 			return "", forbidden(path, "there is no scheduler %q here: leave it out", s)
 		}
-	case rules.PriorityClassName:
-		if strings.HasPrefix(s, "system-") {
+	case rules.StorageClass, rules.VolumeAttributesClass, rules.PriorityClass, rules.RuntimeClass, rules.IngressClass:
+		if op == rules.PriorityClass && strings.HasPrefix(s, "system-") {
 			return "", forbidden(path, "the priority class %q is for the operator's own pods", s)
 		}
+		return q.view.classToControl(classKinds[op], s), nil
 	case rules.TokenAudience:
 		return s, q.audienceToControl(jsonwire.NewString(s), path)
 	case rules.SecretType:

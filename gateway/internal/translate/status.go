@@ -89,7 +89,7 @@ func (r *response) statusToTenant(doc *jsonwire.Value) bool {
 	if prefixed, _ := rules.PrefixedResource(group, kind); prefixed || prefixedKind(group+"/", kind) || kind == "namespaces" {
 		if own, err := r.view.Tenant.NameToTenant(name.Text()); err == nil {
 			name.SetText(own)
-		} else if name.Text() != "" {
+		} else if name.Text() != "" && !r.view.exported(r.root.Kind, name.Text()) {
 			return false
 		}
 	} else if name.Text() != "" {

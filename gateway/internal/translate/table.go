@@ -21,18 +21,28 @@ const (
 	accountsCell // "namespace/name, ..."
 	aboutCell    // "namespace/name": kind and name of what an Event is about
 	textCell
+	storageCell // the name of a class
+	attributesCell
+	ingressCell
 	hiddenCell
 )
 
 // columnRules are the columns of the API server's own tables that say more than the object's fields may.
 var columnRules = map[string]map[string]columnRule{
-	"namespaces":          {"Name": nameCell},
-	"clusterroles":        {"Name": nameCell},
-	"clusterrolebindings": {"Name": nameCell, "Role": roleCell, "Users": usersCell, "Groups": groupsCell, "ServiceAccounts": accountsCell},
-	"rolebindings":        {"Role": roleCell, "Users": usersCell, "Groups": groupsCell, "ServiceAccounts": accountsCell},
-	"events":              {"Object": aboutCell, "Message": textCell},
-	"nodes":               {"Internal-IP": hiddenCell, "External-IP": hiddenCell},
-	"resourcequotas":      {"Request": textCell, "Limit": textCell},
+	"namespaces":              {"Name": nameCell},
+	"clusterroles":            {"Name": nameCell},
+	"clusterrolebindings":     {"Name": nameCell, "Role": roleCell, "Users": usersCell, "Groups": groupsCell, "ServiceAccounts": accountsCell},
+	"rolebindings":            {"Role": roleCell, "Users": usersCell, "Groups": groupsCell, "ServiceAccounts": accountsCell},
+	"events":                  {"Object": aboutCell, "Message": textCell},
+	"storageclasses":          {"Name": nameCell},
+	"volumeattributesclasses": {"Name": nameCell},
+	"priorityclasses":         {"Name": nameCell},
+	"runtimeclasses":          {"Name": nameCell},
+	"ingressclasses":          {"Name": nameCell},
+	"ingresses":               {"Class": ingressCell},
+	"persistentvolumeclaims":  {"StorageClass": storageCell, "VolumeAttributesClass": attributesCell},
+	"nodes":                   {"Internal-IP": hiddenCell, "External-IP": hiddenCell},
+	"resourcequotas":          {"Request": textCell, "Limit": textCell},
 }
 
 // tableMember handles the members of a Table.
@@ -182,10 +192,19 @@ func (r *response) cell(rule columnRule, text string) string {
 	switch rule {
 	case nameCell:
 		own, err := r.view.Tenant.NameToTenant(text)
-		if err != nil {
+		switch {
+		case r.view.exported(r.root.Kind, strings.TrimSuffix(text, " (default)")):
+			return text
+		case err != nil:
 			return ""
 		}
 		return own
+	case storageCell:
+		return r.view.classToTenant("StorageClass", text)
+	case attributesCell:
+		return r.view.classToTenant("VolumeAttributesClass", text)
+	case ingressCell:
+		return r.view.classToTenant("IngressClass", text)
 	case roleCell:
 		kind, name, _ := strings.Cut(text, "/")
 		if kind != "ClusterRole" {

@@ -27,6 +27,10 @@ type View struct {
 	ForbiddenAudiences []string
 	// SharedGroups are API groups of operator CRDs that this tenant may use under their own names.
 	SharedGroups []string
+	// Exported says which classes (kinds StorageClass, VolumeAttributesClass, PriorityClass, RuntimeClass, IngressClass) the
+	// operator offers to this tenant under their own names; nil for none. A control cluster that fills in a default class
+	// must export it, or objects that were given it cannot be updated by their tenant.
+	Exported func(kind, name string) bool
 	// Continue turns a continue token of the control cluster into the one that the tenant sees. Required for lists that can
 	// be paged: without it a response with a token is refused, since such a token spells names of the control cluster.
 	Continue func(controlToken string) (tenantToken string)

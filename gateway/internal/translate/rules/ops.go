@@ -10,9 +10,6 @@ type Op uint8
 const (
 	// Pass leaves the value alone.
 	Pass Op = iota
-	// Exported is the name of a cluster-scoped object that the operator offers to tenants under its own name. It passes;
-	// the decision is kept apart so that a later rule finds its fields.
-	Exported
 	// Namespace is a namespace somewhere in an object. Foreign ones are hidden.
 	Namespace
 	// OwnNamespace is metadata.namespace of the object itself. A foreign one makes the object foreign.
@@ -81,8 +78,16 @@ const (
 	NodeName
 	// SchedulerName is the scheduler of a pod. A tenant may not choose.
 	SchedulerName
-	// PriorityClassName is Exported, save for the classes of the control cluster's own pods.
-	PriorityClassName
+	// StorageClass and those behind it are names of classes: the tenant's own, unless the operator exports one.
+	StorageClass
+	VolumeAttributesClass
+	PriorityClass
+	RuntimeClass
+	IngressClass
+	// ScopeSelector is a requirement of a quota's scope selector, which may list names of classes.
+	ScopeSelector
+	// ClassAnnotations are annotations of which some name classes.
+	ClassAnnotations
 	// SecretType is the type of a Secret: token Secrets are refused.
 	SecretType
 	// ExternalIPs are addresses that a Service claims. A tenant may not.
@@ -95,7 +100,7 @@ const (
 )
 
 var opNames = [opCount]string{
-	Pass: "pass", Exported: "exported", Namespace: "namespace", OwnNamespace: "own-namespace", OwnName: "own-name",
+	Pass: "pass", Namespace: "namespace", OwnNamespace: "own-namespace", OwnName: "own-name",
 	GenerateName: "generate-name", ObjectName: "object-name", Group: "group", GroupVersion: "group-version", User: "user",
 	UserGroup: "user-group", Text: "text", Keys: "keys", PodKeys: "pod-keys", NamespaceLabels: "namespace-labels",
 	ClusterRoleLabels: "cluster-role-labels", OwnerReferences: "owner-references", ManagedFields: "managed-fields",
@@ -103,8 +108,10 @@ var opNames = [opCount]string{
 	PolicyRules: "policy-rules", RoleRef: "role-ref", Subjects: "subjects", AggregationRule: "aggregation-rule",
 	ResourceAttributes: "resource-attributes", UserInfo: "user-info", TokenReviewStatus: "token-review-status",
 	TokenAudiences: "token-audiences", TokenAudience: "token-audience", QuotaKeys: "quota-keys", RootCA: "root-ca",
-	RevisionData: "revision-data", VirtualNode: "node", NodeName: "node-name", SchedulerName: "scheduler-name", PriorityClassName: "priority-class-name",
-	SecretType: "secret-type", ExternalIPs: "external-ips", Continue: "continue", RemainingItems: "remaining-items",
+	RevisionData: "revision-data", VirtualNode: "node", NodeName: "node-name", SchedulerName: "scheduler-name", StorageClass: "storage-class", VolumeAttributesClass: "volume-attributes-class",
+	PriorityClass: "priority-class", RuntimeClass: "runtime-class", IngressClass: "ingress-class", ScopeSelector: "scope-selector",
+	ClassAnnotations: "class-annotations",
+	SecretType:       "secret-type", ExternalIPs: "external-ips", Continue: "continue", RemainingItems: "remaining-items",
 }
 
 // String gives the operation's name in fields.txt.

@@ -114,7 +114,7 @@ func (p *Place) Child(key []byte) *Place {
 
 // Matters reports whether an operation applies at the place or below it.
 func (p *Place) Matters() bool {
-	return p != nil && (p.Op > Exported || len(p.Fields) > 0 || p.Elem != nil)
+	return p != nil && (p.Op > Pass || len(p.Fields) > 0 || p.Elem != nil)
 }
 
 // Root is the table of one kind.

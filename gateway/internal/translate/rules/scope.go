@@ -1,7 +1,8 @@
 package rules
 
 // clusterKinds are the cluster-scoped kinds that are built in; the value says whether their names carry the tenant's
-// prefix in the control cluster. Kinds that tenants share or cannot write keep their names.
+// prefix in the control cluster. Classes do, save for those that the operator exports; kinds that belong to the control
+// cluster keep their names.
 var clusterKinds = map[groupKind]bool{
 	{"", "Namespace"}:                                   true,
 	{"", "Node"}:                                        false,
@@ -9,15 +10,15 @@ var clusterKinds = map[groupKind]bool{
 	{"", "ComponentStatus"}:                             false,
 	{"rbac.authorization.k8s.io", "ClusterRole"}:        true,
 	{"rbac.authorization.k8s.io", "ClusterRoleBinding"}: true,
-	{"storage.k8s.io", "StorageClass"}:                  false,
-	{"storage.k8s.io", "VolumeAttributesClass"}:         false,
+	{"storage.k8s.io", "StorageClass"}:                  true,
+	{"storage.k8s.io", "VolumeAttributesClass"}:         true,
 	{"storage.k8s.io", "VolumeAttachment"}:              false,
 	{"storage.k8s.io", "CSIDriver"}:                     false,
 	{"storage.k8s.io", "CSINode"}:                       false,
-	{"scheduling.k8s.io", "PriorityClass"}:              false,
-	{"node.k8s.io", "RuntimeClass"}:                     false,
-	{"networking.k8s.io", "IngressClass"}:               false,
-	{"resource.k8s.io", "DeviceClass"}:                  false,
+	{"scheduling.k8s.io", "PriorityClass"}:              true,
+	{"node.k8s.io", "RuntimeClass"}:                     true,
+	{"networking.k8s.io", "IngressClass"}:               true,
+	{"resource.k8s.io", "DeviceClass"}:                  true,
 
 	{"apiextensions.k8s.io", "CustomResourceDefinition"}:               true,
 	{"admissionregistration.k8s.io", "ValidatingWebhookConfiguration"}: true,
@@ -35,15 +36,15 @@ var clusterResources = map[groupKind]bool{
 	{"", "componentstatuses"}:                            false,
 	{"rbac.authorization.k8s.io", "clusterroles"}:        true,
 	{"rbac.authorization.k8s.io", "clusterrolebindings"}: true,
-	{"storage.k8s.io", "storageclasses"}:                 false,
-	{"storage.k8s.io", "volumeattributesclasses"}:        false,
+	{"storage.k8s.io", "storageclasses"}:                 true,
+	{"storage.k8s.io", "volumeattributesclasses"}:        true,
 	{"storage.k8s.io", "volumeattachments"}:              false,
 	{"storage.k8s.io", "csidrivers"}:                     false,
 	{"storage.k8s.io", "csinodes"}:                       false,
-	{"scheduling.k8s.io", "priorityclasses"}:             false,
-	{"node.k8s.io", "runtimeclasses"}:                    false,
-	{"networking.k8s.io", "ingressclasses"}:              false,
-	{"resource.k8s.io", "deviceclasses"}:                 false,
+	{"scheduling.k8s.io", "priorityclasses"}:             true,
+	{"node.k8s.io", "runtimeclasses"}:                    true,
+	{"networking.k8s.io", "ingressclasses"}:              true,
+	{"resource.k8s.io", "deviceclasses"}:                 true,
 
 	{"apiextensions.k8s.io", "customresourcedefinitions"}:                 true,
 	{"admissionregistration.k8s.io", "validatingwebhookconfigurations"}:   true,

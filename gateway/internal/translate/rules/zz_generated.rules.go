@@ -4,23 +4,23 @@ package rules
 
 var defs = []typeDef{
 	// 0: meta/v1.ObjectMeta@ConfigMap.name
-	{op: 6 /* object-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 5 /* object-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 1: meta/v1.ObjectMeta@ConfigMap.namespace
-	{op: 3 /* own-namespace */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 2 /* own-namespace */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 2: meta/v1.ObjectMeta@ConfigMap.labels
-	{op: 12 /* keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 11 /* keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 3: meta/v1.ObjectMeta@ConfigMap.ownerReferences
-	{op: 16 /* owner-references */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 5},
+	{op: 15 /* owner-references */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 5},
 	// 4: meta/v1.ObjectMeta@ConfigMap.managedFields
-	{op: 17 /* managed-fields */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 6},
+	{op: 16 /* managed-fields */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 6},
 	// 5: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"namespace", 3, 1, false}, {"labels", 11, 2, false}, {"annotations", 12, 2, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
 	// 6: core/v1.ConfigMap.data
-	{op: 31 /* root-ca */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 30 /* root-ca */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 7: /v1, Kind=ConfigMap
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"data", 2, 6, false}}, value: WireOpaque, message: -1},
 	// 8: core/v1.ObjectReference
-	{op: 18 /* object-reference */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
+	{op: 17 /* object-reference */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
 	// 9: core/v1.EndpointAddress
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 2, 8, false}}, value: WireOpaque, message: -1},
 	// 10: elements of core/v1.EndpointSubset.addresses
@@ -32,23 +32,23 @@ var defs = []typeDef{
 	// 13: /v1, Kind=Endpoints
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"subsets", 2, 12, false}}, value: WireOpaque, message: -1},
 	// 14: core/v1.Event.involvedObject
-	{op: 19 /* involved-object */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
+	{op: 18 /* involved-object */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
 	// 15: core/v1.Event.message
-	{op: 11 /* text */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 10 /* text */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 16: /v1, Kind=Event
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"involvedObject", 2, 14, false}, {"message", 4, 15, false}, {"related", 13, 8, false}}, value: WireOpaque, message: -1},
 	// 17: /v1, Kind=LimitRange
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}}, value: WireOpaque, message: -1},
 	// 18: meta/v1.ObjectMeta@Namespace.name
-	{op: 4 /* own-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 3 /* own-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 19: meta/v1.ObjectMeta@Namespace.generateName
-	{op: 5 /* generate-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 4 /* generate-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 20: meta/v1.ObjectMeta@Namespace.namespace
-	{op: 2 /* namespace */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 1 /* namespace */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 21: meta/v1.ObjectMeta@Namespace.labels
-	{op: 14 /* namespace-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 13 /* namespace-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 22: meta/v1.ObjectMeta@Namespace.annotations
-	{op: 13 /* pod-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 12 /* pod-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 23: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 18, false}, {"generateName", 2, 19, false}, {"namespace", 3, 20, false}, {"labels", 11, 21, false}, {"annotations", 12, 22, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
 	// 24: core/v1.NamespaceCondition
@@ -60,317 +60,339 @@ var defs = []typeDef{
 	// 27: /v1, Kind=Namespace
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 23, false}, {"status", 3, 26, false}}, value: WireOpaque, message: -1},
 	// 28: core/v1.Node
-	{op: 33 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 8},
-	// 29: core/v1.TypedLocalObjectReference.apiGroup
-	{op: 7 /* group */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 30: core/v1.TypedLocalObjectReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 29, false}}, value: WireOpaque, message: -1},
-	// 31: core/v1.TypedObjectReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 29, false}, {"namespace", 4, 20, false}}, value: WireOpaque, message: -1},
-	// 32: core/v1.PersistentVolumeClaimSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"dataSource", 7, 30, false}, {"dataSourceRef", 8, 31, false}}, value: WireOpaque, message: -1},
-	// 33: core/v1.PersistentVolumeClaimStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 4, 25, false}}, value: WireOpaque, message: -1},
-	// 34: /v1, Kind=PersistentVolumeClaim
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 32, false}, {"status", 3, 33, false}}, value: WireOpaque, message: -1},
-	// 35: meta/v1.ObjectMeta
+	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 8},
+	// 29: meta/v1.ObjectMeta@PersistentVolumeClaim.annotations
+	{op: 41 /* class-annotations */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 30: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"namespace", 3, 1, false}, {"labels", 11, 2, false}, {"annotations", 12, 29, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
+	// 31: core/v1.PersistentVolumeClaimSpec.storageClassName
+	{op: 35 /* storage-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 32: core/v1.TypedLocalObjectReference.apiGroup
+	{op: 6 /* group */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 33: core/v1.TypedLocalObjectReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}}, value: WireOpaque, message: -1},
+	// 34: core/v1.TypedObjectReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 4, 20, false}}, value: WireOpaque, message: -1},
+	// 35: core/v1.PersistentVolumeClaimSpec.volumeAttributesClassName
+	{op: 36 /* volume-attributes-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 36: core/v1.PersistentVolumeClaimSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"storageClassName", 5, 31, false}, {"dataSource", 7, 33, false}, {"dataSourceRef", 8, 34, false}, {"volumeAttributesClassName", 9, 35, false}}, value: WireOpaque, message: -1},
+	// 37: core/v1.ModifyVolumeStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetVolumeAttributesClassName", 1, 35, false}}, value: WireOpaque, message: -1},
+	// 38: core/v1.PersistentVolumeClaimStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 4, 25, false}, {"currentVolumeAttributesClassName", 8, 35, false}, {"modifyVolumeStatus", 9, 37, false}}, value: WireOpaque, message: -1},
+	// 39: /v1, Kind=PersistentVolumeClaim
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 30, false}, {"spec", 2, 36, false}, {"status", 3, 38, false}}, value: WireOpaque, message: -1},
+	// 40: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"namespace", 3, 1, false}, {"labels", 11, 22, false}, {"annotations", 12, 22, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 36: core/v1.ServiceAccountTokenProjection.audience
-	{op: 29 /* token-audience */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 37: core/v1.ServiceAccountTokenProjection
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audience", 1, 36, false}}, value: WireOpaque, message: -1},
-	// 38: core/v1.VolumeProjection
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"serviceAccountToken", 4, 37, false}}, value: WireOpaque, message: -1},
-	// 39: elements of core/v1.ProjectedVolumeSource.sources
-	{op: 0 /* pass */, shape: Array, elem: 38, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 40: core/v1.ProjectedVolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"sources", 1, 39, false}}, value: WireOpaque, message: -1},
-	// 41: core/v1.StorageOSVolumeSource
+	// 41: core/v1.ServiceAccountTokenProjection.audience
+	{op: 28 /* token-audience */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 42: core/v1.ServiceAccountTokenProjection
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audience", 1, 41, false}}, value: WireOpaque, message: -1},
+	// 43: core/v1.VolumeProjection
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"serviceAccountToken", 4, 42, false}}, value: WireOpaque, message: -1},
+	// 44: elements of core/v1.ProjectedVolumeSource.sources
+	{op: 0 /* pass */, shape: Array, elem: 43, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 45: core/v1.ProjectedVolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"sources", 1, 44, false}}, value: WireOpaque, message: -1},
+	// 46: core/v1.StorageOSVolumeSource
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeNamespace", 2, 20, false}}, value: WireOpaque, message: -1},
-	// 42: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 20, false}, {"labels", 11, 2, false}, {"annotations", 12, 2, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 43: core/v1.PersistentVolumeClaimTemplate
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 32, false}}, value: WireOpaque, message: -1},
-	// 44: core/v1.EphemeralVolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeClaimTemplate", 1, 43, false}}, value: WireOpaque, message: -1},
-	// 45: core/v1.VolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"projected", 26, 40, false}, {"storageos", 27, 41, false}, {"ephemeral", 29, 44, false}}, value: WireOpaque, message: -1},
-	// 46: core/v1.Volume
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 45, true}}, value: WireOpaque, message: -1},
-	// 47: elements of core/v1.PodSpec.volumes
-	{op: 0 /* pass */, shape: Array, elem: 46, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 48: core/v1.PodSpec.nodeName
-	{op: 34 /* node-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 49: core/v1.PodAffinityTerm.namespaces
-	{op: 2 /* namespace */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 50: core/v1.PodAffinityTerm.namespaceSelector
-	{op: 20 /* namespace-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 27},
-	// 51: core/v1.PodAffinityTerm
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaces", 2, 49, false}, {"namespaceSelector", 4, 50, false}}, value: WireOpaque, message: -1},
-	// 52: elements of core/v1.PodAffinity.requiredDuringSchedulingIgnoredDuringExecution
+	// 47: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 20, false}, {"labels", 11, 2, false}, {"annotations", 12, 29, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
+	// 48: core/v1.PersistentVolumeClaimTemplate
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 47, false}, {"spec", 2, 36, false}}, value: WireOpaque, message: -1},
+	// 49: core/v1.EphemeralVolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeClaimTemplate", 1, 48, false}}, value: WireOpaque, message: -1},
+	// 50: core/v1.VolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"projected", 26, 45, false}, {"storageos", 27, 46, false}, {"ephemeral", 29, 49, false}}, value: WireOpaque, message: -1},
+	// 51: core/v1.Volume
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 50, true}}, value: WireOpaque, message: -1},
+	// 52: elements of core/v1.PodSpec.volumes
 	{op: 0 /* pass */, shape: Array, elem: 51, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 53: core/v1.WeightedPodAffinityTerm
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinityTerm", 2, 51, false}}, value: WireOpaque, message: -1},
-	// 54: elements of core/v1.PodAffinity.preferredDuringSchedulingIgnoredDuringExecution
-	{op: 0 /* pass */, shape: Array, elem: 53, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 55: core/v1.PodAffinity
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"requiredDuringSchedulingIgnoredDuringExecution", 1, 52, false}, {"preferredDuringSchedulingIgnoredDuringExecution", 2, 54, false}}, value: WireOpaque, message: -1},
-	// 56: core/v1.Affinity
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinity", 2, 55, false}, {"podAntiAffinity", 3, 55, false}}, value: WireOpaque, message: -1},
-	// 57: core/v1.PodSpec.schedulerName
-	{op: 35 /* scheduler-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 58: core/v1.PodSpec.priorityClassName
-	{op: 36 /* priority-class-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 59: core/v1.PodSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumes", 1, 47, false}, {"nodeName", 10, 48, false}, {"affinity", 18, 56, false}, {"schedulerName", 19, 57, false}, {"priorityClassName", 24, 58, false}}, value: WireOpaque, message: -1},
-	// 60: core/v1.ContainerStateWaiting
+	// 53: core/v1.PodSpec.nodeName
+	{op: 33 /* node-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 54: core/v1.PodAffinityTerm.namespaces
+	{op: 1 /* namespace */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 55: core/v1.PodAffinityTerm.namespaceSelector
+	{op: 19 /* namespace-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 27},
+	// 56: core/v1.PodAffinityTerm
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaces", 2, 54, false}, {"namespaceSelector", 4, 55, false}}, value: WireOpaque, message: -1},
+	// 57: elements of core/v1.PodAffinity.requiredDuringSchedulingIgnoredDuringExecution
+	{op: 0 /* pass */, shape: Array, elem: 56, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 58: core/v1.WeightedPodAffinityTerm
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinityTerm", 2, 56, false}}, value: WireOpaque, message: -1},
+	// 59: elements of core/v1.PodAffinity.preferredDuringSchedulingIgnoredDuringExecution
+	{op: 0 /* pass */, shape: Array, elem: 58, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 60: core/v1.PodAffinity
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"requiredDuringSchedulingIgnoredDuringExecution", 1, 57, false}, {"preferredDuringSchedulingIgnoredDuringExecution", 2, 59, false}}, value: WireOpaque, message: -1},
+	// 61: core/v1.Affinity
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinity", 2, 60, false}, {"podAntiAffinity", 3, 60, false}}, value: WireOpaque, message: -1},
+	// 62: core/v1.PodSpec.schedulerName
+	{op: 34 /* scheduler-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 63: core/v1.PodSpec.priorityClassName
+	{op: 37 /* priority-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 64: core/v1.PodSpec.runtimeClassName
+	{op: 38 /* runtime-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 65: core/v1.PodSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumes", 1, 52, false}, {"nodeName", 10, 53, false}, {"affinity", 18, 61, false}, {"schedulerName", 19, 62, false}, {"priorityClassName", 24, 63, false}, {"runtimeClassName", 29, 64, false}}, value: WireOpaque, message: -1},
+	// 66: core/v1.ContainerStateWaiting
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 2, 15, false}}, value: WireOpaque, message: -1},
-	// 61: core/v1.ContainerStateTerminated
+	// 67: core/v1.ContainerStateTerminated
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 4, 15, false}}, value: WireOpaque, message: -1},
-	// 62: core/v1.ContainerState
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"waiting", 1, 60, false}, {"terminated", 3, 61, false}}, value: WireOpaque, message: -1},
-	// 63: core/v1.ResourceStatus
+	// 68: core/v1.ContainerState
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"waiting", 1, 66, false}, {"terminated", 3, 67, false}}, value: WireOpaque, message: -1},
+	// 69: core/v1.ResourceStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resources", 2, 25, false}}, value: WireOpaque, message: -1},
-	// 64: elements of core/v1.ContainerStatus.allocatedResourcesStatus
-	{op: 0 /* pass */, shape: Array, elem: 63, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 65: core/v1.ContainerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"state", 2, 62, false}, {"lastState", 3, 62, false}, {"allocatedResourcesStatus", 14, 64, false}}, value: WireOpaque, message: -1},
-	// 66: elements of core/v1.PodStatus.initContainerStatuses
-	{op: 0 /* pass */, shape: Array, elem: 65, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 67: core/v1.PodStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 25, false}, {"message", 3, 15, false}, {"initContainerStatuses", 10, 66, false}, {"containerStatuses", 8, 66, false}, {"ephemeralContainerStatuses", 13, 66, false}}, value: WireOpaque, message: -1},
-	// 68: /v1, Kind=Pod
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 35, false}, {"spec", 2, 59, false}, {"status", 3, 67, false}}, value: WireOpaque, message: -1},
-	// 69: meta/v1.ObjectMeta
+	// 70: elements of core/v1.ContainerStatus.allocatedResourcesStatus
+	{op: 0 /* pass */, shape: Array, elem: 69, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 71: core/v1.ContainerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"state", 2, 68, false}, {"lastState", 3, 68, false}, {"allocatedResourcesStatus", 14, 70, false}}, value: WireOpaque, message: -1},
+	// 72: elements of core/v1.PodStatus.initContainerStatuses
+	{op: 0 /* pass */, shape: Array, elem: 71, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 73: core/v1.PodStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 25, false}, {"message", 3, 15, false}, {"initContainerStatuses", 10, 72, false}, {"containerStatuses", 8, 72, false}, {"ephemeralContainerStatuses", 13, 72, false}}, value: WireOpaque, message: -1},
+	// 74: /v1, Kind=Pod
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 40, false}, {"spec", 2, 65, false}, {"status", 3, 73, false}}, value: WireOpaque, message: -1},
+	// 75: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 20, false}, {"labels", 11, 22, false}, {"annotations", 12, 22, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 70: core/v1.PodTemplateSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 69, false}, {"spec", 2, 59, false}}, value: WireOpaque, message: -1},
-	// 71: /v1, Kind=PodTemplate
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"template", 2, 70, false}}, value: WireOpaque, message: -1},
-	// 72: core/v1.ReplicationControllerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 70, false}}, value: WireOpaque, message: -1},
-	// 73: core/v1.ReplicationControllerCondition
+	// 76: core/v1.PodTemplateSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 75, false}, {"spec", 2, 65, false}}, value: WireOpaque, message: -1},
+	// 77: /v1, Kind=PodTemplate
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"template", 2, 76, false}}, value: WireOpaque, message: -1},
+	// 78: core/v1.ReplicationControllerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 76, false}}, value: WireOpaque, message: -1},
+	// 79: core/v1.ReplicationControllerCondition
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 5, 15, false}}, value: WireOpaque, message: -1},
-	// 74: elements of core/v1.ReplicationControllerStatus.conditions
-	{op: 0 /* pass */, shape: Array, elem: 73, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 75: core/v1.ReplicationControllerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 6, 74, false}}, value: WireOpaque, message: -1},
-	// 76: /v1, Kind=ReplicationController
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 72, false}, {"status", 3, 75, false}}, value: WireOpaque, message: -1},
-	// 77: core/v1.ResourceQuotaSpec.hard
-	{op: 30 /* quota-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 78: core/v1.ResourceQuotaSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 77, false}}, value: WireOpaque, message: -1},
-	// 79: core/v1.ResourceQuotaStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 77, false}, {"used", 2, 77, false}}, value: WireOpaque, message: -1},
-	// 80: /v1, Kind=ResourceQuota
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 78, false}, {"status", 3, 79, false}}, value: WireOpaque, message: -1},
-	// 81: core/v1.Secret.type
-	{op: 37 /* secret-type */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 82: /v1, Kind=Secret
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"type", 3, 81, false}}, value: WireOpaque, message: -1},
-	// 83: core/v1.ServiceSpec.externalIPs
-	{op: 38 /* external-ips */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 84: core/v1.ServiceSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"externalIPs", 5, 83, false}}, value: WireOpaque, message: -1},
-	// 85: core/v1.PortStatus
+	// 80: elements of core/v1.ReplicationControllerStatus.conditions
+	{op: 0 /* pass */, shape: Array, elem: 79, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 81: core/v1.ReplicationControllerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 6, 80, false}}, value: WireOpaque, message: -1},
+	// 82: /v1, Kind=ReplicationController
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 78, false}, {"status", 3, 81, false}}, value: WireOpaque, message: -1},
+	// 83: core/v1.ResourceQuotaSpec.hard
+	{op: 29 /* quota-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 84: core/v1.ScopedResourceSelectorRequirement
+	{op: 40 /* scope-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 29},
+	// 85: elements of core/v1.ScopeSelector.matchExpressions
+	{op: 0 /* pass */, shape: Array, elem: 84, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 86: core/v1.ScopeSelector
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"matchExpressions", 1, 85, false}}, value: WireOpaque, message: -1},
+	// 87: core/v1.ResourceQuotaSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 83, false}, {"scopeSelector", 3, 86, false}}, value: WireOpaque, message: -1},
+	// 88: core/v1.ResourceQuotaStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 83, false}, {"used", 2, 83, false}}, value: WireOpaque, message: -1},
+	// 89: /v1, Kind=ResourceQuota
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 87, false}, {"status", 3, 88, false}}, value: WireOpaque, message: -1},
+	// 90: core/v1.Secret.type
+	{op: 42 /* secret-type */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 91: /v1, Kind=Secret
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"type", 3, 90, false}}, value: WireOpaque, message: -1},
+	// 92: core/v1.ServiceSpec.externalIPs
+	{op: 43 /* external-ips */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 93: core/v1.ServiceSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"externalIPs", 5, 92, false}}, value: WireOpaque, message: -1},
+	// 94: core/v1.PortStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"error", 3, 15, false}}, value: WireOpaque, message: -1},
-	// 86: elements of core/v1.LoadBalancerIngress.ports
-	{op: 0 /* pass */, shape: Array, elem: 85, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 87: core/v1.LoadBalancerIngress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ports", 4, 86, false}}, value: WireOpaque, message: -1},
-	// 88: elements of core/v1.LoadBalancerStatus.ingress
-	{op: 0 /* pass */, shape: Array, elem: 87, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 89: core/v1.LoadBalancerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 1, 88, false}}, value: WireOpaque, message: -1},
-	// 90: core/v1.ServiceStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 89, false}, {"conditions", 2, 25, false}}, value: WireOpaque, message: -1},
-	// 91: /v1, Kind=Service
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 35, false}, {"spec", 2, 84, false}, {"status", 3, 90, false}}, value: WireOpaque, message: -1},
-	// 92: elements of core/v1.ServiceAccount.secrets
+	// 95: elements of core/v1.LoadBalancerIngress.ports
+	{op: 0 /* pass */, shape: Array, elem: 94, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 96: core/v1.LoadBalancerIngress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ports", 4, 95, false}}, value: WireOpaque, message: -1},
+	// 97: elements of core/v1.LoadBalancerStatus.ingress
+	{op: 0 /* pass */, shape: Array, elem: 96, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 98: core/v1.LoadBalancerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 1, 97, false}}, value: WireOpaque, message: -1},
+	// 99: core/v1.ServiceStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 98, false}, {"conditions", 2, 25, false}}, value: WireOpaque, message: -1},
+	// 100: /v1, Kind=Service
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 40, false}, {"spec", 2, 93, false}, {"status", 3, 99, false}}, value: WireOpaque, message: -1},
+	// 101: elements of core/v1.ServiceAccount.secrets
 	{op: 0 /* pass */, shape: Array, elem: 8, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 93: /v1, Kind=ServiceAccount
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"secrets", 2, 92, false}}, value: WireOpaque, message: -1},
-	// 94: apps/v1.ControllerRevision.data
-	{op: 32 /* revision-data */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireJSON, message: -1},
-	// 95: apps/v1, Kind=ControllerRevision
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"data", 2, 94, false}}, value: WireOpaque, message: -1},
-	// 96: apps/v1.DaemonSetSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 2, 70, false}}, value: WireOpaque, message: -1},
-	// 97: apps/v1.DaemonSetStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 10, 74, false}}, value: WireOpaque, message: -1},
-	// 98: apps/v1, Kind=DaemonSet
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 96, false}, {"status", 3, 97, false}}, value: WireOpaque, message: -1},
-	// 99: core/v1.PersistentVolumeClaim
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 32, false}, {"status", 3, 33, false}}, value: WireOpaque, message: -1},
-	// 100: elements of apps/v1.StatefulSetSpec.volumeClaimTemplates
-	{op: 0 /* pass */, shape: Array, elem: 99, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 101: apps/v1.StatefulSetSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 70, false}, {"volumeClaimTemplates", 4, 100, false}}, value: WireOpaque, message: -1},
-	// 102: apps/v1, Kind=StatefulSet
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 101, false}, {"status", 3, 97, false}}, value: WireOpaque, message: -1},
-	// 103: authentication/v1.UserInfo
-	{op: 26 /* user-info */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 29},
-	// 104: authentication/v1.SelfSubjectReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"userInfo", 1, 103, false}}, value: WireOpaque, message: -1},
-	// 105: authentication.k8s.io/v1, Kind=SelfSubjectReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"status", 2, 104, false}}, value: WireOpaque, message: -1},
-	// 106: authentication/v1.TokenRequestSpec.audiences
-	{op: 28 /* token-audiences */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 107: authentication/v1.TokenRequestSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 1, 106, false}}, value: WireOpaque, message: -1},
-	// 108: authentication.k8s.io/v1, Kind=TokenRequest
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 107, false}}, value: WireOpaque, message: -1},
-	// 109: authentication/v1.TokenReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 2, 106, false}}, value: WireOpaque, message: -1},
-	// 110: authentication/v1.TokenReviewStatus
-	{op: 27 /* token-review-status */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 30},
-	// 111: authentication.k8s.io/v1, Kind=TokenReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 109, false}, {"status", 3, 110, false}}, value: WireOpaque, message: -1},
-	// 112: authorization/v1.ResourceAttributes
-	{op: 25 /* resource-attributes */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 31},
-	// 113: authorization/v1.SubjectAccessReviewSpec.user
-	{op: 9 /* user */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 114: authorization/v1.SubjectAccessReviewSpec.groups
-	{op: 10 /* user-group */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 115: authorization/v1.SubjectAccessReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 112, false}, {"user", 3, 113, false}, {"groups", 4, 114, false}}, value: WireOpaque, message: -1},
-	// 116: authorization/v1.SubjectAccessReviewStatus
+	// 102: /v1, Kind=ServiceAccount
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"secrets", 2, 101, false}}, value: WireOpaque, message: -1},
+	// 103: apps/v1.ControllerRevision.data
+	{op: 31 /* revision-data */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireJSON, message: -1},
+	// 104: apps/v1, Kind=ControllerRevision
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"data", 2, 103, false}}, value: WireOpaque, message: -1},
+	// 105: apps/v1.DaemonSetSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 2, 76, false}}, value: WireOpaque, message: -1},
+	// 106: apps/v1.DaemonSetStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 10, 80, false}}, value: WireOpaque, message: -1},
+	// 107: apps/v1, Kind=DaemonSet
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 105, false}, {"status", 3, 106, false}}, value: WireOpaque, message: -1},
+	// 108: core/v1.PersistentVolumeClaim
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 47, false}, {"spec", 2, 36, false}, {"status", 3, 38, false}}, value: WireOpaque, message: -1},
+	// 109: elements of apps/v1.StatefulSetSpec.volumeClaimTemplates
+	{op: 0 /* pass */, shape: Array, elem: 108, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 110: apps/v1.StatefulSetSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 76, false}, {"volumeClaimTemplates", 4, 109, false}}, value: WireOpaque, message: -1},
+	// 111: apps/v1, Kind=StatefulSet
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 110, false}, {"status", 3, 106, false}}, value: WireOpaque, message: -1},
+	// 112: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 20, false}, {"labels", 11, 2, false}, {"annotations", 12, 2, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
+	// 113: authentication/v1.UserInfo
+	{op: 25 /* user-info */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 30},
+	// 114: authentication/v1.SelfSubjectReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"userInfo", 1, 113, false}}, value: WireOpaque, message: -1},
+	// 115: authentication.k8s.io/v1, Kind=SelfSubjectReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"status", 2, 114, false}}, value: WireOpaque, message: -1},
+	// 116: authentication/v1.TokenRequestSpec.audiences
+	{op: 27 /* token-audiences */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 117: authentication/v1.TokenRequestSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 1, 116, false}}, value: WireOpaque, message: -1},
+	// 118: authentication.k8s.io/v1, Kind=TokenRequest
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 117, false}}, value: WireOpaque, message: -1},
+	// 119: authentication/v1.TokenReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 2, 116, false}}, value: WireOpaque, message: -1},
+	// 120: authentication/v1.TokenReviewStatus
+	{op: 26 /* token-review-status */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 31},
+	// 121: authentication.k8s.io/v1, Kind=TokenReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"spec", 2, 119, false}, {"status", 3, 120, false}}, value: WireOpaque, message: -1},
+	// 122: authorization/v1.ResourceAttributes
+	{op: 24 /* resource-attributes */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 32},
+	// 123: authorization/v1.SubjectAccessReviewSpec.user
+	{op: 8 /* user */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 124: authorization/v1.SubjectAccessReviewSpec.groups
+	{op: 9 /* user-group */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 125: authorization/v1.SubjectAccessReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 122, false}, {"user", 3, 123, false}, {"groups", 4, 124, false}}, value: WireOpaque, message: -1},
+	// 126: authorization/v1.SubjectAccessReviewStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"reason", 2, 15, false}, {"evaluationError", 3, 15, false}}, value: WireOpaque, message: -1},
-	// 117: authorization.k8s.io/v1, Kind=LocalSubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 115, false}, {"status", 3, 116, false}}, value: WireOpaque, message: -1},
-	// 118: authorization/v1.SelfSubjectAccessReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 112, false}}, value: WireOpaque, message: -1},
-	// 119: authorization.k8s.io/v1, Kind=SelfSubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 118, false}, {"status", 3, 116, false}}, value: WireOpaque, message: -1},
-	// 120: authorization/v1.SelfSubjectRulesReviewSpec
+	// 127: authorization.k8s.io/v1, Kind=LocalSubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 125, false}, {"status", 3, 126, false}}, value: WireOpaque, message: -1},
+	// 128: authorization/v1.SelfSubjectAccessReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 122, false}}, value: WireOpaque, message: -1},
+	// 129: authorization.k8s.io/v1, Kind=SelfSubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"spec", 2, 128, false}, {"status", 3, 126, false}}, value: WireOpaque, message: -1},
+	// 130: authorization/v1.SelfSubjectRulesReviewSpec
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 1, 20, false}}, value: WireOpaque, message: -1},
-	// 121: authorization/v1.SubjectRulesReviewStatus.resourceRules
-	{op: 21 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 35},
-	// 122: authorization/v1.SubjectRulesReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 1, 121, false}, {"evaluationError", 4, 15, false}}, value: WireOpaque, message: -1},
-	// 123: authorization.k8s.io/v1, Kind=SelfSubjectRulesReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 120, false}, {"status", 3, 122, false}}, value: WireOpaque, message: -1},
-	// 124: authorization.k8s.io/v1, Kind=SubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 115, false}, {"status", 3, 116, false}}, value: WireOpaque, message: -1},
-	// 125: autoscaling/v1.CrossVersionObjectReference.apiVersion
-	{op: 8 /* group-version */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 126: autoscaling/v1.CrossVersionObjectReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiVersion", 3, 125, false}}, value: WireOpaque, message: -1},
-	// 127: autoscaling/v1.HorizontalPodAutoscalerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 126, false}}, value: WireOpaque, message: -1},
-	// 128: autoscaling/v1, Kind=HorizontalPodAutoscaler
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 127, false}}, value: WireOpaque, message: -1},
-	// 129: autoscaling/v2.ObjectMetricSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 1, 126, false}}, value: WireOpaque, message: -1},
-	// 130: autoscaling/v2.MetricSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 129, false}}, value: WireOpaque, message: -1},
-	// 131: elements of autoscaling/v2.HorizontalPodAutoscalerSpec.metrics
-	{op: 0 /* pass */, shape: Array, elem: 130, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 132: autoscaling/v2.HorizontalPodAutoscalerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 126, false}, {"metrics", 4, 131, false}}, value: WireOpaque, message: -1},
-	// 133: autoscaling/v2.ObjectMetricStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 3, 126, false}}, value: WireOpaque, message: -1},
-	// 134: autoscaling/v2.MetricStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 133, false}}, value: WireOpaque, message: -1},
-	// 135: elements of autoscaling/v2.HorizontalPodAutoscalerStatus.currentMetrics
-	{op: 0 /* pass */, shape: Array, elem: 134, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 136: autoscaling/v2.HorizontalPodAutoscalerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"currentMetrics", 5, 135, false}, {"conditions", 6, 74, false}}, value: WireOpaque, message: -1},
-	// 137: autoscaling/v2, Kind=HorizontalPodAutoscaler
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 132, false}, {"status", 3, 136, false}}, value: WireOpaque, message: -1},
-	// 138: batch/v1.JobSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 6, 70, false}}, value: WireOpaque, message: -1},
-	// 139: batch/v1.JobTemplateSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 138, false}}, value: WireOpaque, message: -1},
-	// 140: batch/v1.CronJobSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"jobTemplate", 5, 139, false}}, value: WireOpaque, message: -1},
-	// 141: batch/v1.CronJobStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"active", 1, 92, false}}, value: WireOpaque, message: -1},
-	// 142: batch/v1, Kind=CronJob
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 140, false}, {"status", 3, 141, false}}, value: WireOpaque, message: -1},
-	// 143: batch/v1.JobStatus
+	// 131: authorization/v1.SubjectRulesReviewStatus.resourceRules
+	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 36},
+	// 132: authorization/v1.SubjectRulesReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 1, 131, false}, {"evaluationError", 4, 15, false}}, value: WireOpaque, message: -1},
+	// 133: authorization.k8s.io/v1, Kind=SelfSubjectRulesReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"spec", 2, 130, false}, {"status", 3, 132, false}}, value: WireOpaque, message: -1},
+	// 134: authorization.k8s.io/v1, Kind=SubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"spec", 2, 125, false}, {"status", 3, 126, false}}, value: WireOpaque, message: -1},
+	// 135: autoscaling/v1.CrossVersionObjectReference.apiVersion
+	{op: 7 /* group-version */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 136: autoscaling/v1.CrossVersionObjectReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiVersion", 3, 135, false}}, value: WireOpaque, message: -1},
+	// 137: autoscaling/v1.HorizontalPodAutoscalerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 136, false}}, value: WireOpaque, message: -1},
+	// 138: autoscaling/v1, Kind=HorizontalPodAutoscaler
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 137, false}}, value: WireOpaque, message: -1},
+	// 139: autoscaling/v2.ObjectMetricSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 1, 136, false}}, value: WireOpaque, message: -1},
+	// 140: autoscaling/v2.MetricSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 139, false}}, value: WireOpaque, message: -1},
+	// 141: elements of autoscaling/v2.HorizontalPodAutoscalerSpec.metrics
+	{op: 0 /* pass */, shape: Array, elem: 140, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 142: autoscaling/v2.HorizontalPodAutoscalerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 136, false}, {"metrics", 4, 141, false}}, value: WireOpaque, message: -1},
+	// 143: autoscaling/v2.ObjectMetricStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 3, 136, false}}, value: WireOpaque, message: -1},
+	// 144: autoscaling/v2.MetricStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 143, false}}, value: WireOpaque, message: -1},
+	// 145: elements of autoscaling/v2.HorizontalPodAutoscalerStatus.currentMetrics
+	{op: 0 /* pass */, shape: Array, elem: 144, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 146: autoscaling/v2.HorizontalPodAutoscalerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"currentMetrics", 5, 145, false}, {"conditions", 6, 80, false}}, value: WireOpaque, message: -1},
+	// 147: autoscaling/v2, Kind=HorizontalPodAutoscaler
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 142, false}, {"status", 3, 146, false}}, value: WireOpaque, message: -1},
+	// 148: batch/v1.JobSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 6, 76, false}}, value: WireOpaque, message: -1},
+	// 149: batch/v1.JobTemplateSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"spec", 2, 148, false}}, value: WireOpaque, message: -1},
+	// 150: batch/v1.CronJobSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"jobTemplate", 5, 149, false}}, value: WireOpaque, message: -1},
+	// 151: batch/v1.CronJobStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"active", 1, 101, false}}, value: WireOpaque, message: -1},
+	// 152: batch/v1, Kind=CronJob
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 150, false}, {"status", 3, 151, false}}, value: WireOpaque, message: -1},
+	// 153: batch/v1.JobStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 25, false}}, value: WireOpaque, message: -1},
-	// 144: batch/v1, Kind=Job
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 138, false}, {"status", 3, 143, false}}, value: WireOpaque, message: -1},
-	// 145: discovery/v1.Endpoint
+	// 154: batch/v1, Kind=Job
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 148, false}, {"status", 3, 153, false}}, value: WireOpaque, message: -1},
+	// 155: discovery/v1.Endpoint
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 4, 8, false}}, value: WireOpaque, message: -1},
-	// 146: elements of discovery/v1.EndpointSlice.endpoints
-	{op: 0 /* pass */, shape: Array, elem: 145, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 147: discovery.k8s.io/v1, Kind=EndpointSlice
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"endpoints", 2, 146, false}}, value: WireOpaque, message: -1},
-	// 148: events.k8s.io/v1, Kind=Event
+	// 156: elements of discovery/v1.EndpointSlice.endpoints
+	{op: 0 /* pass */, shape: Array, elem: 155, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 157: discovery.k8s.io/v1, Kind=EndpointSlice
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"endpoints", 2, 156, false}}, value: WireOpaque, message: -1},
+	// 158: events.k8s.io/v1, Kind=Event
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"regarding", 8, 14, false}, {"related", 9, 8, false}, {"note", 10, 15, false}}, value: WireOpaque, message: -1},
-	// 149: networking/v1.IngressBackend
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 30, false}}, value: WireOpaque, message: -1},
-	// 150: networking/v1.HTTPIngressPath
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 149, false}}, value: WireOpaque, message: -1},
-	// 151: elements of networking/v1.HTTPIngressRuleValue.paths
-	{op: 0 /* pass */, shape: Array, elem: 150, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 152: networking/v1.HTTPIngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 151, false}}, value: WireOpaque, message: -1},
-	// 153: networking/v1.IngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 152, false}}, value: WireOpaque, message: -1},
-	// 154: networking/v1.IngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 153, true}}, value: WireOpaque, message: -1},
-	// 155: elements of networking/v1.IngressSpec.rules
-	{op: 0 /* pass */, shape: Array, elem: 154, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 156: networking/v1.IngressSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"defaultBackend", 1, 149, false}, {"rules", 3, 155, false}}, value: WireOpaque, message: -1},
-	// 157: networking/v1.IngressStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 89, false}}, value: WireOpaque, message: -1},
-	// 158: networking.k8s.io/v1, Kind=Ingress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 156, false}, {"status", 3, 157, false}}, value: WireOpaque, message: -1},
-	// 159: networking/v1.IngressClassParametersReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 29, false}, {"namespace", 5, 20, false}}, value: WireOpaque, message: -1},
-	// 160: networking/v1.IngressClassSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 159, false}}, value: WireOpaque, message: -1},
-	// 161: networking.k8s.io/v1, Kind=IngressClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 160, false}}, value: WireOpaque, message: -1},
-	// 162: networking/v1.NetworkPolicyPeer
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 50, false}}, value: WireOpaque, message: -1},
-	// 163: elements of networking/v1.NetworkPolicyIngressRule.from
-	{op: 0 /* pass */, shape: Array, elem: 162, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 164: networking/v1.NetworkPolicyIngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 163, false}}, value: WireOpaque, message: -1},
-	// 165: elements of networking/v1.NetworkPolicySpec.ingress
-	{op: 0 /* pass */, shape: Array, elem: 164, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 166: networking/v1.NetworkPolicyEgressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 163, false}}, value: WireOpaque, message: -1},
-	// 167: elements of networking/v1.NetworkPolicySpec.egress
-	{op: 0 /* pass */, shape: Array, elem: 166, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 168: networking/v1.NetworkPolicySpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 165, false}, {"egress", 3, 167, false}}, value: WireOpaque, message: -1},
-	// 169: networking.k8s.io/v1, Kind=NetworkPolicy
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 168, false}}, value: WireOpaque, message: -1},
-	// 170: node.k8s.io/v1, Kind=RuntimeClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}}, value: WireOpaque, message: -1},
-	// 171: policy/v1.PodDisruptionBudgetStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 25, false}}, value: WireOpaque, message: -1},
-	// 172: policy/v1, Kind=PodDisruptionBudget
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"status", 3, 171, false}}, value: WireOpaque, message: -1},
-	// 173: meta/v1.ObjectMeta@ClusterRole.labels
-	{op: 15 /* cluster-role-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 174: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 18, false}, {"generateName", 2, 19, false}, {"namespace", 3, 20, false}, {"labels", 11, 173, false}, {"annotations", 12, 2, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 175: rbac/v1.ClusterRole.rules
-	{op: 21 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 36},
-	// 176: rbac/v1.AggregationRule
-	{op: 24 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
-	// 177: rbac.authorization.k8s.io/v1, Kind=ClusterRole
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 174, false}, {"rules", 2, 175, false}, {"aggregationRule", 3, 176, false}}, value: WireOpaque, message: -1},
-	// 178: meta/v1.ObjectMeta
+	// 159: networking/v1.IngressSpec.ingressClassName
+	{op: 39 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 160: networking/v1.IngressBackend
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 33, false}}, value: WireOpaque, message: -1},
+	// 161: networking/v1.HTTPIngressPath
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 160, false}}, value: WireOpaque, message: -1},
+	// 162: elements of networking/v1.HTTPIngressRuleValue.paths
+	{op: 0 /* pass */, shape: Array, elem: 161, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 163: networking/v1.HTTPIngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 162, false}}, value: WireOpaque, message: -1},
+	// 164: networking/v1.IngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 163, false}}, value: WireOpaque, message: -1},
+	// 165: networking/v1.IngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 164, true}}, value: WireOpaque, message: -1},
+	// 166: elements of networking/v1.IngressSpec.rules
+	{op: 0 /* pass */, shape: Array, elem: 165, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 167: networking/v1.IngressSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 159, false}, {"defaultBackend", 1, 160, false}, {"rules", 3, 166, false}}, value: WireOpaque, message: -1},
+	// 168: networking/v1.IngressStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 98, false}}, value: WireOpaque, message: -1},
+	// 169: networking.k8s.io/v1, Kind=Ingress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 30, false}, {"spec", 2, 167, false}, {"status", 3, 168, false}}, value: WireOpaque, message: -1},
+	// 170: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 18, false}, {"generateName", 2, 19, false}, {"namespace", 3, 20, false}, {"labels", 11, 2, false}, {"annotations", 12, 2, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 179: rbac/v1.ClusterRoleBinding.subjects
-	{op: 23 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
-	// 180: rbac/v1.RoleRef
-	{op: 22 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
-	// 181: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 178, false}, {"subjects", 2, 179, false}, {"roleRef", 3, 180, false}}, value: WireOpaque, message: -1},
-	// 182: rbac.authorization.k8s.io/v1, Kind=Role
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"rules", 2, 175, false}}, value: WireOpaque, message: -1},
-	// 183: rbac.authorization.k8s.io/v1, Kind=RoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"subjects", 2, 179, false}, {"roleRef", 3, 180, false}}, value: WireOpaque, message: -1},
+	// 171: networking/v1.IngressClassParametersReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 5, 20, false}}, value: WireOpaque, message: -1},
+	// 172: networking/v1.IngressClassSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 171, false}}, value: WireOpaque, message: -1},
+	// 173: networking.k8s.io/v1, Kind=IngressClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 170, false}, {"spec", 2, 172, false}}, value: WireOpaque, message: -1},
+	// 174: networking/v1.NetworkPolicyPeer
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 55, false}}, value: WireOpaque, message: -1},
+	// 175: elements of networking/v1.NetworkPolicyIngressRule.from
+	{op: 0 /* pass */, shape: Array, elem: 174, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 176: networking/v1.NetworkPolicyIngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 175, false}}, value: WireOpaque, message: -1},
+	// 177: elements of networking/v1.NetworkPolicySpec.ingress
+	{op: 0 /* pass */, shape: Array, elem: 176, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 178: networking/v1.NetworkPolicyEgressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 175, false}}, value: WireOpaque, message: -1},
+	// 179: elements of networking/v1.NetworkPolicySpec.egress
+	{op: 0 /* pass */, shape: Array, elem: 178, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 180: networking/v1.NetworkPolicySpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 177, false}, {"egress", 3, 179, false}}, value: WireOpaque, message: -1},
+	// 181: networking.k8s.io/v1, Kind=NetworkPolicy
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 180, false}}, value: WireOpaque, message: -1},
+	// 182: node.k8s.io/v1, Kind=RuntimeClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 170, false}}, value: WireOpaque, message: -1},
+	// 183: policy/v1.PodDisruptionBudgetStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 25, false}}, value: WireOpaque, message: -1},
+	// 184: policy/v1, Kind=PodDisruptionBudget
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"status", 3, 183, false}}, value: WireOpaque, message: -1},
+	// 185: meta/v1.ObjectMeta@ClusterRole.labels
+	{op: 14 /* cluster-role-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 186: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 18, false}, {"generateName", 2, 19, false}, {"namespace", 3, 20, false}, {"labels", 11, 185, false}, {"annotations", 12, 2, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
+	// 187: rbac/v1.ClusterRole.rules
+	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
+	// 188: rbac/v1.AggregationRule
+	{op: 23 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
+	// 189: rbac.authorization.k8s.io/v1, Kind=ClusterRole
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 186, false}, {"rules", 2, 187, false}, {"aggregationRule", 3, 188, false}}, value: WireOpaque, message: -1},
+	// 190: rbac/v1.ClusterRoleBinding.subjects
+	{op: 22 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
+	// 191: rbac/v1.RoleRef
+	{op: 21 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
+	// 192: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 170, false}, {"subjects", 2, 190, false}, {"roleRef", 3, 191, false}}, value: WireOpaque, message: -1},
+	// 193: rbac.authorization.k8s.io/v1, Kind=Role
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"rules", 2, 187, false}}, value: WireOpaque, message: -1},
+	// 194: rbac.authorization.k8s.io/v1, Kind=RoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"subjects", 2, 190, false}, {"roleRef", 3, 191, false}}, value: WireOpaque, message: -1},
 }
 
 const (
@@ -437,27 +459,29 @@ var messageDefs = []messageDef{
 	{{1, "matchLabels", WireString, Map, -1}, {2, "matchExpressions", WireMessage, Array, 28}},
 	// 28: meta/v1.LabelSelectorRequirement
 	{{1, "key", WireString, Leaf, -1}, {2, "operator", WireString, Leaf, -1}, {3, "values", WireString, Array, -1}},
-	// 29: authentication/v1.UserInfo
+	// 29: core/v1.ScopedResourceSelectorRequirement
+	{{1, "scopeName", WireString, Leaf, -1}, {2, "operator", WireString, Leaf, -1}, {3, "values", WireString, Array, -1}},
+	// 30: authentication/v1.UserInfo
 	{{1, "username", WireString, Leaf, -1}, {2, "uid", WireString, Leaf, -1}, {3, "groups", WireString, Array, -1}, {4, "extra", WireOpaque, Map, -1}},
-	// 30: authentication/v1.TokenReviewStatus
-	{{1, "authenticated", WireBool, Leaf, -1}, {2, "user", WireMessage, Leaf, 29}, {4, "audiences", WireString, Array, -1}, {3, "error", WireString, Leaf, -1}},
-	// 31: authorization/v1.ResourceAttributes
-	{{1, "namespace", WireString, Leaf, -1}, {2, "verb", WireString, Leaf, -1}, {3, "group", WireString, Leaf, -1}, {4, "version", WireString, Leaf, -1}, {5, "resource", WireString, Leaf, -1}, {6, "subresource", WireString, Leaf, -1}, {7, "name", WireString, Leaf, -1}, {8, "fieldSelector", WireMessage, Leaf, 32}, {9, "labelSelector", WireMessage, Leaf, 34}},
-	// 32: authorization/v1.FieldSelectorAttributes
-	{{1, "rawSelector", WireString, Leaf, -1}, {2, "requirements", WireMessage, Array, 33}},
-	// 33: meta/v1.FieldSelectorRequirement
+	// 31: authentication/v1.TokenReviewStatus
+	{{1, "authenticated", WireBool, Leaf, -1}, {2, "user", WireMessage, Leaf, 30}, {4, "audiences", WireString, Array, -1}, {3, "error", WireString, Leaf, -1}},
+	// 32: authorization/v1.ResourceAttributes
+	{{1, "namespace", WireString, Leaf, -1}, {2, "verb", WireString, Leaf, -1}, {3, "group", WireString, Leaf, -1}, {4, "version", WireString, Leaf, -1}, {5, "resource", WireString, Leaf, -1}, {6, "subresource", WireString, Leaf, -1}, {7, "name", WireString, Leaf, -1}, {8, "fieldSelector", WireMessage, Leaf, 33}, {9, "labelSelector", WireMessage, Leaf, 35}},
+	// 33: authorization/v1.FieldSelectorAttributes
+	{{1, "rawSelector", WireString, Leaf, -1}, {2, "requirements", WireMessage, Array, 34}},
+	// 34: meta/v1.FieldSelectorRequirement
 	{{1, "key", WireString, Leaf, -1}, {2, "operator", WireString, Leaf, -1}, {3, "values", WireString, Array, -1}},
-	// 34: authorization/v1.LabelSelectorAttributes
+	// 35: authorization/v1.LabelSelectorAttributes
 	{{1, "rawSelector", WireString, Leaf, -1}, {2, "requirements", WireMessage, Array, 28}},
-	// 35: authorization/v1.ResourceRule
+	// 36: authorization/v1.ResourceRule
 	{{1, "verbs", WireString, Array, -1}, {2, "apiGroups", WireString, Array, -1}, {3, "resources", WireString, Array, -1}, {4, "resourceNames", WireString, Array, -1}},
-	// 36: rbac/v1.PolicyRule
+	// 37: rbac/v1.PolicyRule
 	{{1, "verbs", WireString, Array, -1}, {2, "apiGroups", WireString, Array, -1}, {3, "resources", WireString, Array, -1}, {4, "resourceNames", WireString, Array, -1}, {5, "nonResourceURLs", WireString, Array, -1}},
-	// 37: rbac/v1.AggregationRule
+	// 38: rbac/v1.AggregationRule
 	{{1, "clusterRoleSelectors", WireMessage, Array, 27}},
-	// 38: rbac/v1.Subject
+	// 39: rbac/v1.Subject
 	{{1, "kind", WireString, Leaf, -1}, {2, "apiGroup", WireString, Leaf, -1}, {3, "name", WireString, Leaf, -1}, {4, "namespace", WireString, Leaf, -1}},
-	// 39: rbac/v1.RoleRef
+	// 40: rbac/v1.RoleRef
 	{{1, "apiGroup", WireString, Leaf, -1}, {2, "kind", WireString, Leaf, -1}, {3, "name", WireString, Leaf, -1}},
 }
 
@@ -468,45 +492,45 @@ var roots = []rootDef{
 	{"", "v1", "LimitRange", true, false, 17},
 	{"", "v1", "Namespace", false, true, 27},
 	{"", "v1", "Node", false, false, 28},
-	{"", "v1", "PersistentVolumeClaim", true, false, 34},
-	{"", "v1", "Pod", true, false, 68},
-	{"", "v1", "PodTemplate", true, false, 71},
-	{"", "v1", "ReplicationController", true, false, 76},
-	{"", "v1", "ResourceQuota", true, false, 80},
-	{"", "v1", "Secret", true, false, 82},
-	{"", "v1", "Service", true, false, 91},
-	{"", "v1", "ServiceAccount", true, false, 93},
-	{"apps", "v1", "ControllerRevision", true, false, 95},
-	{"apps", "v1", "DaemonSet", true, false, 98},
-	{"apps", "v1", "Deployment", true, false, 76},
-	{"apps", "v1", "ReplicaSet", true, false, 76},
-	{"apps", "v1", "StatefulSet", true, false, 102},
-	{"authentication.k8s.io", "v1", "SelfSubjectReview", false, false, 105},
-	{"authentication.k8s.io", "v1", "TokenRequest", true, false, 108},
-	{"authentication.k8s.io", "v1", "TokenReview", false, false, 111},
-	{"authorization.k8s.io", "v1", "LocalSubjectAccessReview", true, false, 117},
-	{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", false, false, 119},
-	{"authorization.k8s.io", "v1", "SelfSubjectRulesReview", false, false, 123},
-	{"authorization.k8s.io", "v1", "SubjectAccessReview", false, false, 124},
-	{"autoscaling", "v1", "HorizontalPodAutoscaler", true, false, 128},
+	{"", "v1", "PersistentVolumeClaim", true, false, 39},
+	{"", "v1", "Pod", true, false, 74},
+	{"", "v1", "PodTemplate", true, false, 77},
+	{"", "v1", "ReplicationController", true, false, 82},
+	{"", "v1", "ResourceQuota", true, false, 89},
+	{"", "v1", "Secret", true, false, 91},
+	{"", "v1", "Service", true, false, 100},
+	{"", "v1", "ServiceAccount", true, false, 102},
+	{"apps", "v1", "ControllerRevision", true, false, 104},
+	{"apps", "v1", "DaemonSet", true, false, 107},
+	{"apps", "v1", "Deployment", true, false, 82},
+	{"apps", "v1", "ReplicaSet", true, false, 82},
+	{"apps", "v1", "StatefulSet", true, false, 111},
+	{"authentication.k8s.io", "v1", "SelfSubjectReview", false, false, 115},
+	{"authentication.k8s.io", "v1", "TokenRequest", true, false, 118},
+	{"authentication.k8s.io", "v1", "TokenReview", false, false, 121},
+	{"authorization.k8s.io", "v1", "LocalSubjectAccessReview", true, false, 127},
+	{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", false, false, 129},
+	{"authorization.k8s.io", "v1", "SelfSubjectRulesReview", false, false, 133},
+	{"authorization.k8s.io", "v1", "SubjectAccessReview", false, false, 134},
+	{"autoscaling", "v1", "HorizontalPodAutoscaler", true, false, 138},
 	{"autoscaling", "v1", "Scale", true, false, 17},
-	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 137},
-	{"batch", "v1", "CronJob", true, false, 142},
-	{"batch", "v1", "Job", true, false, 144},
+	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 147},
+	{"batch", "v1", "CronJob", true, false, 152},
+	{"batch", "v1", "Job", true, false, 154},
 	{"coordination.k8s.io", "v1", "Lease", true, false, 17},
-	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 147},
-	{"events.k8s.io", "v1", "Event", true, false, 148},
-	{"networking.k8s.io", "v1", "Ingress", true, false, 158},
-	{"networking.k8s.io", "v1", "IngressClass", false, false, 161},
-	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 169},
-	{"node.k8s.io", "v1", "RuntimeClass", false, false, 170},
+	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 157},
+	{"events.k8s.io", "v1", "Event", true, false, 158},
+	{"networking.k8s.io", "v1", "Ingress", true, false, 169},
+	{"networking.k8s.io", "v1", "IngressClass", false, true, 173},
+	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 181},
+	{"node.k8s.io", "v1", "RuntimeClass", false, true, 182},
 	{"policy", "v1", "Eviction", true, false, 17},
-	{"policy", "v1", "PodDisruptionBudget", true, false, 172},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 177},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 181},
-	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 182},
-	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 183},
-	{"scheduling.k8s.io", "v1", "PriorityClass", false, false, 170},
-	{"storage.k8s.io", "v1", "StorageClass", false, false, 170},
-	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, false, 170},
+	{"policy", "v1", "PodDisruptionBudget", true, false, 184},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 189},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 192},
+	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 193},
+	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 194},
+	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 182},
+	{"storage.k8s.io", "v1", "StorageClass", false, true, 182},
+	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 182},
 }

@@ -126,7 +126,7 @@ var wireKinds = map[rules.WireKind]string{
 }
 
 func (d def) matters() bool {
-	return d.op > rules.Exported || d.elem >= 0 || len(d.fields) > 0
+	return d.op > rules.Pass || d.elem >= 0 || len(d.fields) > 0
 }
 
 type generator struct {
@@ -292,7 +292,7 @@ func (g *generator) structDef(t reflect.Type, variants []string, seen []reflect.
 // field walks the type of a field whose decision may stand under any of keys.
 func (g *generator) field(keys []string, t reflect.Type, place []string, seen []reflect.Type) int {
 	op, decided := g.decide(keys...)
-	if decided && op > rules.Exported {
+	if decided && op > rules.Pass {
 		return g.add(keys[0], g.operation(op, t))
 	}
 	if decided {

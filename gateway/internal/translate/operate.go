@@ -1,0 +1,256 @@
+package translate
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+
+	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
+	"vivarium.io/vivarium/gateway/internal/translate/rules"
+	"vivarium.io/vivarium/internal/names"
+)
+
+var domain = []byte(names.Domain)
+
+// operate applies an operation to the next value. The few that stand in every object have a way around the tree.
+func (r *response) operate(op rules.Op) error {
+	switch op {
+	case rules.NodeName, rules.SchedulerName, rules.TokenAudience, rules.TokenAudiences,
+		rules.SecretType, rules.ExternalIPs:
+		// Rules about what a tenant may ask for.
+		return r.Skip()
+	case rules.RootCA:
+		if r.name != rootCAConfigMap {
+			return r.Skip()
+		}
+	case rules.Namespace:
+		if c, err := r.Peek(); err != nil || c == '[' {
+			return errors.Join(err, r.each(op))
+		}
+	}
+	raw, err := r.Capture()
+	if err != nil {
+		return err
+	}
+	switch op {
+	case rules.OwnNamespace, rules.OwnName:
+		if len(raw) > len(r.prefix)+2 && raw[0] == '"' && bytes.HasPrefix(raw[1:], r.prefix) {
+			// The one string in every object: taking the prefix out needs no tree. Owns decides, as for every name.
+			if !r.view.Tenant.Owns(string(raw[1 : len(raw)-1])) {
+				return errForeignItem
+			}
+			r.owned = true
+			raw = raw[len(r.prefix):]
+			raw[0] = '"'
+			return r.Emit(raw)
+		}
+	case rules.Namespace:
+		if len(raw) > len(r.prefix)+2 && bytes.HasPrefix(raw[1:], r.prefix) && r.view.Tenant.Owns(string(raw[1:len(raw)-1])) {
+			raw = raw[len(r.prefix):]
+			raw[0] = '"'
+			return r.Emit(raw)
+		}
+	case rules.ObjectName:
+		// Read for later, unchanged. Few rules ask.
+		if r.root.Kind == "ConfigMap" || bytes.Contains(raw, r.prefix) {
+			if r.name, err = jsonwire.Unquote(raw); err != nil {
+				return err
+			}
+		}
+		return r.Emit(raw)
+	case rules.Keys, rules.PodKeys:
+		if !bytes.Contains(raw, domain) {
+			return r.Emit(raw)
+		}
+	case rules.ManagedFields:
+		if !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) && r.root.Kind != "Namespace" {
+			return r.Emit(raw)
+		}
+	case rules.Text, rules.GenerateName:
+		if !bytes.Contains(raw, r.prefix) {
+			return r.Emit(raw)
+		}
+	case rules.OwnerReferences:
+		if ordinaryOwner(raw) {
+			return r.Emit(raw)
+		}
+	}
+	v, err := parseTrusted(raw)
+	if err != nil {
+		return err
+	}
+	if err := r.toTenant(op, v); err != nil {
+		return err
+	}
+	return r.Emit(v.Append(nil))
+}
+
+// each applies an operation to each element of a list.
+func (r *response) each(op rules.Op) error {
+	r.Enter()
+	for first := true; ; first = false {
+		ok, err := r.Next(first)
+		if err != nil || !ok {
+			return err
+		}
+		if err := r.operate(op); err != nil {
+			return err
+		}
+	}
+}
+
+// ordinaryOwner recognises a single owner of a built-in workload kind, all of which are namespaced and keep their names.
+func ordinaryOwner(raw []byte) bool {
+	for _, start := range [...]string{`[{"apiVersion":"apps/v1","kind":"`, `[{"apiVersion":"batch/v1","kind":"`} {
+		if bytes.HasPrefix(raw, []byte(start)) {
+			return bytes.Count(raw, []byte("{")) == 1
+		}
+	}
+	return false
+}
+
+// rootCAConfigMap is published by the control cluster in every namespace.
+const rootCAConfigMap = "kube-root-ca.crt"
+
+// toTenant applies an operation to a tree.
+func (r *response) toTenant(op rules.Op, v *jsonwire.Value) error {
+	switch op {
+	case rules.OwnNamespace, rules.OwnName:
+		own, err := r.view.Tenant.NameToTenant(v.Text())
+		if op == rules.OwnName && r.view.exported(r.root.Kind, v.Text()) {
+			own, err = v.Text(), nil
+		}
+		if err != nil {
+			if r.bookmark && v.Text() == "" {
+				return nil
+			}
+			return errForeignItem
+		}
+		r.owned = true
+		v.SetText(own)
+	case rules.ObjectName:
+		r.name = v.Text()
+	case rules.GenerateName:
+		if own, err := r.view.Tenant.NameToTenant(v.Text()); err == nil {
+			v.SetText(own)
+		}
+	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations:
+		r.keysToTenant(op, v)
+	case rules.OwnerReferences:
+		r.ownerReferencesToTenant(v)
+	case rules.ManagedFields:
+		r.managedFieldsToTenant(v)
+	case rules.ObjectReference:
+		if !r.referenceToTenant(v) {
+			*v = *jsonwire.NewObject()
+		}
+	case rules.InvolvedObject:
+		r.involvedObjectToTenant(v)
+	case rules.NamespaceSelector:
+		r.selectorToTenant(v)
+	case rules.PolicyRules:
+		r.policyRulesToTenant(v)
+	case rules.RoleRef:
+		r.roleRefToTenant(v)
+	case rules.Subjects:
+		r.subjectsToTenant(v)
+	case rules.AggregationRule:
+		r.aggregationToTenant(v)
+	case rules.ResourceAttributes:
+		r.attributesToTenant(v)
+	case rules.UserInfo:
+		if !r.userInfoToTenant(v) {
+			return errForeignItem
+		}
+	case rules.TokenReviewStatus:
+		r.tokenStatusToTenant(v)
+	case rules.QuotaKeys:
+		r.view.quotaToTenant(v)
+	case rules.ScopeSelector:
+		r.view.scopeToTenant(v)
+	case rules.RootCA:
+		if r.name == rootCAConfigMap && v.Kind() == jsonwire.Object {
+			r.rootCAToTenant(v)
+		}
+	case rules.RevisionData:
+		if template, ok := rules.For("", "v1", "PodTemplate"); ok {
+			return r.treeToTenant(template.Child([]byte("template")), v.At("spec", "template"))
+		}
+	case rules.VirtualNode:
+		return r.nodeToTenant(v)
+	default:
+		eachText(v, func(s *jsonwire.Value) { s.SetText(r.textToTenant(op, s.Text())) })
+	}
+	return nil
+}
+
+// textToTenant applies an operation to one string.
+func (r *response) textToTenant(op rules.Op, s string) string {
+	if s == "" {
+		return s
+	}
+	var own string
+	var err error
+	switch op {
+	case rules.Namespace:
+		return r.namespaceToTenant(s)
+	case rules.StorageClass, rules.VolumeAttributesClass, rules.PriorityClass, rules.RuntimeClass, rules.IngressClass:
+		return r.view.classToTenant(classKinds[op], s)
+	case rules.Group:
+		own, _ = r.view.groupToTenant(s)
+	case rules.GroupVersion:
+		own, _ = r.view.groupVersionToTenant(s)
+	case rules.User:
+		own, err = r.view.Tenant.UserToTenant(s)
+	case rules.UserGroup:
+		own, err = r.view.Tenant.UserGroupToTenant(s)
+	case rules.Text:
+		if !strings.Contains(r.name, string(r.prefix)) {
+			return r.view.TextToTenant(s)
+		}
+		return r.view.TextToTenant(s, r.name)
+	default:
+		return s
+	}
+	if err != nil {
+		return ""
+	}
+	return own
+}
+
+// eachText calls f for a string, or each string in a list or map of them.
+func eachText(v *jsonwire.Value, f func(*jsonwire.Value)) {
+	switch v.Kind() {
+	case jsonwire.String:
+		f(v)
+	case jsonwire.Array:
+		for _, e := range v.Elems() {
+			eachText(e, f)
+		}
+	case jsonwire.Object:
+		for _, m := range v.Members() {
+			eachText(m.Value, f)
+		}
+	}
+}
+
+// treeToTenant does to a tree what value does to a stream.
+func (r *response) treeToTenant(p *rules.Place, v *jsonwire.Value) error {
+	if p == nil || v.Kind() == jsonwire.Null {
+		return nil
+	}
+	if p.Op > rules.Pass {
+		return r.toTenant(p.Op, v)
+	}
+	for _, m := range v.Members() {
+		if err := r.treeToTenant(p.Child([]byte(m.Key)), m.Value); err != nil {
+			return err
+		}
+	}
+	for _, e := range v.Elems() {
+		if err := r.treeToTenant(p.Elem, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
