@@ -15,20 +15,22 @@ import (
 //go:embed all:vivarium all:vivarium-pool
 var FS embed.FS
 
-// ControlManifests gives what the control cluster needs before the platform starts: its namespace and the components'
-// rights, as one YAML stream.
+// ControlManifests gives what the control cluster needs before the platform starts: its namespace, the components' rights
+// and the admission policies, as one YAML stream in which what others need comes first.
 func ControlManifests() ([]byte, error) {
-	files, err := fs.Glob(FS, "vivarium/files/rbac/*.yaml")
-	if err != nil {
-		return nil, fmt.Errorf("list the components' rights: %w", err)
-	}
 	var out bytes.Buffer
-	for _, file := range append([]string{"vivarium/files/namespace.yaml"}, files...) {
-		raw, err := FS.ReadFile(file)
+	for _, pattern := range []string{"vivarium/files/namespace.yaml", "vivarium/files/rbac/*.yaml", "vivarium/files/policy/*.yaml"} {
+		files, err := fs.Glob(FS, pattern)
 		if err != nil {
-			return nil, fmt.Errorf("read manifest %s: %w", path.Base(file), err)
+			return nil, fmt.Errorf("list manifests %s: %w", pattern, err)
 		}
-		fmt.Fprintf(&out, "---\n%s\n", raw)
+		for _, file := range files {
+			raw, err := FS.ReadFile(file)
+			if err != nil {
+				return nil, fmt.Errorf("read manifest %s: %w", path.Base(file), err)
+			}
+			fmt.Fprintf(&out, "---\n%s\n", raw)
+		}
 	}
 	return out.Bytes(), nil
 }

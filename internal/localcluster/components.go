@@ -141,13 +141,22 @@ func (p *platform) gatewayFlags(name string) ([]string, error) {
 		// On all addresses: this machine's users come by the loopback, its pods by the bridge.
 		"--tenant-listen=" + fmt.Sprintf("0.0.0.0:%d", base+portTenants),
 		"--tenant-url=https://" + localAddress(base+portTenants),
-		"--pod-address=" + net.JoinHostPort(p.state.address(), strconv.Itoa(base+portTenants)),
+		"--pod-address=" + net.JoinHostPort(p.podAddress(), strconv.Itoa(base+portTenants)),
 		"--admin-listen=" + localAddress(base+portAdmin),
 		"--tls-cert-file=" + serving.Cert, "--tls-private-key-file=" + serving.Key,
 		"--serving-ca-file=" + p.serving.Cert,
 		"--tenant-ca-cert-file=" + p.tenants.Cert, "--tenant-ca-key-file=" + p.tenants.Key,
 		"--admin-client-ca-file=" + p.operators.Cert,
 	}, nil
+}
+
+// podAddress is the address at which pods find the gateway. Simulated pods never look, but Kubernetes wants one that is not
+// the loopback's.
+func (p *platform) podAddress() string {
+	if p.state.Nodes == NodesReal {
+		return p.state.address()
+	}
+	return hostAddress(networks(p.state.PortBase)[0]).String()
 }
 
 // clientFlags are those of every component but the gateway: how to reach the control cluster and the admin API.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -171,10 +172,22 @@ func (s *starter) nodeReady(ctx context.Context, client kubernetes.Interface, in
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w: %w; see %s", nodeID(pool, n), context.Cause(ctx), problem, s.instance.logs())
+			return fmt.Errorf("%s is not ready: %w: %w\n%s", nodeID(pool, n), context.Cause(ctx), problem, s.nodeLogs(nodeID(pool, n)))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// nodeLogs gives the ends of a node's logs.
+func (s *starter) nodeLogs(id string) string {
+	if s.state.Nodes != NodesReal {
+		return s.instance.logs() + " may tell why"
+	}
+	var tails []string
+	for _, daemon := range []string{"containerd", "kubelet"} {
+		tails = append(tails, process.LogTail(filepath.Join(s.instance.logs(), id+"-"+daemon+".log")))
+	}
+	return strings.Join(tails, "\n")
 }
 
 func notReady(object *corev1.Node) error {

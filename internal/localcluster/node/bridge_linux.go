@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -26,50 +25,6 @@ type Bridge struct {
 	Table string
 	// Sibling tells the names of other instances' bridges.
 	Sibling func(name string) bool
-}
-
-const forwarding = "/proc/sys/net/ipv4/ip_forward"
-
-// wasOff is the alias of a bridge for whose sake the host began to forward packets. It is kept on the link, because that
-// lives exactly as long as the need for it.
-const wasOff = "vivarium: the host did not forward packets before"
-
-// forward makes the host forward packets.
-func forward(bridge netlink.Link) error {
-	raw, err := os.ReadFile(forwarding)
-	if err != nil {
-		return fmt.Errorf("ask whether the host forwards packets: %w", err)
-	}
-	if strings.TrimSpace(string(raw)) != "0" {
-		return nil
-	}
-	if err := netlink.LinkSetAlias(bridge, wasOff); err != nil {
-		return fmt.Errorf("note that the host does not forward packets: %w", err)
-	}
-	if err := os.WriteFile(forwarding, []byte("1"), 0o644); err != nil {
-		return fmt.Errorf("make the host forward packets: %w", err)
-	}
-	return nil
-}
-
-// unforward undoes what forward did for the bridge, or leaves that to another instance's bridge that needs it still.
-func unforward(bridge netlink.Link, links []netlink.Link, isBridge func(string) bool) error {
-	if bridge.Attrs().Alias != wasOff {
-		return nil
-	}
-	for _, link := range links {
-		if link.Type() != "bridge" || link.Attrs().Index == bridge.Attrs().Index || !isBridge(link.Attrs().Name) {
-			continue
-		}
-		if err := netlink.LinkSetAlias(link, wasOff); err != nil {
-			return fmt.Errorf("note that the host did not forward packets: %w", err)
-		}
-		return nil
-	}
-	if err := os.WriteFile(forwarding, []byte("0"), 0o644); err != nil {
-		return fmt.Errorf("stop the host from forwarding packets: %w", err)
-	}
-	return nil
 }
 
 // FreeNetwork gives the first of the networks that this machine does not use.
@@ -98,8 +53,8 @@ func FreeNetwork(networks []netip.Prefix) (netip.Prefix, error) {
 		networks[0], networks[len(networks)-1])
 }
 
-// Ensure makes what is missing of the bridge. A machine whose packet filter cannot translate addresses gets a working bridge
-// and a warning: its pods reach the host and each other but nothing beyond.
+// Ensure makes what is missing of the bridge. A machine whose settings cannot be changed, or whose packet filter cannot
+// translate addresses, gets a working bridge and a warning: pods reach the host and each other, but perhaps nothing beyond.
 func (b Bridge) Ensure() (warning string, err error) {
 	link, err := netlink.LinkByName(b.Name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
@@ -122,13 +77,13 @@ func (b Bridge) Ensure() (warning string, err error) {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return "", fmt.Errorf("set bridge %s up: %w", b.Name, err)
 	}
-	if err := forward(link); err != nil {
-		return "", err
+	if err := borrow(link); err != nil {
+		warning = fmt.Sprintf("some of the host's settings stay as they are: %v", err)
 	}
 	if err := errors.Join(b.masquerade(), b.passForwardRules()); err != nil {
-		return fmt.Sprintf("pods reach only this machine and each other: %v", err), nil
+		warning = fmt.Sprintf("pods reach only this machine and each other: %v", err)
 	}
-	return "", nil
+	return warning, nil
 }
 
 // masquerade hides nodes and pods behind the host toward the rest of the world. All of it is in one table of ours.
@@ -190,7 +145,7 @@ func (b Bridge) Remove() error {
 			continue
 		}
 		if link.Attrs().Name == b.Name {
-			errs = append(errs, unforward(link, links, b.Sibling))
+			errs = append(errs, giveBack(link, links, b.Sibling))
 		}
 		if err := netlink.LinkDel(link); err != nil && !errors.Is(err, syscall.ENODEV) {
 			errs = append(errs, fmt.Errorf("remove link %s: %w", link.Attrs().Name, err))

@@ -58,6 +58,8 @@ func kubeletConfig(config Config) []byte {
 // which the node chooses when it starts.
 func containerdConfig(config Config) []byte {
 	return fmt.Appendf(nil, `version = 2
+# Without it a containerd whose kubelet side failed to load would stay, and be of no use.
+required_plugins = ["io.containerd.grpc.v1.cri"]
 disabled_plugins = [
   "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
   "io.containerd.snapshotter.v1.zfs", "io.containerd.internal.v1.opt", "io.containerd.tracing.processor.v1.otlp",

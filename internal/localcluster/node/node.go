@@ -4,7 +4,7 @@
 // link of the node with it.
 //
 // A node must never write outside its own directory, cgroup and link on the host, nor change a setting of the host's
-// kernel. Start at [Start] for the host's side and at [Run] for the node's.
+// kernel that is not given back when the last bridge goes. Start at [Start] for the host's side and at [Run] for the node's.
 package node
 
 import (
