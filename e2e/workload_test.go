@@ -46,12 +46,14 @@ func TestDeployment(t *testing.T) {
 		c.run(t, "-n", ns, "rollout", "status", "deployment/web", "--timeout=3m")
 
 		wide := c.run(t, "-n", ns, "get", "pods", "-o", "wide")
-		if !strings.Contains(wide, "pool-a") || !strings.Contains(wide, "pool-b") {
-			t.Errorf("the pods are not spread over both pools:\n%s", wide)
+		for _, name := range poolNames(t) {
+			if !strings.Contains(wide, name) {
+				t.Errorf("the pods are not spread over all pools, %s has none:\n%s", name, wide)
+			}
 		}
 		// The containers are really there, seen by the pools' own administrators under the names of the control cluster.
 		inPools := 0
-		for _, name := range []string{"pool-a", "pool-b"} {
+		for _, name := range poolNames(t) {
 			inPools += len(pool(name).lines(t, "-n", c.name+"-"+ns, "get", "pods", "--field-selector=status.phase=Running", "-o", "name"))
 		}
 		if inPools != 4 {
@@ -86,7 +88,7 @@ func TestDeployment(t *testing.T) {
 			}
 			return nil
 		})
-		for _, name := range []string{"pool-a", "pool-b"} {
+		for _, name := range poolNames(t) {
 			if left := pool(name).lines(t, "-n", c.name+"-"+ns, "get", "pods", "-o", "name"); len(left) > 0 {
 				t.Errorf("%s still holds %v", name, left)
 			}
