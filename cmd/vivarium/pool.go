@@ -177,7 +177,10 @@ func newPoolGetCommand(a *access) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, o, format, "resourcepools", args[0], func() (any, error) { return pool, nil })
+			return show(cmd, o, format, "resourcepools", args[0], func() (any, error) {
+				pool.ManagedFields = nil
+				return pool, nil
+			})
 		},
 	}
 	listFlag(cmd, &format)

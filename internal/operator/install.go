@@ -128,10 +128,9 @@ func (i *installer) apply(ctx context.Context, objects []*unstructured.Unstructu
 		if err != nil {
 			return err
 		}
-		_, err = client.Get(ctx, object.GetName(), metav1.GetOptions{})
-		absent := apierrors.IsNotFound(err)
-		if err != nil && !absent {
-			return fmt.Errorf("read %s %s in the pool: %w", object.GetKind(), object.GetName(), err)
+		absent, err := i.absent(ctx, client, object)
+		if err != nil {
+			return err
 		}
 		applied, err := client.Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
 		if err != nil {
@@ -142,6 +141,26 @@ func (i *installer) apply(ctx context.Context, objects []*unstructured.Unstructu
 		}
 	}
 	return nil
+}
+
+// absent reports whether an object is not there. One that an earlier removal is still deleting is waited for.
+func (i *installer) absent(ctx context.Context, client dynamic.ResourceInterface, object *unstructured.Unstructured) (bool, error) {
+	for {
+		old, err := client.Get(ctx, object.GetName(), metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return true, nil
+		case err != nil:
+			return false, fmt.Errorf("read %s %s in the pool: %w", object.GetKind(), object.GetName(), err)
+		case old.GetDeletionTimestamp() == nil:
+			return false, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, fmt.Errorf("%s %s in the pool is being deleted, and does not go", object.GetKind(), object.GetName())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // undo deletes what apply created, last first.

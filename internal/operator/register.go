@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -22,6 +23,9 @@ import (
 
 // managedBy is LabelManagedBy on what the command line makes in the control cluster.
 const managedBy = "vivarium-cli"
+
+// setupTimeout bounds the making of an identity in a pool, a namespace that is still going away included.
+const setupTimeout = time.Minute
 
 // Registration says what pool to register.
 type Registration struct {
@@ -38,6 +42,9 @@ type Registration struct {
 // Register makes a cluster a pool: it checks the cluster, makes an identity of least privilege there, stores its
 // credentials in the control cluster and makes the ResourcePool. On any error everything that it made is taken back.
 func (o *Operator) Register(ctx context.Context, r Registration) (err error) {
+	if problems := validation.IsDNS1123Label(r.Name); len(problems) > 0 {
+		return fmt.Errorf("%q cannot be a pool's name: it must be lower-case letters, digits and '-', as in \"pool-a\"", r.Name)
+	}
 	config, err := pools.ParseKubeconfig(r.Kubeconfig)
 	if err != nil {
 		return err
@@ -146,8 +153,10 @@ func (o *Operator) credentials(ctx context.Context, config *rest.Config, r Regis
 	}
 	o.say("making an identity of least privilege in the pool")
 	undo.add("what was set up in the pool", install.undo)
-	if err := install.apply(ctx, objects); err != nil {
-		if apierrors.IsForbidden(err) {
+	setup, cancelSetup := context.WithTimeout(ctx, setupTimeout)
+	defer cancelSetup()
+	if err := install.apply(setup, objects); err != nil {
+		if apierrors.IsForbidden(err) && strings.Contains(err.Error(), "attempting to grant RBAC permissions not currently held") {
 			return nil, fmt.Errorf("%w\nThe credentials cannot grant rights that they do not have themselves; give a cluster administrator's kubeconfig", err)
 		}
 		return nil, err

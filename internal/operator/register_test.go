@@ -242,6 +242,7 @@ func TestRegisterRefuses(t *testing.T) {
 		"OtherCertificate":  {at(w.control.Config.Host), "p", []string{"certificate"}},
 		"BadToken":          {token(t, admin, "nonsense"), "p", []string{"does not accept the credentials"}},
 		"LacksRights":       {w.kubeconfig(t, w.pool, "reader"), "p", []string{"lack", "create", "pods", "clusterroles", "--print-role"}},
+		"BadName":           {admin, "Bad_Name", []string{`"Bad_Name" cannot be a pool's name`}},
 		"NameTaken":         {admin, "taken", []string{"there is a pool taken already"}},
 		"TheControlCluster": {w.kubeconfig(t, w.control, "control-admin", "system:masters"), "p", []string{"the control cluster itself"}},
 	}
@@ -299,6 +300,23 @@ func TestRegisterRollsBack(t *testing.T) {
 	}
 	if after := w.inventory(t); !slices.Equal(before, after) {
 		t.Errorf("left something: before %v, after %v", before, after)
+	}
+	// The pool is still deleting what was taken back; the next attempt waits for that.
+	w.ready(t)
+	if err := w.operator.Register(t.Context(), Registration{Name: "pool-x", Kubeconfig: w.kubeconfig(t, w.pool, "pool-admin", "system:masters"), Manifests: manifests(t), Wait: 30 * time.Second}); err != nil {
+		t.Errorf("at once again: %v", err)
+	}
+	if err := w.operator.RemovePool(t.Context(), "pool-x", false, 30*time.Second); err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		err := Uninstall(t.Context(), w.kubeconfig(t, w.pool, "pool-admin", "system:masters"), manifests(t))
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ func (o *Operator) Pool(ctx context.Context, name string) (*v1alpha1.ResourcePoo
 	if apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("there is no pool %s", name)
 	}
+	resource.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("ResourcePool"))
 	return resource, o.admin(err)
 }
 

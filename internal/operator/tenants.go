@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -160,15 +161,13 @@ func (o *Operator) await(ctx context.Context, object client.Object, name string,
 
 // reason says why a wait ended: the conditions know best.
 func reason(err error, conditions []metav1.Condition) string {
-	text := ""
+	var words []string
 	for _, c := range conditions {
-		if c.Status != metav1.ConditionTrue && c.Message != "" {
-			if text != "" {
-				text += "; "
-			}
-			text += c.Type + ": " + c.Message
+		if c.Status == metav1.ConditionFalse && c.Message != "" {
+			words = append(words, c.Type+": "+c.Message)
 		}
 	}
+	text := strings.Join(words, "; ")
 	switch {
 	case text != "":
 		return text
