@@ -61,7 +61,8 @@ func (c client) command(ctx context.Context, args ...string) *exec.Cmd {
 // try runs kubectl and gives what it wrote, both streams, and its error.
 func (c client) try(t testing.TB, stdin string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	// A clean-up runs after the test's own context has ended.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	defer cancel()
 	cmd := c.command(ctx, args...)
 	var out bytes.Buffer
