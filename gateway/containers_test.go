@@ -77,11 +77,8 @@ func startKubelet(t *testing.T, w *world, node string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	object := createNode(t, w, node, map[string]string{names.LabelPool: "pool-a"})
 	nodes := clientset(t, w.cluster.Config).CoreV1().Nodes()
-	object, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node, Labels: map[string]string{names.LabelPool: "pool-a"}}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	object.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "127.0.0.1"}}
 	object.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(port)
 	if _, err := nodes.UpdateStatus(t.Context(), object, metav1.UpdateOptions{}); err != nil {
@@ -89,14 +86,28 @@ func startKubelet(t *testing.T, w *world, node string) {
 	}
 }
 
+// createNode makes a Node that goes with the test: the cluster is shared.
+func createNode(t *testing.T, w *world, name string, labels map[string]string) *corev1.Node {
+	t.Helper()
+	nodes := clientset(t, w.cluster.Config).CoreV1().Nodes()
+	node, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := nodes.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	return node
+}
+
 // TestContainers runs kubectl exec, attach, port-forward and logs over every protocol that they speak.
 func TestContainers(t *testing.T) {
 	w := theWorld(t)
 	kubeconfig, other := w.tenant(t, "exec0a"), w.tenant(t, "exec0b")
 	startKubelet(t, w, "pool-a-0")
-	if _, err := clientset(t, w.cluster.Config).CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "operators-node"}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	createNode(t, w, "operators-node", nil)
 	eventually(t, "the default ServiceAccount", func() bool {
 		_, err := w.run(kubeconfig, "", "get", "sa", "default")
 		return err == nil

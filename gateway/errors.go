@@ -48,6 +48,16 @@ func writeError(ctx context.Context, w http.ResponseWriter, err error) {
 		_, _ = io.WriteString(w, "404 page not found\n")
 		return
 	}
+	var passed *controlError
+	if errors.As(err, &passed) {
+		for name, values := range passed.header {
+			h[name] = values
+		}
+		h.Set("Content-Length", strconv.Itoa(len(passed.body)))
+		w.WriteHeader(passed.code)
+		_, _ = w.Write(passed.body)
+		return
+	}
 	status := statusOf(ctx, err)
 	if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,6 @@ import (
 	"vivarium.io/vivarium/gateway/internal/control"
 	"vivarium.io/vivarium/gateway/internal/kinds"
 	"vivarium.io/vivarium/gateway/internal/paging"
-	"vivarium.io/vivarium/gateway/internal/protobody"
 	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/boot"
 )
@@ -56,6 +56,8 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request) error {
 		return x.tunnel(w, r)
 	case request.Subresource == "log":
 		return x.log(w, r)
+	case x.kind.Confined == kinds.Empty:
+		return x.empty(w, r)
 	case !translate.Supported(x.translated):
 		return errStatus(http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
 	case request.Verb == "watch":
@@ -151,18 +153,7 @@ func (x *exchange) body(w http.ResponseWriter, r *http.Request, call *control.Ca
 	if len(contentTypes) > 1 {
 		return badRequest("header Content-Type: is given more than once")
 	}
-	contentType := strings.Join(contentTypes, "")
-	if protobody.Is(contentType) {
-		raw, err = protobody.ToJSON(raw)
-		switch {
-		case errors.Is(err, protobody.ErrUnknown):
-			return errStatus(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, err.Error())
-		case err != nil:
-			return badRequest(err.Error())
-		}
-		contentType = "application/json"
-	}
-	out, contentType, err := x.view.BodyToControl(x.translated, request.Verb, contentType, raw, string(request.Namespace), request.Name)
+	out, contentType, err := x.view.BodyToControl(x.translated, request.Verb, strings.Join(contentTypes, ""), raw, string(request.Namespace), request.Name)
 	if err != nil {
 		return err
 	}
@@ -174,9 +165,9 @@ func (x *exchange) body(w http.ResponseWriter, r *http.Request, call *control.Ca
 // answer passes an answer of the control cluster on: an error as a translated Status, anything else through translated.
 func (x *exchange) answer(w http.ResponseWriter, r *http.Request, res *http.Response, translated func(io.Writer) error) error {
 	if res.StatusCode < 200 || res.StatusCode >= 300 {
-		return x.passError(w, r, res)
+		return x.readError(r.Context(), res)
 	}
-	if err := checkJSON(res); err != nil {
+	if err := checkType(res); err != nil {
 		return err
 	}
 	out := newReply(w, r)
@@ -204,8 +195,9 @@ func (x *exchange) broken(ctx context.Context, out *reply, err error) error {
 	}
 	out.Reset()
 	var told apierrors.APIStatus
+	var passed *controlError
 	switch {
-	case errors.As(err, &told):
+	case errors.As(err, &told), errors.As(err, &passed):
 		return err
 	case isForeign && x.facts.request.Verb == "get":
 		return apierrors.NewNotFound(x.facts.request.GroupResource(), x.facts.request.Name)
@@ -216,25 +208,6 @@ func (x *exchange) broken(ctx context.Context, out *reply, err error) error {
 	}
 	boot.Logger(ctx).Error("An answer of the control cluster broke off", "error", err)
 	return control.Unavailable()
-}
-
-// passError translates an error of the control cluster.
-func (x *exchange) passError(w http.ResponseWriter, r *http.Request, res *http.Response) error {
-	raw, err := io.ReadAll(io.LimitReader(res.Body, maxError))
-	if err != nil {
-		return control.Trouble(r.Context(), err)
-	}
-	out := newReply(w, r)
-	x.copyHeaders(out.Header(), res)
-	if after := res.Header.Get("Retry-After"); after != "" {
-		out.Header().Set("Retry-After", after)
-	}
-	out.Header().Set("Content-Type", "application/json")
-	out.WriteHeader(res.StatusCode)
-	if _, err := out.Write(x.view.StatusToTenant(x.translated, res.StatusCode, raw)); err != nil {
-		return x.front.finish(err)
-	}
-	return x.front.finish(out.Close())
 }
 
 // copyHeaders passes on what a tenant may see of an answer's headers.
@@ -253,12 +226,38 @@ func (x *exchange) copyHeaders(h http.Header, res *http.Response) {
 	}
 }
 
-func checkJSON(res *http.Response) error {
-	mediaType, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
-	if strings.TrimSpace(mediaType) != "application/json" {
-		return fmt.Errorf("the control cluster answered with %q", res.Header.Get("Content-Type"))
+func checkType(res *http.Response) error {
+	if contentType := res.Header.Get("Content-Type"); !control.Translatable(contentType) {
+		return fmt.Errorf("the control cluster answered with %q", contentType)
 	}
 	return nil
+}
+
+// controlError is an error of the control cluster, translated, on its way to the tenant.
+type controlError struct {
+	code   int
+	header http.Header
+	body   []byte
+}
+
+func (e *controlError) Error() string { return fmt.Sprintf("error %d of the control cluster", e.code) }
+
+// readError reads and translates an error answer.
+func (x *exchange) readError(ctx context.Context, res *http.Response) error {
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxError))
+	if err != nil {
+		return control.Trouble(ctx, err)
+	}
+	e := &controlError{code: res.StatusCode, header: http.Header{}, body: x.view.StatusToTenant(x.translated, res.StatusCode, raw)}
+	x.copyHeaders(e.header, res)
+	if after := res.Header.Get("Retry-After"); after != "" {
+		e.header.Set("Retry-After", after)
+	}
+	e.header.Set("Content-Type", "application/json")
+	if bytes.HasPrefix(e.body, []byte("k8s\x00")) {
+		e.header.Set("Content-Type", res.Header.Get("Content-Type"))
+	}
+	return e
 }
 
 func errStatus(code int32, reason metav1.StatusReason, message string) error {

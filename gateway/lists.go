@@ -66,9 +66,9 @@ func (x *exchange) listEverywhere(w http.ResponseWriter, r *http.Request) error 
 		}
 		if res.StatusCode != http.StatusOK {
 			defer res.Body.Close()
-			return nil, x.controlError(res)
+			return nil, x.readError(r.Context(), res)
 		}
-		if err := checkJSON(res); err != nil {
+		if err := checkType(res); err != nil {
 			_ = res.Body.Close()
 			return nil, err
 		}
@@ -124,24 +124,12 @@ func (x *exchange) pages(query url.Values) (translate.ListOptions, int, error) {
 	return options, limit, nil
 }
 
-// controlError reads an error answer for somebody who cannot pass it on as it is.
-func (x *exchange) controlError(res *http.Response) error {
-	raw, err := io.ReadAll(io.LimitReader(res.Body, maxError))
-	if err != nil {
-		return fmt.Errorf("read an error of the control cluster: %w", err)
-	}
-	translated := &apierrors.StatusError{}
-	if err := json.Unmarshal(x.view.StatusToTenant(x.translated, res.StatusCode, raw), &translated.ErrStatus); err != nil {
-		return fmt.Errorf("read an error of the control cluster: %w", err)
-	}
-	return translated
-}
-
 // getSelected gets one object of a kind whose visible objects a selector decides: it lists with the selector and the name,
 // so that an object that the selector leaves out is not there.
 func (x *exchange) getSelected(w http.ResponseWriter, r *http.Request) error {
 	name := x.facts.request.Name
-	accept, err := control.Accept(r.Header.Values("Accept"), control.Object)
+	// What comes back is taken apart here, in JSON.
+	accept, err := control.Accept(r.Header.Values("Accept"), control.JSON)
 	if err != nil {
 		return err
 	}

@@ -104,14 +104,20 @@ func (r *reply) send(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	// Not every ResponseWriter has deadlines; those of the server have.
-	_ = r.controller.SetWriteDeadline(time.Now().Add(writeTimeout))
+	defer watchdog(r.controller)()
 	if r.zip != nil {
 		_, err := r.zip.Write(p)
 		return err
 	}
 	_, err := r.w.Write(p)
 	return err
+}
+
+// watchdog breaks an answer off whose client does not read, unless the returned function is called in time. A deadline
+// that is set beforehand would do the same to an answer that merely has nothing to say for a while: over HTTP/2 it resets
+// the stream whether something is being written or not.
+func watchdog(controller *http.ResponseController) (done func() bool) {
+	return time.AfterFunc(writeTimeout, func() { _ = controller.SetWriteDeadline(time.Unix(1, 0)) }).Stop
 }
 
 // Close sends what has been held back and ends the answer.
@@ -157,11 +163,14 @@ type live struct {
 
 func newLive(w http.ResponseWriter) *live { return &live{w, http.NewResponseController(w)} }
 
-// Write sends, with as much time for the client as [reply] gives it.
+// Write sends; a client that does not read has as much time as [reply] gives it.
 func (l *live) Write(p []byte) (int, error) {
-	_ = l.controller.SetWriteDeadline(time.Now().Add(writeTimeout))
+	defer watchdog(l.controller)()
 	return l.w.Write(p)
 }
 
 // Flush sends what is buffered on the way.
-func (l *live) Flush() error { return l.controller.Flush() }
+func (l *live) Flush() error {
+	defer watchdog(l.controller)()
+	return l.controller.Flush()
+}

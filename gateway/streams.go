@@ -33,9 +33,9 @@ func (x *exchange) watch(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return x.passError(w, r, res)
+		return x.readError(r.Context(), res)
 	}
-	if err := checkJSON(res); err != nil {
+	if err := checkType(res); err != nil {
 		return err
 	}
 	x.copyHeaders(w.Header(), res)
@@ -74,7 +74,7 @@ func (x *exchange) log(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer res.Body.Close()
 	if res.StatusCode < 200 || res.StatusCode >= 300 {
-		return x.passError(w, r, res)
+		return x.readError(r.Context(), res)
 	}
 	x.copyHeaders(w.Header(), res)
 	if res.StatusCode == http.StatusNoContent {
@@ -124,7 +124,7 @@ func (x *exchange) tunnel(w http.ResponseWriter, r *http.Request) error {
 		}
 		// The client may have sent more than its request; none of it must be taken for the next one.
 		w.Header().Set("Connection", "close")
-		return x.passError(w, r, res)
+		return x.readError(r.Context(), res)
 	}
 	if !strings.EqualFold(res.Header.Get("Upgrade"), r.Header.Get("Upgrade")) {
 		_ = res.Body.Close()

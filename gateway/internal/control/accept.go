@@ -14,18 +14,32 @@ type Form int
 
 // The forms.
 const (
-	// Object is an object or a list, as it is, as a table or as its metadata alone.
+	// Object is an object or a list, as it is, as a table or as its metadata alone, in JSON or protobuf.
 	Object Form = iota
+	// JSON is the same, in JSON alone.
+	JSON
 	// Plain is JSON without a choice.
 	Plain
 )
 
+const (
+	mediaJSON     = "application/json"
+	mediaProtobuf = "application/vnd.kubernetes.protobuf"
+)
+
+// Translatable reports whether an answer is of a media type that can be translated.
+func Translatable(contentType string) bool {
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	mediaType = strings.TrimSpace(mediaType)
+	return mediaType == mediaJSON || mediaType == mediaProtobuf
+}
+
 // maxAccept bounds how many alternatives are looked at.
 const maxAccept = 32
 
-// Accept narrows what a client accepts to what can be translated: JSON, and of the shapes that JSON can have those that
-// are known here. It fails with 406 if nothing is left. Protobuf, CBOR and YAML are left out, which every client of an API
-// server can live with: it offers JSON besides, or takes anything.
+// Accept narrows what a client accepts to what can be translated: JSON and protobuf, and of the shapes that they can have
+// those that are known here. It fails with 406 if nothing is left. CBOR and YAML are left out, which every client of an
+// API server can live with: it offers JSON besides, or takes anything.
 func Accept(client []string, form Form) (string, error) {
 	var out []string
 	seen := 0
@@ -44,10 +58,13 @@ func Accept(client []string, form Form) (string, error) {
 	}
 	switch {
 	case seen == 0:
-		return "application/json", nil
+		return mediaJSON, nil
+	case len(out) == 0 && form == Object:
+		return "", status(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+			"only the following media types are accepted: "+mediaJSON+", "+mediaProtobuf)
 	case len(out) == 0:
 		return "", status(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
-			"only the following media types are accepted: application/json")
+			"only the following media types are accepted: "+mediaJSON)
 	}
 	return strings.Join(out, ","), nil
 }
@@ -55,8 +72,13 @@ func Accept(client []string, form Form) (string, error) {
 // acceptOne writes one alternative anew, so that the control cluster reads nothing in it that was not read here.
 func acceptOne(element string, form Form) (string, bool) {
 	mediaType, rest, _ := strings.Cut(element, ";")
-	switch strings.ToLower(strings.TrimSpace(mediaType)) {
-	case "application/json", "*/*", "application/*":
+	switch mediaType = strings.ToLower(strings.TrimSpace(mediaType)); mediaType {
+	case mediaJSON, "*/*", "application/*":
+		mediaType = mediaJSON
+	case mediaProtobuf:
+		if form != Object {
+			return "", false
+		}
 	default:
 		return "", false
 	}
@@ -82,11 +104,12 @@ func acceptOne(element string, form Form) (string, bool) {
 		}
 	}
 	if as == "" {
-		return "application/json" + quality, group == "" && version == ""
+		return mediaType + quality, group == "" && version == ""
 	}
-	known := as == "Table" || as == "PartialObjectMetadata" || as == "PartialObjectMetadataList"
-	if form != Object || !known || version != "v1" || group != "meta.k8s.io" {
+	// There is no table in protobuf.
+	known := as == "Table" && mediaType == mediaJSON || as == "PartialObjectMetadata" || as == "PartialObjectMetadataList"
+	if form == Plain || !known || version != "v1" || group != "meta.k8s.io" {
 		return "", false
 	}
-	return "application/json;as=" + as + ";v=v1;g=meta.k8s.io" + quality, true
+	return mediaType + ";as=" + as + ";v=v1;g=meta.k8s.io" + quality, true
 }

@@ -11,7 +11,12 @@ const maxBody = 8 << 20
 
 // checkBody looks at the body that creates a cluster-scoped object: it alone says what the object will be called.
 func (w *want) checkBody() error {
-	if contentType := w.body.Header.Get("Content-Type"); contentType != "application/json" {
+	read := metadata
+	switch contentType := w.body.Header.Get("Content-Type"); contentType {
+	case "application/json":
+	case "application/vnd.kubernetes.protobuf":
+		read = protoMetadata
+	default:
 		return refuse("a body of type %q", contentType)
 	}
 	if w.body.Body == nil {
@@ -23,7 +28,7 @@ func (w *want) checkBody() error {
 		return refuse("the body cannot be read")
 	}
 	w.body.Body = io.NopCloser(bytes.NewReader(raw))
-	name, generateName, namespace, err := metadata(raw)
+	name, generateName, namespace, err := read(raw)
 	switch {
 	case err != nil:
 		return err

@@ -28,6 +28,8 @@ const (
 	ByLabel
 	// Stateless: nothing is stored; the body says it all.
 	Stateless
+	// Empty: tenants have none of it, and the control cluster is not asked.
+	Empty
 )
 
 // Kind is one kind that tenants may use.
@@ -56,7 +58,7 @@ func (k *Kind) Scope() route.Scope {
 		return route.Namespaced
 	case ByName:
 		return route.Named
-	case ByLabel, Stateless:
+	case ByLabel, Stateless, Empty:
 	}
 	if k.Namespaced {
 		return route.Namespaced

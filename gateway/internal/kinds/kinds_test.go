@@ -60,6 +60,7 @@ func TestDecide(t *testing.T) {
 		"DaemonSetCreate":         {"POST", "/apis/apps/v1/namespaces/web/daemonsets", 403, "use a Deployment"},
 		"Volumes":                 {"GET", "/api/v1/persistentvolumes", 403, "PersistentVolumeClaim"},
 		"CustomResources":         {"POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", 403, "custom resources are not served yet"},
+		"CustomResourcesRead":     {"GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", 0, ""},
 		"Webhooks":                {"POST", "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", 403, "admission"},
 		"EndpointsWrite":          {"PUT", "/api/v1/namespaces/web/endpoints/a", 403, "endpoints are kept"},
 	}

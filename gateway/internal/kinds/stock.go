@@ -75,6 +75,11 @@ func (k *Kind) byLabel() *Kind {
 	return k
 }
 
+func (k *Kind) empty() *Kind {
+	k.Confined = Empty
+	return k
+}
+
 // stock decides about every kind of a stock kube-apiserver.
 func stock() []*Kind {
 	var all []*Kind
@@ -190,7 +195,9 @@ func platform() []*Kind {
 		denied(devices, "resourceclaimtemplates", "ResourceClaimTemplate", true, whyDevices),
 		denied(devices, "resourceslices", "ResourceSlice", false, whyDevices),
 
-		denied("apiextensions.k8s.io", "customresourcedefinitions", "CustomResourceDefinition", false, whyCustom).noSub("status", whyCustom),
+		// Clients that meet a kind they do not know look here.
+		cluster("apiextensions.k8s.io", "customresourcedefinitions", "CustomResourceDefinition", reading).empty().because(whyCustom).
+			noSub("status", whyCustom),
 		denied("apiregistration.k8s.io", "apiservices", "APIService", false, "aggregated APIs are not served yet").
 			noSub("status", "aggregated APIs are not served yet"),
 		denied("certificates.k8s.io", "certificatesigningrequests", "CertificateSigningRequest", false, whyCertificates).
