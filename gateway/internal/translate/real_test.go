@@ -172,6 +172,7 @@ func TestAgainstARealControlCluster(t *testing.T) {
 		}
 	}
 	t.Run("Patches", func(t *testing.T) { (&control{t, client, config.Host}).patches() })
+	t.Run("Reviews", func(t *testing.T) { (&control{t, client, config.Host}).reviews() })
 	t.Run("Errors", func(t *testing.T) { (&control{t, client, config.Host}).errors() })
 }
 
@@ -313,6 +314,29 @@ func (c *control) patches() {
 		c.Fatal(err)
 	}
 	c.send(view, deployments, "update", "", "default", "web", shown.String())
+}
+
+func (c *control) reviews() {
+	c.Helper()
+	review := func(kind, resource string, namespaced bool) Kind {
+		return Kind{Group: "authorization.k8s.io", Version: "v1", Kind: kind, Resource: resource, Namespaced: namespaced}
+	}
+	c.send(view, Kind{Version: "v1", Resource: "serviceaccounts", Kind: "ServiceAccount", Namespaced: true}, "create", "", "default", "", `{"metadata":{"name":"robo"}}`)
+	for _, r := range []struct {
+		kind       Kind
+		name, body string
+		want       string
+	}{
+		{review("LocalSubjectAccessReview", "localsubjectaccessreviews", true), "", `{"spec":{"user":"alice","resourceAttributes":{"namespace":"default","verb":"get","resource":"pods"}}}`, `"user":"alice"`},
+		{review("SubjectAccessReview", "subjectaccessreviews", false), "", `{"spec":{"user":"alice","groups":["dev"],"resourceAttributes":{"verb":"get","resource":"namespaces","name":"default"}}}`, `"name":"default"`},
+		{review("SelfSubjectAccessReview", "selfsubjectaccessreviews", false), "", `{"spec":{"resourceAttributes":{"namespace":"default","verb":"get","group":"example.com","resource":"widgets"}}}`, `"allowed":true`},
+		{review("SelfSubjectRulesReview", "selfsubjectrulesreviews", false), "", `{"spec":{"namespace":"default"}}`, `"apiGroups":["*"]`},
+		{tokenRequest, "robo", `{"spec":{"expirationSeconds":600}}`, `"token":"`},
+	} {
+		if got := c.send(view, r.kind, "create", "", "default", r.name, r.body); !strings.Contains(got, r.want) {
+			c.Errorf("%s: no %s in %s", r.kind.Kind, r.want, got)
+		}
+	}
 }
 
 func (c *control) errors() {

@@ -38,7 +38,6 @@ type Scanner struct {
 	muted    bool
 	eager    bool
 	depth    int // brackets that Enter opened and Next has not closed
-	written  int64
 }
 
 // NewScanner makes a scanner that starts with a buffer of the given size.
@@ -66,9 +65,6 @@ func (s *Scanner) Eager() { s.eager = true }
 func (s *Scanner) Reset(src io.Reader) {
 	s.src, s.pos, s.end, s.from, s.eof, s.pinned, s.depth = src, 0, 0, 0, false, false, 0
 }
-
-// Written is how many bytes have reached the destination.
-func (s *Scanner) Written() int64 { return s.written }
 
 // settle makes pending bytes output, or forgets them if muted.
 func (s *Scanner) settle() {
@@ -122,8 +118,7 @@ func (s *Scanner) Flush() error {
 	if len(s.out) == 0 {
 		return nil
 	}
-	n, err := s.dst.Write(s.out)
-	s.written += int64(n)
+	_, err := s.dst.Write(s.out)
 	s.out = s.out[:0]
 	return err
 }

@@ -50,9 +50,6 @@ func NewObject(members ...Member) *Value { return &Value{kind: Object, members: 
 // NewArray makes an array.
 func NewArray(elems ...*Value) *Value { return &Value{kind: Array, elems: elems} }
 
-// NewNumber makes an integer.
-func NewNumber(n int64) *Value { return &Value{kind: Number, raw: strconv.AppendInt(nil, n, 10)} }
-
 // NewBool makes a boolean.
 func NewBool(b bool) *Value { return &Value{kind: Bool, raw: strconv.AppendBool(nil, b)} }
 
