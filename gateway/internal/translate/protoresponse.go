@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/gateway/internal/translate/protowire"
@@ -34,16 +35,40 @@ func readProto(src io.Reader) ([]byte, error) {
 
 // protoObject translates one document.
 func (r *response) protoObject(dst io.Writer, src io.Reader) error {
-	doc, err := readProto(src)
+	b, ok := buffers.Get().(*protoBuffers)
+	if !ok {
+		b = new(protoBuffers)
+	}
+	defer b.done()
+	b.doc.Reset()
+	if _, err := b.doc.ReadFrom(io.LimitReader(src, maxProto+1)); err != nil {
+		return err
+	}
+	if b.doc.Len() > maxProto {
+		return foreign("a protobuf document of more than %d bytes", maxProto)
+	}
+	out, err := r.protoDocument(b.doc.Bytes(), b.out[:0])
 	if err != nil {
 		return err
 	}
-	out, err := r.protoDocument(doc, make([]byte, 0, len(doc)))
-	if err != nil {
-		return err
-	}
+	b.out = out
 	_, err = dst.Write(out)
 	return err
+}
+
+// protoBuffers are the document that is read and the one that is written, kept for reuse while they are of an ordinary
+// size.
+type protoBuffers struct {
+	doc bytes.Buffer
+	out []byte
+}
+
+var buffers sync.Pool
+
+func (b *protoBuffers) done() {
+	if b.doc.Cap() <= 4<<20 && cap(b.out) <= 4<<20 {
+		buffers.Put(b)
+	}
 }
 
 // rewriter makes the rewriter of items.
