@@ -181,7 +181,10 @@ func (s state) address() string {
 }
 
 func (s state) bridge() node.Bridge {
-	bridge := node.Bridge{Name: bridgeName(s.ID), Table: tableName(s.ID), Sibling: isBridgeName}
+	bridge := node.Bridge{
+		Name: bridgeName(s.ID), Table: tableName(s.ID), Sibling: isBridgeName,
+		Ports: fmt.Sprintf("%d:%d", s.PortBase, s.PortBase+portsUsed-1),
+	}
 	if s.Network.IsValid() {
 		bridge.Address, bridge.Network = netip.PrefixFrom(hostAddress(s.Network), 24), s.Network
 	}

@@ -1,6 +1,8 @@
 package localcluster
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"net"
@@ -9,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vivarium.io/vivarium/internal/localcluster/image"
 )
 
 func TestCreateRefusesForeignDirectories(t *testing.T) {
@@ -204,11 +208,26 @@ func TestLoadRefuses(t *testing.T) {
 	if err := i.Load(t.Context(), []string{"/nonexistent.tar"}, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
-	if err := i.Load(t.Context(), []string{t.TempDir()}, nil); err == nil || !strings.Contains(err.Error(), "not a file") {
+	if err := i.Load(t.Context(), []string{t.TempDir()}, nil); err == nil || !strings.Contains(err.Error(), "docker save") {
 		t.Errorf("a directory: %v", err)
 	}
-	file := filepath.Join(t.TempDir(), "image.tar")
-	if err := os.WriteFile(file, nil, 0o644); err != nil {
+	text := filepath.Join(t.TempDir(), "image.txt")
+	if err := os.WriteFile(text, []byte(strings.Repeat("no image\n", 1000)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Load(t.Context(), []string{text}, nil); err == nil || !strings.Contains(err.Error(), "docker save") {
+		t.Errorf("a text: %v", err)
+	}
+	var packed bytes.Buffer
+	out := gzip.NewWriter(&packed)
+	if err := (image.Image{Name: "vivarium.test/x:v1", Layers: []image.Layer{{}}}).Write(out); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "image.tar.gz")
+	if err := os.WriteFile(file, packed.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := i.Load(t.Context(), []string{file}, nil); err == nil || !strings.Contains(err.Error(), "vivarium up") {

@@ -1,6 +1,7 @@
 package localcluster
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -23,10 +24,8 @@ func (i *Instance) Load(ctx context.Context, archives []string, progress *Progre
 		return fmt.Errorf("load images: %w", ErrSimulated)
 	}
 	for _, archive := range archives {
-		if info, err := os.Stat(archive); err != nil {
+		if err := checkArchive(archive); err != nil {
 			return fmt.Errorf("load images: %w", err)
-		} else if !info.Mode().IsRegular() {
-			return fmt.Errorf("load images: %s is not a file; save an image to one with `docker save` or `docker buildx build --output type=oci`", archive)
 		}
 	}
 	nodes := i.nodes()
@@ -50,6 +49,23 @@ func (i *Instance) Load(ctx context.Context, archives []string, progress *Progre
 			}
 			progress.Say("%s: %s", id, strings.Join(names, ", "))
 		}
+	}
+	return nil
+}
+
+// checkArchive refuses what cannot be an archive of images, packed or not.
+func checkArchive(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	unpacked, err := node.Unpack(f)
+	if err == nil {
+		_, err = tar.NewReader(unpacked).Next()
+	}
+	if err != nil {
+		return fmt.Errorf("%s is no archive of images (%w); make one with `docker save` or `docker buildx build --output type=oci`", path, err)
 	}
 	return nil
 }

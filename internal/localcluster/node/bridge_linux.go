@@ -23,6 +23,8 @@ type Bridge struct {
 	Network netip.Prefix
 	// Table names the host's packet filter table that belongs to the bridge.
 	Table string
+	// Ports are the host's that nodes and pods use, as first:last.
+	Ports string
 	// Sibling tells the names of other instances' bridges.
 	Sibling func(name string) bool
 }
@@ -80,7 +82,7 @@ func (b Bridge) Ensure() (warning string, err error) {
 	if err := borrow(link); err != nil {
 		warning = fmt.Sprintf("some of the host's settings stay as they are: %v", err)
 	}
-	if err := errors.Join(b.masquerade(), b.passForwardRules()); err != nil {
+	if err := errors.Join(b.masquerade(), b.admit()); err != nil {
 		warning = fmt.Sprintf("pods reach only this machine and each other: %v", err)
 	}
 	return warning, nil
@@ -99,38 +101,41 @@ table ip %[1]s {
 `, b.Table, b.Network), "nft", "-f", "-")
 }
 
-// forwardRules let the bridge's packets through where somebody, such as Docker, has the host drop what it forwards. A
-// table of ours could not overrule theirs.
-func (b Bridge) forwardRules() [][]string {
-	comment := []string{"-m", "comment", "--comment", b.Table, "-j", "ACCEPT"}
-	return [][]string{
-		append([]string{"FORWARD", "-i", b.Name}, comment...),
-		append([]string{"FORWARD", "-o", b.Name}, comment...),
+// admit lets the bridge's packets pass where somebody, such as Docker or a firewall, has the host drop what nobody asked for.
+// A table of ours could not overrule theirs, so these are the only rules outside of it; they carry its name as a comment.
+func (b Bridge) admit() error {
+	rules := map[string][][]string{
+		"INPUT":   {{"-i", b.Name, "-p", "tcp", "--dport", b.Ports}},
+		"FORWARD": {{"-i", b.Name}, {"-o", b.Name}},
 	}
-}
-
-func (b Bridge) passForwardRules() error {
-	if !forwardDrops() {
-		return nil
-	}
-	for _, rule := range b.forwardRules() {
-		if run("", "iptables", append([]string{"-w", "-C"}, rule...)...) == nil {
+	for chain, matches := range rules {
+		if !slices.Contains(filterRules(), "-P "+chain+" DROP") {
 			continue
 		}
-		if err := run("", "iptables", append([]string{"-w", "-I"}, rule...)...); err != nil {
-			return err
+		for _, match := range matches {
+			rule := slices.Concat([]string{chain}, match, []string{"-m", "comment", "--comment", b.Table, "-j", "ACCEPT"})
+			if run("", "iptables", append([]string{"-w", "-C"}, rule...)...) == nil {
+				continue
+			}
+			if err := run("", "iptables", append([]string{"-w", "-I"}, rule...)...); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func forwardDrops() bool {
+// filterRules lists the host's filter rules as iptables writes them; none where there is no iptables.
+func filterRules() []string {
 	path, ok := FindProgram("iptables")
 	if !ok {
-		return false
+		return nil
 	}
-	out, err := exec.Command(path, "-w", "-S", "FORWARD").Output()
-	return err == nil && bytes.Contains(out, []byte("-P FORWARD DROP"))
+	out, err := exec.Command(path, "-w", "-S").Output()
+	if err != nil {
+		return nil
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }
 
 // Remove removes the bridge, every cable in it and the packet filter's rules for it. It is no error when they are gone.
@@ -155,14 +160,9 @@ func (b Bridge) Remove() error {
 		// Adding it first makes the removal of nothing a success.
 		errs = append(errs, run(fmt.Sprintf("add table ip %[1]s\ndelete table ip %[1]s\n", b.Table), "nft", "-f", "-"))
 	}
-	if forwardDrops() {
-		for _, rule := range b.forwardRules() {
-			for run("", "iptables", append([]string{"-w", "-C"}, rule...)...) == nil {
-				if err := run("", "iptables", append([]string{"-w", "-D"}, rule...)...); err != nil {
-					errs = append(errs, err)
-					break
-				}
-			}
+	for _, rule := range filterRules() {
+		if fields := strings.Fields(rule); slices.Contains(fields, b.Table) && fields[0] == "-A" {
+			errs = append(errs, run("", "iptables", slices.Concat([]string{"-w", "-D"}, fields[1:])...))
 		}
 	}
 	return errors.Join(errs...)

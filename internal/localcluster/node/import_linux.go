@@ -69,7 +69,9 @@ func Import(ctx context.Context, p process.ID, runtime Runtime, dir, archive str
 	}
 	// The node does not see the host's files everywhere, but it can be handed one.
 	cmd := ctr("images", "import", "--snapshotter", string(snapshotter), "-")
-	cmd.Stdin = file
+	if cmd.Stdin, err = Unpack(file); err != nil {
+		return nil, fmt.Errorf("import images of %s: %w", archive, err)
+	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("import images of %s: %w: %s", archive, err, strings.TrimSpace(string(out)))

@@ -26,7 +26,7 @@ func plug(Config, int, bool) error { return errNotLinux }
 type Bridge struct {
 	Name             string
 	Address, Network netip.Prefix
-	Table            string
+	Table, Ports     string
 	Sibling          func(string) bool
 }
 
