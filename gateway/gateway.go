@@ -54,7 +54,7 @@ func New(ctx context.Context, o *Options, health *boot.Health) (*Server, error) 
 	if err != nil {
 		return nil, err
 	}
-	listener, err := newListener(o, files.clientCAs)
+	listener, err := newListener(ctx, o, files.clientCAs)
 	if err != nil {
 		return nil, err
 	}

@@ -33,12 +33,12 @@ type listener struct {
 	tls *tls.Config
 }
 
-func newListener(o *Options, clientCAs *x509.CertPool) (*listener, error) {
+func newListener(ctx context.Context, o *Options, clientCAs *x509.CertPool) (*listener, error) {
 	certificate := &servingCertificate{certFile: o.TLSCertFile, keyFile: o.TLSPrivateKeyFile}
 	if _, err := certificate.get(nil); err != nil {
 		return nil, fmt.Errorf("--tls-cert-file, --tls-private-key-file: %w", err)
 	}
-	socket, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", o.TenantListen)
+	socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.TenantListen)
 	if err != nil {
 		return nil, fmt.Errorf("--tenant-listen: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,13 +120,14 @@ func TestSessionsInTime(t *testing.T) {
 
 		short, doneShort := s.Open(ctx, &identity.Identity{Tenant: "abc123", NotAfter: time.Now().Add(time.Minute)}, nil)
 		defer doneShort()
-		asked, good := 0, true
+		var asked atomic.Int32
+		var revoked atomic.Bool
 		recheck := func(context.Context) error {
-			asked++
-			if good {
-				return nil
+			asked.Add(1)
+			if revoked.Load() {
+				return errors.New("revoked")
 			}
-			return errors.New("revoked")
+			return nil
 		}
 		token := &identity.TokenDigest{1}
 		var withToken []context.Context
@@ -136,10 +138,10 @@ func TestSessionsInTime(t *testing.T) {
 		}
 		time.Sleep(59 * time.Second)
 		synctest.Wait()
-		if short.Err() != nil || withToken[0].Err() != nil || asked == 0 || asked > 3 {
-			t.Errorf("after 59 s: %v, %v, asked %d times", short.Err(), withToken[0].Err(), asked)
+		if short.Err() != nil || withToken[0].Err() != nil || asked.Load() == 0 || asked.Load() > 3 {
+			t.Errorf("after 59 s: %v, %v, asked %d times", short.Err(), withToken[0].Err(), asked.Load())
 		}
-		good = false
+		revoked.Store(true)
 		time.Sleep(recheckEvery + time.Second)
 		synctest.Wait()
 		if !errors.Is(context.Cause(short), ErrCut) {
