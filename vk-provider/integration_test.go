@@ -26,6 +26,8 @@ func echoPod(name string) *corev1.Pod {
 		Spec: corev1.PodSpec{
 			Containers:                    []corev1.Container{{Name: "echo", Image: "vivarium.test/echo:v1"}},
 			TerminationGracePeriodSeconds: ptr.To[int64](5),
+			// No syncer runs here, and a pod waits a moment for its token.
+			AutomountServiceAccountToken: ptr.To(false),
 		},
 	}
 }
@@ -120,7 +122,9 @@ func TestLifeOfAPod(t *testing.T) {
 	w.tenant(t, "abc123-default")
 
 	t.Run("RunsAndReports", func(t *testing.T) {
-		made := w.makePod(t, "abc123-default", echoPod("web"))
+		web := echoPod("web")
+		web.Spec.AutomountServiceAccountToken = nil
+		made := w.makePod(t, "abc123-default", web)
 		pod := w.waitPod(t, "abc123-default", "web", isReady)
 		if pod.Status.HostIP != "127.0.0.1" || pod.Status.PodIP == "" || pod.Status.Phase != corev1.PodRunning || pod.Status.StartTime == nil {
 			t.Errorf("status %+v", pod.Status)

@@ -33,7 +33,12 @@ func (k *simulatedKubelet) register(t *testing.T) {
 		NodeInfo:   corev1.NodeSystemInfo{OperatingSystem: "linux", Architecture: "amd64", KubeletVersion: "v1.36.3"},
 	}
 	node.Status.Capacity = node.Status.Allocatable
-	if _, err := k.client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+	// A patch: the pool's own controllers write the Node at the same time.
+	patch, err := json.Marshal(map[string]any{"status": node.Status})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.client.CoreV1().Nodes().PatchStatus(t.Context(), node.Name, patch); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -76,6 +76,8 @@ type pool struct {
 	client  kubernetes.Interface
 	uid     types.UID
 	kubelet *simulatedKubelet
+	// line is what the program's connections to the pool go through.
+	line *line
 }
 
 // newWorld starts clusters, and registers the pools.
@@ -148,6 +150,8 @@ func (w *world) register(t *testing.T, name string, p *pool) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.line = newLine(t, strings.TrimPrefix(p.cluster.Config.Host, "https://"))
+	kubeconfig = bytes.ReplaceAll(kubeconfig, []byte(p.cluster.Config.Host), []byte("https://"+p.line.address))
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string][]byte{"kubeconfig": kubeconfig}}
 	if _, err := w.controlClient.CoreV1().Secrets(names.SystemNamespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)

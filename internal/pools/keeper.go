@@ -47,12 +47,13 @@ type keeper struct {
 	wake     chan struct{}
 
 	// Written by run alone, under registry.mu.
-	open    *opened
-	status  Status
-	checked bool
+	open       *opened
+	status     Status
+	checked    bool
+	lastAnswer time.Time
 
 	// Used by run alone.
-	lastAnswer, lastAudit time.Time
+	lastAudit time.Time
 }
 
 // opened is a Pool that was handed out.
@@ -166,7 +167,8 @@ func (k *keeper) tryOpen(ctx context.Context, resource *v1alpha1.ResourcePool, k
 		Authorized: authorization(report),
 		Version:    report.Version,
 	}
-	k.lastAnswer, k.lastAudit = time.Now(), time.Now()
+	k.answered()
+	k.lastAudit = time.Now()
 	if status.Identified.Good() {
 		pool := NewPool(resource, k.registry.ControlUID(), config, client)
 		poolCtx, poolCancel := context.WithCancel(ctx)
@@ -214,7 +216,7 @@ func (k *keeper) probe(ctx context.Context) {
 	case ctx.Err() != nil:
 		return
 	case err != nil && apierrors.IsForbidden(err):
-		k.lastAnswer = time.Now()
+		k.answered()
 	case err != nil:
 		if silence := time.Since(k.lastAnswer); silence > k.registry.config.UnreachableAfter {
 			status.Reachable = Finding{metav1.ConditionFalse, reasonNoAnswer, oneLine(err)}
@@ -228,7 +230,7 @@ func (k *keeper) probe(ctx context.Context) {
 		k.report(status)
 		return
 	default:
-		k.lastAnswer = time.Now()
+		k.answered()
 	}
 	status.Reachable = Finding{metav1.ConditionTrue, reasonChecked, "the pool's API server answers"}
 	if !status.Authorized.Good() || time.Since(k.lastAudit) > auditEvery {
@@ -238,6 +240,13 @@ func (k *keeper) probe(ctx context.Context) {
 		}
 	}
 	k.report(status)
+}
+
+// answered notes that the pool's API server has answered, whatever it said.
+func (k *keeper) answered() {
+	k.registry.mu.Lock()
+	defer k.registry.mu.Unlock()
+	k.lastAnswer = time.Now()
 }
 
 // hand gives the pool to every subscriber.

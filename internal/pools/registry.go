@@ -238,6 +238,18 @@ func (r *Registry) Status(name string) (Status, bool) {
 	return k.status, true
 }
 
+// Silence is how long the pool has not answered; false when it never has. A pool counts as unreachable only after a
+// while, and by this one can tell before that whether it is alone in its silence.
+func (r *Registry) Silence(name string) (time.Duration, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := r.keepers[name]
+	if k == nil || k.lastAnswer.IsZero() {
+		return 0, false
+	}
+	return time.Since(k.lastAnswer), true
+}
+
 // ControlUID is the identity of the control cluster; empty before the Registry has synced.
 func (r *Registry) ControlUID() types.UID {
 	r.mu.Lock()

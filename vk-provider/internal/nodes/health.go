@@ -8,7 +8,7 @@ import (
 type health struct {
 	// known is false while nothing can be said; Nodes then stay as they are.
 	known bool
-	// ready says whether the Nodes are Ready and their Leases are renewed.
+	// ready says whether the Nodes are Ready.
 	ready bool
 	// open says whether new pods may come.
 	open bool

@@ -30,7 +30,7 @@ type leases struct {
 	queue  workqueue.TypedDelayingInterface[string]
 
 	mu sync.Mutex // guards the rest
-	// pools has the Nodes of each pool that are renewed; none of a pool that is silent.
+	// pools has the Nodes of each pool.
 	pools map[string]map[string]bool
 	// last is each Node's Lease as last written or read.
 	last map[string]*coordinationv1.Lease
@@ -43,18 +43,18 @@ func newLeases(config Config) *leases {
 	}
 }
 
-// set says which Nodes a pool has, and whether they are renewed.
-func (l *leases) set(pool string, nodes []string, renew bool) {
+// set says which Nodes a pool has. They are renewed whether or not the pool answers: a Lease says that somebody looks
+// after the Node, and the Ready condition how it is. Left to expire, the control cluster would write a condition of its
+// own over ours, again and again.
+func (l *leases) set(pool string, nodes []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	was := l.pools[pool]
 	is := map[string]bool{}
-	if renew {
-		for _, node := range nodes {
-			is[node] = true
-			if !was[node] {
-				l.queue.Add(node)
-			}
+	for _, node := range nodes {
+		is[node] = true
+		if !was[node] {
+			l.queue.Add(node)
 		}
 	}
 	for node := range was {

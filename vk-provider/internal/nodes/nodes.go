@@ -35,6 +35,7 @@ type Registry interface {
 	Resources() []*v1alpha1.ResourcePool
 	Status(name string) (pools.Status, bool)
 	HasSynced() bool
+	Silence(name string) (time.Duration, bool)
 }
 
 // Config is what a [Controller] is made of. Everything without a default is required.
@@ -210,6 +211,10 @@ func (c *Controller) next(ctx context.Context) bool {
 	return true
 }
 
+// suspicious is how long a pool may be silent before it counts as silent beside another that is: well above the time
+// between two probes, and below the time after which a pool is unreachable.
+const suspicious = 10 * time.Second
+
 // judgeSilence notes whether every pool is silent.
 func (c *Controller) judgeSilence(ctx context.Context) {
 	known, silent := 0, 0
@@ -219,7 +224,7 @@ func (c *Controller) judgeSilence(ctx context.Context) {
 			continue
 		}
 		known++
-		if !status.Reachable.Good() {
+		if silence, ever := c.config.Registry.Silence(resource.Name); !status.Reachable.Good() || ever && silence > suspicious {
 			silent++
 		}
 	}

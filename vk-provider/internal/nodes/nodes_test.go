@@ -55,8 +55,9 @@ func (r *registry) Resources() []*v1alpha1.ResourcePool {
 	}
 	return []*v1alpha1.ResourcePool{r.resource}
 }
-func (r *registry) Status(string) (pools.Status, bool) { return r.status, true }
-func (r *registry) HasSynced() bool                    { return true }
+func (r *registry) Status(string) (pools.Status, bool)   { return r.status, true }
+func (r *registry) HasSynced() bool                      { return true }
+func (r *registry) Silence(string) (time.Duration, bool) { return 0, true }
 
 // world is a Controller between fakes.
 type world struct {
@@ -414,17 +415,26 @@ func TestSilenceOfAllPoolsIsOurs(t *testing.T) {
 	step(false, "a")
 	step(true, "a", "b")
 	step(false, "b")
+	// The first one to be given up must not be judged alone when the other one has fallen silent with it.
+	two.silence = map[string]time.Duration{"b": 15 * time.Second}
+	step(true, "a")
+	two.silence = map[string]time.Duration{"b": 4 * time.Second}
+	step(false, "a")
 	two.names = []string{"a"}
 	step(false, "a")
 }
 
 type severalPools struct {
-	names  []string
-	silent map[string]bool
+	names   []string
+	silent  map[string]bool
+	silence map[string]time.Duration
 }
 
 func (s *severalPools) Resource(string) (*v1alpha1.ResourcePool, bool) { return nil, false }
 func (s *severalPools) HasSynced() bool                                { return true }
+func (s *severalPools) Silence(name string) (time.Duration, bool) {
+	return s.silence[name], true
+}
 func (s *severalPools) Resources() []*v1alpha1.ResourcePool {
 	var out []*v1alpha1.ResourcePool
 	for _, name := range s.names {

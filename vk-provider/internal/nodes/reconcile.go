@@ -49,6 +49,7 @@ func (c *Controller) reconcile(ctx context.Context, pool string) error {
 	}
 	p.resource = resource
 	status, checked := c.config.Registry.Status(pool)
+	c.judgeSilence(ctx)
 	p.health = judge(status, checked, c.frozen())
 	if cache := c.cache(pool); cache != nil && cache.HasSynced() {
 		p.cache = cache
@@ -67,8 +68,7 @@ func (c *Controller) reconcile(ctx context.Context, pool string) error {
 	for name := range p.nodes {
 		alive = append(alive, name)
 	}
-	// An unknown state renews as well: whoever cannot tell must not let Nodes die.
-	c.leases.set(pool, alive, p.health.ready || !p.health.known)
+	c.leases.set(pool, alive)
 	c.measure(p)
 	return c.report(ctx, p, status, checked)
 }
@@ -89,7 +89,7 @@ func (c *Controller) abandoned(ctx context.Context, pool string, p *pass) error 
 			return err
 		}
 	}
-	c.leases.set(pool, alive, true)
+	c.leases.set(pool, alive)
 	return nil
 }
 

@@ -17,6 +17,8 @@ import (
 const (
 	// ReasonEndedByPool is on a pod that its pool ended: evicted, preempted, lost with its node.
 	ReasonEndedByPool = "TerminationByPool"
+	// ReasonSilent is on a pod whose pool does not answer.
+	ReasonSilent = "PoolUnreachable"
 	// ReasonRefused is on a pod that no pool may run.
 	ReasonRefused = "PoolPolicyViolation"
 	// reasonUnknown is Kubernetes' own for a container whose end nobody saw.
@@ -137,6 +139,19 @@ func end(c *corev1.ContainerStatus, now metav1.Time) {
 		terminated.StartedAt = c.State.Running.StartedAt
 	}
 	c.State = corev1.ContainerState{Terminated: terminated}
+}
+
+// SilentToControl gives the status of a control pod whose pool does not answer: nothing is known of it, so nothing should
+// be sent to it. The control cluster's own controllers do this only for a node that they themselves find dead.
+func SilentToControl(control *corev1.Pod, now metav1.Time) corev1.PodStatus {
+	status := *control.Status.DeepCopy()
+	if ready := find(status.Conditions, corev1.PodReady); ready == nil || ready.Status == corev1.ConditionFalse || ended(status.Phase) {
+		return status
+	}
+	setCondition(&status, corev1.PodReady, &corev1.PodCondition{
+		Status: corev1.ConditionFalse, Reason: ReasonSilent, Message: "The pool that runs the pod does not answer.", LastTransitionTime: now,
+	}, status.ObservedGeneration, verbatim)
+	return status
 }
 
 // RefusedToControl gives the status of a control pod that no pool may run.

@@ -192,6 +192,24 @@ func TestLost(t *testing.T) {
 	}
 }
 
+func TestSilent(t *testing.T) {
+	control := scheduled()
+	control.Status = StatusToControl(control, running(), view())
+	control.Status = SilentToControl(control, now)
+	if c := condition(t, control.Status, corev1.PodReady); c.Status != corev1.ConditionFalse || c.Reason != ReasonSilent || c.LastTransitionTime != now {
+		t.Errorf("while the pool is silent: %+v", c)
+	}
+	if patch, err := StatusPatch(control, SilentToControl(control, later)); patch != nil || err != nil {
+		t.Errorf("it is written twice: %s %v", patch, err)
+	}
+	if got := condition(t, StatusToControl(control, running(), view()), corev1.PodReady); got.Status != corev1.ConditionTrue {
+		t.Errorf("when the pool is back: %+v", got)
+	}
+	if got := SilentToControl(scheduled(), now); find(got.Conditions, corev1.PodReady) != nil {
+		t.Error("a pod that never ran got a condition")
+	}
+}
+
 func TestRefusedToControl(t *testing.T) {
 	got := RefusedToControl(scheduled(), &Refused{Problems: []string{"hostNetwork is not allowed"}})
 	if got.Phase != corev1.PodFailed || got.Reason != ReasonRefused || !strings.Contains(got.Message, "hostNetwork is not allowed") {

@@ -31,6 +31,9 @@ type Cache struct {
 
 	component               string
 	pods, nodes, namespaces cache.SharedIndexInformer
+	// references are what pods need besides themselves, by kind, as metadata only; nil where there is nothing to read it
+	// with.
+	references map[string]cache.SharedIndexInformer
 	// watching counts the open watches on pods: while there is none, what we know of pods may be old.
 	watching atomic.Int32
 }
@@ -69,6 +72,9 @@ func New(pool *pools.Pool, component string) (*Cache, error) {
 		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return core.Namespaces().Watch(ctx, ours(o))
 		})
+	if err := c.watchReferences(); err != nil {
+		return nil, err
+	}
 	if err := c.pods.SetTransform(c.trimPod); err != nil {
 		return nil, fmt.Errorf("watch pool %s: %w", pool.Name, err)
 	}
@@ -159,11 +165,19 @@ func (c *Cache) Run(ctx context.Context) {
 	running.Go(func() { c.pods.RunWithContext(ctx) })
 	running.Go(func() { c.nodes.RunWithContext(ctx) })
 	running.Go(func() { c.namespaces.RunWithContext(ctx) })
+	for _, i := range c.references {
+		running.Go(func() { i.RunWithContext(ctx) })
+	}
 	running.Wait()
 }
 
 // HasSynced reports whether everything that was there at the start is known.
 func (c *Cache) HasSynced() bool {
+	for _, i := range c.references {
+		if !i.HasSynced() {
+			return false
+		}
+	}
 	return c.pods.HasSynced() && c.nodes.HasSynced() && c.namespaces.HasSynced()
 }
 
@@ -262,6 +276,8 @@ type Handler struct {
 	// Gone is called when one of our pods is gone. seen is true when the deletion itself was observed, and false when
 	// the pod was merely missing from a later list.
 	Gone func(pod *corev1.Pod, seen bool)
+	// Reference is called with the key of each reference that appears; see [Cache.Missing].
+	Reference func(key string)
 	// Capacity is called when a node or a stranger's pod has changed.
 	Capacity func()
 }
@@ -293,6 +309,17 @@ func (c *Cache) Watch(h Handler) error {
 		},
 	}); err != nil {
 		return fmt.Errorf("watch pool %s: %w", c.Pool.Name, err)
+	}
+	if h.Reference != nil {
+		for kind, i := range c.references {
+			if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(object any) {
+				if o, ok := object.(metav1.Object); ok {
+					h.Reference(referenceKey(kind, o.GetNamespace(), o.GetName()))
+				}
+			}}); err != nil {
+				return fmt.Errorf("watch pool %s: %w", c.Pool.Name, err)
+			}
+		}
 	}
 	changed := func(any) { h.Capacity() }
 	if _, err := c.nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{

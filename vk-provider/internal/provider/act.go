@@ -98,6 +98,13 @@ func (w *worker) create(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
+	// Asked twice: what arrived while we made up our mind woke nobody.
+	if missing, certain := w.cache.Missing(poolPod); len(missing) > 0 {
+		err := w.wait(pod, missing, certain)
+		if still, _ := w.cache.Missing(poolPod); err != nil && len(still) > 0 {
+			return err
+		}
+	}
 	return w.post(ctx, pod, poolPod)
 }
 

@@ -117,7 +117,7 @@ func (p *Provider) Run(ctx context.Context) error {
 // Attach starts working on a pool, until ctx is done. The caller runs the cache, and must attach before that.
 func (p *Provider) Attach(ctx context.Context, cache *poolcache.Cache) error {
 	w := newWorker(p.config, cache)
-	if err := cache.Watch(poolcache.Handler{Pod: w.podChanged, Gone: w.podGone, Capacity: func() {}}); err != nil {
+	if err := cache.Watch(poolcache.Handler{Pod: w.podChanged, Gone: w.podGone, Reference: w.referenceArrived, Capacity: func() {}}); err != nil {
 		return err
 	}
 	p.mu.Lock()

@@ -7,11 +7,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/vk-provider/internal/podspec"
 	"vivarium.io/vivarium/vk-provider/internal/poolcache"
 )
 
@@ -20,6 +22,9 @@ const (
 	callTimeout = 10 * time.Second
 	// healthEvery is how often a worker looks whether its pool has come back.
 	healthEvery = time.Second
+	// referencesWait is how long a pod waits for what it names, certainWait for what is made for it.
+	referencesWait = 2 * time.Second
+	certainWait    = 10 * time.Second
 	// proofLasts is how long an observed deletion is remembered; longer than any cache lags.
 	proofLasts = 10 * time.Minute
 )
@@ -36,6 +41,8 @@ type worker struct {
 	above, below map[types.UID]time.Time
 	// arrivals is when pods that are not created yet were first seen.
 	arrivals map[types.UID]time.Time
+	// waiting has, for each reference that is on its way, the pods that wait for it.
+	waiting map[string]map[item]bool
 	// written is the status that was last written for a pod, until the cache shows something newer.
 	written map[types.UID]writtenStatus
 }
@@ -46,7 +53,7 @@ func newWorker(config Config, cache *poolcache.Cache) *worker {
 	w := &worker{
 		config: config, cache: cache, queue: newQueue(),
 		above: map[types.UID]time.Time{}, below: map[types.UID]time.Time{},
-		arrivals: map[types.UID]time.Time{}, written: map[types.UID]writtenStatus{},
+		arrivals: map[types.UID]time.Time{}, waiting: map[string]map[item]bool{}, written: map[types.UID]writtenStatus{},
 	}
 	w.orphan = newCollector(w)
 	return w
@@ -112,6 +119,17 @@ func (w *worker) expire() {
 			}
 		}
 	}
+	// Nobody waits for longer than a moment; whoever is left waits for what never came.
+	for key, items := range w.waiting {
+		for i := range items {
+			if since, ok := w.arrivals[i.uid]; !ok || time.Since(since) > 2*certainWait {
+				delete(items, i)
+			}
+		}
+		if len(items) == 0 {
+			delete(w.waiting, key)
+		}
+	}
 }
 
 // enqueueAll puts every pod that either side has in the queue.
@@ -175,6 +193,45 @@ func (w *worker) podGone(pod *corev1.Pod, seen bool) {
 	}
 }
 
+// wait puts a pod off until its references have arrived, for a moment: the syncer brings them while we look. A pod that
+// is there first runs as well, but its kubelet complains and tries again only after a while. It returns nil when the pod
+// has waited long enough; what is missing then is the kubelet's to say.
+func (w *worker) wait(pod *corev1.Pod, missing []string, certain bool) error {
+	longest := referencesWait
+	if certain {
+		longest = certainWait
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	since, known := w.arrivals[pod.UID]
+	if !known {
+		since = time.Now()
+		w.arrivals[pod.UID] = since
+	}
+	left := longest - time.Since(since)
+	if left <= 0 {
+		return nil
+	}
+	for _, key := range missing {
+		if w.waiting[key] == nil {
+			w.waiting[key] = map[item]bool{}
+		}
+		w.waiting[key][itemFor(pod.Namespace, pod.UID)] = true
+	}
+	return &laterError{after: left}
+}
+
+// referenceArrived is told that a reference has arrived in the pool.
+func (w *worker) referenceArrived(key string) {
+	w.mu.Lock()
+	items := w.waiting[key]
+	delete(w.waiting, key)
+	w.mu.Unlock()
+	for i := range items {
+		w.queue.Add(i)
+	}
+}
+
 func (w *worker) seenGone(m map[types.UID]time.Time, uid types.UID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -211,16 +268,37 @@ func (w *worker) next(ctx context.Context) bool {
 
 // visit decides about one pod and acts.
 func (w *worker) visit(ctx context.Context, i item) error {
-	if !w.healthy() {
-		return nil // watchHealth brings it back
-	}
 	s := w.look(i.uid)
+	if !w.healthy() {
+		return w.silent(ctx, s) // watchHealth brings it back
+	}
 	what := decide(s)
 	err := w.act(ctx, i, s, what)
 	if what != forget && what != rest {
 		w.config.Metrics.actions.WithLabelValues(w.pool(), what.String(), result(err)).Inc()
 	}
 	return err
+}
+
+// silent deals with a pod while its pool does not answer. Whether that is to be believed is said by its Node.
+func (w *worker) silent(ctx context.Context, s state) error {
+	if s.control == nil || s.bound != here || s.control.DeletionTimestamp != nil {
+		return nil
+	}
+	node, ok := w.config.Cache.Node(s.control.Spec.NodeName)
+	if !ok || nodeReady(node) {
+		return nil
+	}
+	return w.writeStatus(ctx, s.control, podspec.SilentToControl(s.control, metav1.NewTime(time.Now().Truncate(time.Second))))
+}
+
+func nodeReady(node *corev1.Node) bool {
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
 }
 
 func (w *worker) look(uid types.UID) state {
