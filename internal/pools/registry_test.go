@@ -242,9 +242,7 @@ func TestRegistryRefusesOtherClusters(t *testing.T) {
 		t.Errorf("weak: %+v", s.Authorized)
 	}
 	until(t, "open pools", func() bool { return len(w.registry.Pools()) == 2 })
-	if !w.registry.Settled() {
-		t.Error("not settled although every pool was checked")
-	}
+	until(t, "every pool was checked", w.registry.Settled)
 }
 
 func TestRegistryNoticesSilenceAndImpostors(t *testing.T) {
