@@ -83,6 +83,10 @@ func StatusToControl(control, pool *corev1.Pod, view View) corev1.PodStatus {
 	if c := find(from.Conditions, corev1.DisruptionTarget); c != nil && c.Status == corev1.ConditionTrue && find(status.Conditions, corev1.DisruptionTarget) == nil {
 		disrupt(&status, c.Reason, c.LastTransitionTime)
 	}
+	if pool.DeletionTimestamp != nil && control.DeletionTimestamp == nil && !ended(control.Status.Phase) && find(status.Conditions, corev1.DisruptionTarget) == nil {
+		// Drained or deleted below: whoever counts failures must not take it for the pod's own.
+		disrupt(&status, ReasonEndedByPool, *pool.DeletionTimestamp)
+	}
 	setReady(&status, control, from, observed, view.Now, say)
 	return status
 }

@@ -155,6 +155,18 @@ func TestDisruptionBelow(t *testing.T) {
 	}
 }
 
+func TestDeletedBelow(t *testing.T) {
+	control, pool := scheduled(), running()
+	pool.DeletionTimestamp, pool.Status.Phase = &later, corev1.PodSucceeded
+	if c := condition(t, StatusToControl(control, pool, view()), corev1.DisruptionTarget); c.Reason != ReasonEndedByPool || c.LastTransitionTime != later {
+		t.Errorf("deleted below: %+v", c)
+	}
+	control.DeletionTimestamp = &early
+	if c := find(StatusToControl(control, pool, view()).Conditions, corev1.DisruptionTarget); c != nil {
+		t.Errorf("deleted above: %+v", c)
+	}
+}
+
 func TestBeforeTheKubelet(t *testing.T) {
 	pool := simplePod()
 	pool.UID, pool.CreationTimestamp, pool.Generation = "pool-uid", early, 1
