@@ -98,7 +98,10 @@ func newWorld(t *testing.T, pools ...string) *world {
 		})
 	}
 	started.Wait()
-	if t.Failed() || t.Skipped() || w.control == nil || len(w.pools) < len(pools) {
+	if t.Skipped() {
+		t.SkipNow()
+	}
+	if t.Failed() || w.control == nil || len(w.pools) < len(pools) {
 		t.FailNow()
 	}
 	if err := build(); err != nil {
