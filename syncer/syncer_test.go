@@ -471,3 +471,49 @@ func mapKeys[V any](m map[string]V) []string {
 	}
 	return keys
 }
+
+// TestTokenRefresh: a token whose time has come is replaced by a good one, also one that somebody scribbled over.
+func TestTokenRefresh(t *testing.T) {
+	w := use(t)
+	w.register(t, "pool-a")
+	w.run(t, quick)
+	id := tenantID()
+	ns := id.Prefix() + "web"
+	w.tenant(t, id, "web")
+	pod := w.pod(t, ns, "p", "pool-a", func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{tokenVolume("own", "", 600)} })
+	key := podrefs.TokenKey("own", "token")
+	first := w.poolSecret(t, "pool-a", ns, names.TokenSecret(pod.UID))
+	refresh := time.Time{}
+	for annotation, value := range first.Annotations {
+		if strings.HasSuffix(annotation, "/refresh-after") {
+			var err error
+			if refresh, err = time.Parse(time.RFC3339, value); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if issued := time.Unix(decode(t, first.Data[key]).Issued, 0); refresh.Before(issued.Add(400*time.Second)) || refresh.After(issued.Add(490*time.Second)) {
+		t.Errorf("issued %s, to be replaced after %s: want about four fifths of 600 s", issued, refresh)
+	}
+	for what, change := range map[string]func(*corev1.Secret){
+		"due":      func(s *corev1.Secret) { s.Annotations[names.Domain+"/refresh-after"] = "2020-01-01T00:00:00Z" },
+		"scribble": func(s *corev1.Secret) { s.Data[key] = []byte("nonsense") },
+	} {
+		before := w.poolSecret(t, "pool-a", ns, first.Name)
+		old := string(before.Data[key])
+		change(before)
+		if _, err := w.poolClient["pool-a"].CoreV1().Secrets(ns).Update(t.Context(), before, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, what+": another token", func() error {
+			got := w.poolSecret(t, "pool-a", ns, first.Name)
+			if text := string(got.Data[key]); text == old || text == "nonsense" {
+				return errors.New("still the old one")
+			}
+			if c := decode(t, got.Data[key]); c.Kubernetes.Pod.UID != string(pod.UID) {
+				return fmt.Errorf("bound to %+v", c.Kubernetes.Pod)
+			}
+			return nil
+		})
+	}
+}
