@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"crypto/rand"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,6 +52,10 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	flag.Parse()
+	if testing.Short() {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "syncer-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -141,7 +146,7 @@ func applyFile(ctx context.Context, cluster *kubetest.Cluster, file string) erro
 func use(t *testing.T) *world {
 	t.Helper()
 	if shared == nil {
-		t.Skip("the Kubernetes programs are not built")
+		t.Skip("it needs control planes: the Kubernetes programs are not built, or -short rules them out")
 	}
 	return shared
 }

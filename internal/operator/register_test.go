@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -39,6 +40,10 @@ var shared *world
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	flag.Parse()
+	if testing.Short() {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "operator-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -80,7 +85,7 @@ func run(m *testing.M) int {
 func use(t *testing.T) *world {
 	t.Helper()
 	if shared == nil {
-		t.Skip("the Kubernetes programs are not built")
+		t.Skip("it needs control planes: the Kubernetes programs are not built, or -short rules them out")
 	}
 	*shared.said = nil
 	shared.operator.Say = func(format string, args ...any) {
