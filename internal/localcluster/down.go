@@ -21,7 +21,8 @@ func Down(ctx context.Context, dir string, keep bool, progress *Progress) error 
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(i.dir); err == nil {
+	// A directory that is not ours gets no lock from us, but it may once have been.
+	if _, err := os.Stat(i.dir); err == nil && i.checkOurs() == nil {
 		unlock, err := i.lock(ctx, progress)
 		if err != nil {
 			return err
@@ -41,7 +42,7 @@ func Down(ctx context.Context, dir string, keep bool, progress *Progress) error 
 	}
 	switch {
 	case !ours:
-		progress.Say("%s holds no instance; nothing of one runs, and whatever else is there stays", i.dir)
+		progress.Say("no instance in %s; nothing of one runs", i.dir)
 		return i.removeEmpty()
 	case keep:
 		progress.Say("down; %s is kept", i.dir)

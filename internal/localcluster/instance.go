@@ -93,18 +93,27 @@ func create(dir string, portBase int) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(i.dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("make an instance: %w", err)
-	}
-	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != lockName }) {
-		return nil, fmt.Errorf("make an instance in %s: the directory holds something else; choose another RUN_DIR", i.dir)
+	if err := i.checkOurs(); err != nil {
+		return nil, err
 	}
 	i.state = state{ID: instanceID(i.dir), PortBase: portBase}
 	if err := i.save(func(*state) {}); err != nil {
 		return nil, err
 	}
 	return i, i.openProcesses()
+}
+
+// checkOurs is an error when the directory holds something, but not an instance.
+func (i *Instance) checkOurs() error {
+	entries, err := os.ReadDir(i.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look into the run directory: %w", err)
+	}
+	is := func(name string) func(fs.DirEntry) bool { return func(e fs.DirEntry) bool { return e.Name() == name } }
+	if len(entries) == 0 || slices.ContainsFunc(entries, is(stateFile)) || len(entries) == 1 && is(lockName)(entries[0]) {
+		return nil
+	}
+	return fmt.Errorf("%s holds something else than an instance; empty it, or choose another RUN_DIR", i.dir)
 }
 
 func newInstance(dir string) (*Instance, error) {

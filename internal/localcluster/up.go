@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"vivarium.io/vivarium/internal/localcluster/node"
 	"vivarium.io/vivarium/internal/localcluster/process"
@@ -48,6 +49,7 @@ type UpConfig struct {
 type starter struct {
 	UpConfig
 	instance *Instance
+	fresh    bool  // the instance was made by this run
 	state    state // as it is after preparation
 	binaries *Binaries
 	kwok     *Binaries
@@ -61,11 +63,14 @@ type starter struct {
 func Up(ctx context.Context, config UpConfig) error {
 	begin := time.Now()
 	s := &starter{UpConfig: config}
-	unlock, err := s.prepare(ctx)
+	unlock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if err := s.prepare(ctx, s.planPools); err != nil {
+		return err
+	}
 	if err := s.start(ctx); err != nil {
 		return fmt.Errorf("%w\nwhat has started so far keeps running; `vivarium up` continues, `vivarium down` removes it", err)
 	}
@@ -79,17 +84,15 @@ func AddPool(ctx context.Context, config UpConfig, name string) error {
 	if _, err := Open(config.RunDir); err != nil {
 		return err
 	}
-	unlock, err := s.prepare(ctx)
+	unlock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if s.state.poolIndex(name) < 0 {
-		if err := s.planPool(name, false); err != nil {
-			return err
-		}
+	if err := s.prepare(ctx, func() error { return s.planPool(name, false) }); err != nil {
+		return err
 	}
-	if err := s.checkPorts(); err != nil {
+	if err := s.network(); err != nil {
 		return err
 	}
 	if err := s.startPool(ctx, s.state.poolIndex(name)); err != nil {
@@ -99,8 +102,9 @@ func AddPool(ctx context.Context, config UpConfig, name string) error {
 	return nil
 }
 
-// prepare opens or makes the instance, builds and installs what it needs, and writes down what it will be.
-func (s *starter) prepare(ctx context.Context) (unlock func(), err error) {
+// lock keeps other programs away from the directory, unless there is no source to build from or the directory is somebody
+// else's to begin with.
+func (s *starter) lock(ctx context.Context) (unlock func(), err error) {
 	if s.source, err = FindSource(); err != nil {
 		return nil, err
 	}
@@ -111,31 +115,37 @@ func (s *starter) prepare(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if unlock, err = bare.lock(ctx, s.Progress); err != nil {
+	if err := bare.checkOurs(); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			unlock()
-		}
-	}()
+	return bare.lock(ctx, s.Progress)
+}
+
+// prepare opens or makes the instance, builds and installs what it needs, and writes down what it will be. Nothing is
+// started yet, so nothing is left of a new instance that cannot be.
+func (s *starter) prepare(ctx context.Context, plan func() error) (err error) {
 	if err := s.open(); err != nil {
-		return nil, err
+		return err
 	}
-	if err := s.choose(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.build(ctx); err != nil {
-		return nil, err
-	}
-	for n := 0; n < s.Pools; n++ {
-		if name := poolName(n); s.state.poolIndex(name) < 0 {
-			if err := s.planPool(name, true); err != nil {
-				return nil, err
+	for _, step := range []func() error{func() error { return s.choose(ctx) }, func() error { return s.build(ctx) }, plan, s.checkPorts} {
+		if err := step(); err != nil {
+			if s.fresh {
+				_ = os.RemoveAll(s.instance.dir)
 			}
+			return err
 		}
 	}
-	return unlock, nil
+	return nil
+}
+
+// planPools gives those pools their places that come with every instance.
+func (s *starter) planPools() error {
+	for n := range s.Pools {
+		if err := s.planPool(poolName(n), true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // open opens the instance that is there, or makes a new one.
@@ -150,6 +160,7 @@ func (s *starter) open() error {
 			return fmt.Errorf("PORT_BASE %d: choose one from 1024 to %d", base, 65536-portsUsed)
 		}
 		instance, err = create(s.RunDir, base)
+		s.fresh = true
 	}
 	if err != nil {
 		return err
@@ -248,8 +259,14 @@ func (s *starter) linkKubectl() error {
 	return nil
 }
 
-// planPool gives a new pool its place.
+// planPool gives a pool its place, unless it has one.
 func (s *starter) planPool(name string, register bool) error {
+	if s.state.poolIndex(name) >= 0 {
+		return nil
+	}
+	if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+		return fmt.Errorf("start pool %q: %s", name, problems[0])
+	}
 	nodes := max(s.NodesPerPool, 1)
 	if nodes > maxNodesPerPool {
 		return fmt.Errorf("%d nodes per pool: at most %d are possible", nodes, maxNodesPerPool)
@@ -268,9 +285,6 @@ func (s *starter) save(change func(*state)) error {
 
 // start starts everything, each thing as soon as what it needs is there.
 func (s *starter) start(ctx context.Context) error {
-	if err := s.checkPorts(); err != nil {
-		return err
-	}
 	if err := s.network(); err != nil {
 		return err
 	}

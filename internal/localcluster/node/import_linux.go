@@ -42,13 +42,14 @@ func Possible() error {
 // and gives their names. It waits until containerd answers.
 func Import(ctx context.Context, p process.ID, runtime Runtime, dir, archive string) ([]string, error) {
 	ctr := func(args ...string) *exec.Cmd {
-		args = append([]string{"--target", strconv.Itoa(p.PID), "--mount", "--net", "--pid", "--ipc", "--uts", "--", runtime.Ctr, "--namespace", "k8s.io"}, args...)
+		// Its root, too: where this program itself runs in a chroot, that is not the root of the mounts.
+		args = append([]string{"--target", strconv.Itoa(p.PID), "--mount", "--root", "--net", "--pid", "--ipc", "--uts", "--", runtime.Ctr, "--namespace", "k8s.io"}, args...)
 		cmd := exec.CommandContext(ctx, "nsenter", args...)
 		cmd.WaitDelay = time.Second
 		return cmd
 	}
 	for {
-		out, err := ctr("version").CombinedOutput()
+		out, err := ctr("namespaces", "list", "--quiet").CombinedOutput()
 		if err == nil {
 			break
 		}
