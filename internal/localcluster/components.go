@@ -169,7 +169,11 @@ func (p *platform) clientFlags(name string) ([]string, error) {
 	if err := p.adminKubeconfigFile(adminKubeconfig, "vivarium-"+name, componentGroup); err != nil {
 		return nil, err
 	}
-	return []string{"--control-kubeconfig=" + controlKubeconfig, "--admin-kubeconfig=" + adminKubeconfig}, nil
+	return []string{
+		"--control-kubeconfig=" + controlKubeconfig, "--admin-kubeconfig=" + adminKubeconfig,
+		// There is but one, and after a kill it need not wait until its predecessor's lease expires.
+		"--leader-elect=false",
+	}, nil
 }
 
 func (p *platform) providerFlags(name string) ([]string, error) {

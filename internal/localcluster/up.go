@@ -344,10 +344,16 @@ func (s *starter) checkPorts() error {
 		}
 	}
 	for name, list := range ports {
-		if p := s.instance.processes.Get(name); p != nil && p.Alive() {
+		p := s.instance.processes.Get(name)
+		if p != nil && p.Alive() {
 			continue
 		}
-		if err := checkFree(list); err != nil {
+		err := checkFree(list)
+		// One of ours that was just killed may hold its ports for a moment more.
+		for deadline := time.Now().Add(10 * time.Second); err != nil && p != nil && time.Now().Before(deadline); err = checkFree(list) {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -368,14 +374,11 @@ func (s *starter) network() error {
 			return err
 		}
 	}
-	warning, err := s.state.bridge().Ensure()
-	if err != nil {
-		return err
+	notes, err := s.state.bridge().Ensure()
+	for _, note := range notes {
+		s.Progress.Say("%s", note)
 	}
-	if warning != "" {
-		s.Progress.Say("warning: %s", warning)
-	}
-	return nil
+	return err
 }
 
 // startControl starts the control cluster.

@@ -56,8 +56,8 @@ func FreeNetwork(networks []netip.Prefix) (netip.Prefix, error) {
 }
 
 // Ensure makes what is missing of the bridge. A machine whose settings cannot be changed, or whose packet filter cannot
-// translate addresses, gets a working bridge and a warning: pods reach the host and each other, but perhaps nothing beyond.
-func (b Bridge) Ensure() (warning string, err error) {
+// translate addresses, gets a working bridge and a warning among the notes: pods reach the host and each other, but perhaps nothing beyond.
+func (b Bridge) Ensure() (notes []string, err error) {
 	link, err := netlink.LinkByName(b.Name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		attrs := netlink.NewLinkAttrs()
@@ -66,26 +66,27 @@ func (b Bridge) Ensure() (warning string, err error) {
 		octets := b.Address.Addr().As4()
 		attrs.HardwareAddr = append([]byte{0x02, 0x76}, octets[:]...)
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
-			return "", fmt.Errorf("add bridge %s: %w", b.Name, err)
+			return nil, fmt.Errorf("add bridge %s: %w", b.Name, err)
 		}
 		link, err = netlink.LinkByName(b.Name)
 	}
 	if err != nil {
-		return "", fmt.Errorf("look for bridge %s: %w", b.Name, err)
+		return nil, fmt.Errorf("look for bridge %s: %w", b.Name, err)
 	}
 	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(b.Address)}); err != nil {
-		return "", fmt.Errorf("set address %s of bridge %s: %w", b.Address, b.Name, err)
+		return nil, fmt.Errorf("set address %s of bridge %s: %w", b.Address, b.Name, err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
-		return "", fmt.Errorf("set bridge %s up: %w", b.Name, err)
+		return nil, fmt.Errorf("set bridge %s up: %w", b.Name, err)
 	}
-	if err := borrow(link); err != nil {
-		warning = fmt.Sprintf("some of the host's settings stay as they are: %v", err)
+	notes, err = borrow(link)
+	if err != nil {
+		notes = append(notes, fmt.Sprintf("warning: some of the host's settings stay as they are: %v", err))
 	}
 	if err := errors.Join(b.masquerade(), b.admit()); err != nil {
-		warning = fmt.Sprintf("pods reach only this machine and each other: %v", err)
+		notes = append(notes, fmt.Sprintf("warning: pods reach only this machine and each other: %v", err))
 	}
-	return warning, nil
+	return notes, nil
 }
 
 // masquerade hides nodes and pods behind the host toward the rest of the world. All of it is in one table of ours.

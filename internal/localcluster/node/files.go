@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
@@ -29,8 +30,10 @@ func kubeletConfig(config Config) []byte {
 		ResolverConfig:           ptr.To(homeDir + "/resolv.conf"),
 		ClusterDomain:            "cluster.local",
 		MaxPods:                  110,
-		SerializeImagePulls:      ptr.To(false),
-		FailSwapOn:               ptr.To(false),
+		// A mounted ConfigMap follows its object by this; with the default of a minute people wonder.
+		SyncFrequency:       metav1.Duration{Duration: 10 * time.Second},
+		SerializeImagePulls: ptr.To(false),
+		FailSwapOn:          ptr.To(false),
 		// Two kubelets with one cgroup root delete each other's pods. systemd would need a bus, and slices for names.
 		CgroupRoot:   config.Cgroup,
 		CgroupDriver: "cgroupfs",

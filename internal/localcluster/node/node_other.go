@@ -31,7 +31,7 @@ type Bridge struct {
 }
 
 // Ensure refuses.
-func (Bridge) Ensure() (string, error) { return "", errNotLinux }
+func (Bridge) Ensure() ([]string, error) { return nil, errNotLinux }
 
 // Remove has nothing to remove.
 func (Bridge) Remove() error { return nil }

@@ -27,14 +27,15 @@ var settings = []setting{
 	// Packets of nodes and pods pass through the host.
 	{"net/ipv4/ip_forward", 1},
 	// API servers, kubelets and containerd watch files, each a few; many machines allow a user 128 in all.
-	{"fs/inotify/max_user_instances", 4096},
+	{"fs/inotify/max_user_instances", 8192},
+	{"fs/inotify/max_user_watches", 524288},
 }
 
 // aliasPrefix marks an alias as a note of ours. What follows are settings as name=value, separated by spaces.
 const aliasPrefix = "vivarium before:"
 
-// borrow changes the settings that have to be, after noting what they were.
-func borrow(bridge netlink.Link) error {
+// borrow changes the settings that have to be, after noting what they were, and says what it changed.
+func borrow(bridge netlink.Link) (changed []string, err error) {
 	before := noted(bridge)
 	need := map[string]int{}
 	for _, s := range settings {
@@ -43,7 +44,7 @@ func borrow(bridge netlink.Link) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if now < s.atLeast {
 			need[s.name] = s.atLeast
@@ -51,17 +52,18 @@ func borrow(bridge netlink.Link) error {
 		}
 	}
 	if len(need) == 0 {
-		return nil
+		return nil, nil
 	}
 	if err := note(bridge, before); err != nil {
-		return err
+		return nil, err
 	}
 	for name, value := range need {
 		if err := writeSetting(name, value); err != nil {
-			return err
+			return changed, err
 		}
+		changed = append(changed, fmt.Sprintf("%s is %d instead of %d until the last instance goes", name, value, before[name]))
 	}
-	return nil
+	return changed, nil
 }
 
 // giveBack restores the settings that were changed for the bridge, or leaves that to another instance's bridge, which
