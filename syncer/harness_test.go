@@ -113,7 +113,12 @@ func (w *world) prepare(ctx context.Context) error {
 		return err
 	}
 	w.controlUID = kubeSystem.UID
-	return applyFile(ctx, w.control, filepath.Join("..", "charts", "vivarium", "files", "rbac", "syncer.yaml"))
+	for _, file := range []string{"rbac/syncer.yaml", "policy/syncer-tokens.yaml"} {
+		if err := applyFile(ctx, w.control, filepath.Join("..", "charts", "vivarium", "files", file)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // applyFile creates every object of a YAML file.
