@@ -77,6 +77,10 @@ func newRunDir(t *testing.T) string {
 	if err := node.Possible(); err != nil {
 		t.Skip(err)
 	}
+	// The test looks at the machine with the same tools, before `up` would install them.
+	if err := installTools(t.Context(), NewProgress(os.Stderr)); err != nil {
+		t.Fatal(err)
+	}
 	source, err := FindSource()
 	if err != nil {
 		t.Fatal(err)
