@@ -204,6 +204,9 @@ func TestExec(t *testing.T) {
 			t.Errorf("hostname is %q, want the pod's name", host)
 		}
 		c.fails(t, "", []string{"-n", ns, "exec", "nothere", "--", "true"}, `pods "nothere" not found`)
+		if out, err := c.try(t, "hello\n", "-n", ns, "run", "attached", "--image="+shellImage, "--restart=Never", "-i", "--rm", "--", "cat"); err != nil || !strings.Contains(out, "hello") {
+			t.Errorf("run -i, which attaches: %v, %q", err, out)
+		}
 		c.run(t, "-n", ns, "cp", "../go.mod", ns+"/sh:/tmp/go.mod")
 		if out := c.run(t, "-n", ns, "exec", "sh", "--", "head", "-1", "/tmp/go.mod"); !strings.Contains(out, "module") {
 			t.Errorf("cp: %q", out)
