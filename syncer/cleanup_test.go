@@ -19,7 +19,6 @@ import (
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/names"
-	"vivarium.io/vivarium/syncer/internal/cleanup"
 )
 
 func (w *world) makeTenant(t *testing.T, id names.TenantID) {
@@ -83,7 +82,7 @@ func TestTenantDeletion(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the Tenant says what it waits for", func() error {
-		c := meta.FindStatusCondition(w.getTenant(t, id).Status.Conditions, cleanup.ConditionCleanedPools)
+		c := meta.FindStatusCondition(w.getTenant(t, id).Status.Conditions, v1alpha1.TenantCleanedPools)
 		if c == nil || c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, "control cluster") {
 			return fmt.Errorf("condition %+v", c)
 		}
@@ -152,7 +151,7 @@ func TestTenantWaitsForSilentPool(t *testing.T) {
 	})
 	eventually(t, "the Tenant names the pool that does not", func() error {
 		tenant := w.getTenant(t, id)
-		c := meta.FindStatusCondition(tenant.Status.Conditions, cleanup.ConditionCleanedPools)
+		c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.TenantCleanedPools)
 		if c == nil || !strings.Contains(c.Message, "pool-b") || strings.Contains(c.Message, "pool-a") {
 			return fmt.Errorf("condition %+v", c)
 		}
@@ -213,7 +212,7 @@ func TestPoolGivenBack(t *testing.T) {
 		if err := w.admin.Get(t.Context(), key, live); err != nil {
 			return err
 		}
-		if !slices.Contains(live.Finalizers, cleanup.FinalizerPoolContent) {
+		if !slices.Contains(live.Finalizers, v1alpha1.FinalizerPoolContent) {
 			return errors.New("not set")
 		}
 		return nil

@@ -10,6 +10,10 @@ import (
 // pool and its virtual Nodes are gone.
 const FinalizerPool = "vivarium.io/pool"
 
+// FinalizerPoolContent is on a ResourcePool while the syncer may have something in the pool. The syncer removes it when
+// none of our namespaces is left there, after the vk-provider has let go of its own.
+const FinalizerPoolContent = "vivarium.io/pool-content"
+
 // Condition types of a ResourcePool, all set by the vk-provider.
 const (
 	// PoolReady is true when pods can be placed in the pool: the other conditions are true and it has a virtual node.
@@ -20,6 +24,10 @@ const (
 	PoolAuthorized = "Authorized"
 	// PoolIdentified is true when the cluster behind the credentials is the one that was registered, and no other pool's.
 	PoolIdentified = "Identified"
+	// PoolFenced is true when tenants in the pool cannot reach each other's pods, false when something that keeps them apart
+	// is not in place, unknown when all of it is in place and nobody can tell whether the pool enforces it, or when the pool
+	// cannot be asked. Set by the network controller alone.
+	PoolFenced = "Fenced"
 )
 
 // ResourcePool is a backend cluster that runs tenants' pods. Its name becomes part of the names of its virtual Nodes.

@@ -26,6 +26,9 @@ const (
 	TenantReady = "Ready"
 	// TenantCleaned is false while a deleted tenant still has something in control or in a pool; its message says what.
 	TenantCleaned = "Cleaned"
+	// TenantCleanedPools is false while a pool still has something of a tenant that is being deleted; the message says which
+	// pool and why. Set by the syncer alone.
+	TenantCleanedPools = "CleanedPools"
 )
 
 // Tenant is one tenant. Its name is the tenant ID: exactly six characters of a-z and 0-9. Its UID is the security

@@ -145,13 +145,24 @@ func newTenantGetCommand(a *access) *cobra.Command {
 }
 
 func newTenantKubeconfigCommand(a *access) *cobra.Command {
+	return newCredentialCommand(a, "kubeconfig ID", "Print the kubeconfig of a tenant's administrator",
+		"How long to wait for the kubeconfig of a new tenant.", (*operator.Operator).TenantKubeconfig)
+}
+
+func newTenantRotateCommand(a *access) *cobra.Command {
+	return newCredentialCommand(a, "rotate ID", "Refuse every client certificate of a tenant from now on, and print a new kubeconfig",
+		"How long to wait for the new kubeconfig.", (*operator.Operator).RotateTenant)
+}
+
+// newCredentialCommand makes a command that prints a tenant's kubeconfig, or writes it to a file, once get has it.
+func newCredentialCommand(a *access, use, short, timeoutUsage string, get func(*operator.Operator, context.Context, string) ([]byte, error)) *cobra.Command {
 	var (
 		file string
 		w    waiting
 	)
 	cmd := &cobra.Command{
-		Use:   "kubeconfig ID",
-		Short: "Print the kubeconfig of a tenant's administrator",
+		Use:   use,
+		Short: short,
 		Args:  exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := a.operator(cmd, false)
@@ -160,7 +171,7 @@ func newTenantKubeconfigCommand(a *access) *cobra.Command {
 			}
 			ctx, cancel := w.context(cmd.Context())
 			defer cancel()
-			raw, err := o.TenantKubeconfig(ctx, args[0])
+			raw, err := get(o, ctx, args[0])
 			if err != nil {
 				return err
 			}
@@ -168,7 +179,7 @@ func newTenantKubeconfigCommand(a *access) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&file, "output", "", "File to write instead, readable by you alone.")
-	cmd.Flags().DurationVar(&w.timeout, "timeout", time.Minute, "How long to wait for the kubeconfig of a new tenant.")
+	cmd.Flags().DurationVar(&w.timeout, "timeout", time.Minute, timeoutUsage)
 	return cmd
 }
 
@@ -194,34 +205,6 @@ func deliver(cmd *cobra.Command, file string, raw []byte) error {
 		return fmt.Errorf("--output: %w", err)
 	}
 	return nil
-}
-
-func newTenantRotateCommand(a *access) *cobra.Command {
-	var (
-		file string
-		w    waiting
-	)
-	cmd := &cobra.Command{
-		Use:   "rotate ID",
-		Short: "Refuse every client certificate of a tenant from now on, and print a new kubeconfig",
-		Args:  exactly("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := a.operator(cmd, false)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := w.context(cmd.Context())
-			defer cancel()
-			raw, err := o.RotateTenant(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			return deliver(cmd, file, raw)
-		},
-	}
-	cmd.Flags().StringVar(&file, "output", "", "File to write instead, readable by you alone.")
-	cmd.Flags().DurationVar(&w.timeout, "timeout", time.Minute, "How long to wait for the new kubeconfig.")
-	return cmd
 }
 
 func newTenantSuspendCommand(a *access, suspend bool) *cobra.Command {

@@ -11,16 +11,12 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/pools"
 )
 
-// ConditionFenced is a condition of a ResourcePool: true when tenants in the pool cannot reach each other's pods, false
-// when something that keeps them apart is not in place, unknown when all of it is in place and nobody can tell whether the
-// pool enforces it, or when the pool cannot be asked. Set by the network controller alone.
-const ConditionFenced = "Fenced"
-
-// Reasons of the condition.
+// Reasons of the condition v1alpha1.PoolFenced.
 const (
 	reasonEnforced           = "Enforced"
 	reasonEnforcementUnknown = "EnforcementUnknown"
@@ -107,7 +103,7 @@ func (c *conditions) write(ctx context.Context, pool string) error {
 	f := c.finding(pool)
 	before, after := resource.DeepCopy(), resource.DeepCopy()
 	if !meta.SetStatusCondition(&after.Status.Conditions, metav1.Condition{
-		Type: ConditionFenced, Status: f.status, Reason: f.reason, Message: f.message, ObservedGeneration: resource.Generation,
+		Type: v1alpha1.PoolFenced, Status: f.status, Reason: f.reason, Message: f.message, ObservedGeneration: resource.Generation,
 	}) {
 		return nil
 	}

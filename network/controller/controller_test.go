@@ -179,7 +179,7 @@ func TestOnRealClusters(t *testing.T) {
 			if err := admin.Get(t.Context(), client.ObjectKeyFromObject(resource), resource); err != nil {
 				return err
 			}
-			got := meta.FindStatusCondition(resource.Status.Conditions, ConditionFenced)
+			got := meta.FindStatusCondition(resource.Status.Conditions, v1alpha1.PoolFenced)
 			if got == nil || got.Status != status || got.Reason != reason || !strings.Contains(got.Message, message) {
 				return fmt.Errorf("condition %+v", got)
 			}

@@ -16,10 +16,6 @@ import (
 	"vivarium.io/vivarium/internal/pools"
 )
 
-// FinalizerPoolContent is on a ResourcePool while the syncer may have something in the pool. The syncer removes it when
-// none of our namespaces is left there, after the vk-provider has let go of its own.
-const FinalizerPoolContent = "vivarium.io/pool-content"
-
 // podsManagedBy is LabelManagedBy of the pods in a pool.
 const podsManagedBy = "vk-provider"
 
@@ -67,10 +63,10 @@ func (p *Pools) work(ctx context.Context, name string) (again bool, err error) {
 	if !ok {
 		return false, nil
 	}
-	ours := slices.Contains(resource.Finalizers, FinalizerPoolContent)
+	ours := slices.Contains(resource.Finalizers, v1alpha1.FinalizerPoolContent)
 	switch {
 	case resource.DeletionTimestamp == nil && !ours:
-		return false, p.patch(ctx, resource, func(finalizers []string) []string { return append(finalizers, FinalizerPoolContent) })
+		return false, p.patch(ctx, resource, func(finalizers []string) []string { return append(finalizers, v1alpha1.FinalizerPoolContent) })
 	case resource.DeletionTimestamp == nil || !ours:
 		return false, nil
 	case slices.Contains(resource.Finalizers, v1alpha1.FinalizerPool):
@@ -87,7 +83,7 @@ func (p *Pools) work(ctx context.Context, name string) (again bool, err error) {
 		return left, err
 	}
 	if err := p.patch(ctx, resource, func(finalizers []string) []string {
-		return slices.DeleteFunc(finalizers, func(f string) bool { return f == FinalizerPoolContent })
+		return slices.DeleteFunc(finalizers, func(f string) bool { return f == v1alpha1.FinalizerPoolContent })
 	}); err != nil {
 		return false, err
 	}

@@ -22,10 +22,6 @@ import (
 	"vivarium.io/vivarium/internal/pools"
 )
 
-// ConditionCleanedPools is a condition of a Tenant that is being deleted: false while a pool still has something of it;
-// the message says which and why. Set by the syncer alone.
-const ConditionCleanedPools = "CleanedPools"
-
 // Control is what is asked about the control cluster; package demand answers it.
 type Control interface {
 	NamespacesOf(tenant names.TenantID) int
@@ -218,7 +214,7 @@ func unavailable(status pools.Status) string {
 func (t *Tenants) report(ctx context.Context, tenant *v1alpha1.Tenant, held []string) error {
 	before, after := tenant.DeepCopy(), tenant.DeepCopy()
 	if !meta.SetStatusCondition(&after.Status.Conditions, metav1.Condition{
-		Type: ConditionCleanedPools, Status: metav1.ConditionFalse, Reason: "Waiting", Message: strings.Join(held, "; "),
+		Type: v1alpha1.TenantCleanedPools, Status: metav1.ConditionFalse, Reason: "Waiting", Message: strings.Join(held, "; "),
 		ObservedGeneration: tenant.Generation,
 	}) {
 		return nil
