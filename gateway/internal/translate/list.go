@@ -88,17 +88,25 @@ func (l *merge) page() error {
 	}
 	err := l.object(func(rawKey []byte) error {
 		key := string(rawKey)
-		if kind == "" || version == "" {
-			text, err := l.captureText()
-			switch key {
-			case "kind":
-				kind = text
-			case "apiVersion":
-				version = text
-			default:
-				return foreign("a page that does not say first what it is")
+		switch {
+		case key == "kind" || key == "apiVersion":
+			said := &kind
+			if key == "apiVersion" {
+				said = &version
 			}
-			return err
+			text, err := l.captureText()
+			if err != nil {
+				return err
+			}
+			if *said != "" && *said != text {
+				return foreign("a page of %s and %s", *said, text)
+			}
+			*said = text
+			return nil
+		case l.response.kind.Custom:
+			kind, version = l.assume(kind, version)
+		case kind == "" || version == "":
+			return foreign("a page that does not say first what it is")
 		}
 		place, items, err := l.shape(kind, version)
 		if err != nil {
@@ -111,7 +119,7 @@ func (l *merge) page() error {
 		case "columnDefinitions":
 			return l.pageColumns()
 		case items:
-			if !sawMeta {
+			if !sawMeta && !l.response.kind.Custom {
 				return foreign("a page with its metadata behind its items")
 			}
 			sawItems = true
@@ -124,8 +132,8 @@ func (l *merge) page() error {
 		return nil
 	case err != nil:
 		return err
-	case !sawItems:
-		return foreign("a page without items")
+	case !sawItems || !sawMeta:
+		return foreign("a page without items or metadata")
 	}
 	return nil
 }
@@ -138,7 +146,7 @@ func (l *merge) shape(kind, version string) (*rules.Place, string, error) {
 	l.kind, l.version = kind, version
 	meta := version == "meta.k8s.io/v1" || version == "meta.k8s.io/v1beta1"
 	switch {
-	case kind == l.root.Kind+"List" && version == l.groupVersion():
+	case kind == l.listKind() && version == l.groupVersion():
 		return l.root.Place, "items", nil
 	case kind == "PartialObjectMetadataList" && meta:
 		return nil, "items", nil
@@ -212,7 +220,13 @@ func (l *merge) pageItems(items string, place *rules.Place) error {
 	if err := l.open(items); err != nil {
 		return err
 	}
-	return l.array(func() error { return l.pageItem(place, items == "rows") })
+	depth := l.Depth()
+	err := l.array(func() error { return l.pageItem(place, items == "rows") })
+	if errors.Is(err, errEnough) && l.response.kind.Custom {
+		// What is needed of the metadata stands behind the items.
+		return l.Unwind(depth)
+	}
+	return err
 }
 
 // pageItem writes one item, or takes it back and ends the list if it is foreign.

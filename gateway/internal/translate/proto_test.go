@@ -159,7 +159,7 @@ func TestProtobufLists(t *testing.T) {
 }
 
 // frameOf makes a watch frame as the API server does.
-func frameOf(t *testing.T, kind string, obj runtime.Object, gvk schema.GroupVersionKind) []byte {
+func frameOf(t testing.TB, kind string, obj runtime.Object, gvk schema.GroupVersionKind) []byte {
 	t.Helper()
 	event := metav1.WatchEvent{Type: kind, Object: runtime.RawExtension{Raw: toProto(t, obj, gvk)}}
 	body, err := event.Marshal()

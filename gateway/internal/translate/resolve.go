@@ -7,6 +7,13 @@ import (
 )
 
 // bodyRoot finds the table of what a request to a resource or subresource carries and its answer shows.
+func (v View) bodyRoot(k Kind) (rules.Root, bool) {
+	if k.Custom {
+		return v.customRoot(k)
+	}
+	return bodyRoot(k)
+}
+
 func bodyRoot(k Kind) (rules.Root, bool) {
 	switch k.Subresource {
 	case "", "status":

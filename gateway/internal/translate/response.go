@@ -35,13 +35,15 @@ type response struct {
 	columns  []columnRule
 	unsent   *jsonwire.Value // column definitions that the tenant has not been sent
 	items    *rewriter       // of protobuf
+	table    *Columns        // of the watch that a frame was cut out of
+	define   bool            // the frame shall name its columns
 	// Of the current item.
 	owned bool
 	name  string
 }
 
 func (v View) newResponse(k Kind, dst io.Writer, src io.Reader, size int) (*response, error) {
-	root, ok := bodyRoot(k)
+	root, ok := v.bodyRoot(k)
 	if !ok {
 		return nil, foreign("no rules for %s.%s/%s %s", k.Resource, k.Group, k.Version, k.Subresource)
 	}
@@ -163,6 +165,9 @@ func (r *response) document() error {
 				return err
 			}
 		default:
+			if r.kind.Custom {
+				kind, apiVersion = r.assume(kind, apiVersion)
+			}
 			f, whole, err := r.classify(kind, apiVersion)
 			if err != nil {
 				return err
@@ -171,6 +176,9 @@ func (r *response) document() error {
 				return r.wholeDocument(point, kind, apiVersion, key, whole)
 			}
 			release()
+			if r.kind.Custom {
+				f = r.late(kind, apiVersion, f)
+			}
 			if err := r.members(key, f); err != nil || !r.single {
 				return err
 			}
@@ -258,7 +266,7 @@ func (r *response) classify(kind, apiVersion string) (member, func(*jsonwire.Val
 			// At once, before a large object has left.
 			return r.endItem()
 		}, nil, nil
-	case kind == r.root.Kind+"List" && apiVersion == gv:
+	case kind == r.listKind() && apiVersion == gv:
 		return listMember(r.root.Place), nil, nil
 	case kind == "Table" && meta:
 		return tableMember, nil, nil

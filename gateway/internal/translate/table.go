@@ -70,6 +70,11 @@ func (r *response) tableColumns() error {
 		return err
 	}
 	switch {
+	case r.table != nil:
+		if r.define {
+			return r.Emit(r.table.raw)
+		}
+		return r.Emit([]byte("null"))
 	case columns.Kind() == jsonwire.Array:
 		r.setColumns(columns)
 		r.unsent = columns

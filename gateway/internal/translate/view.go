@@ -11,6 +11,13 @@ type Kind struct {
 	Namespaced bool
 	// Subresource is empty for the resource itself.
 	Subresource string
+
+	// Custom says that the kind is a custom resource's. Its documents have their keys in alphabetical order, so that what
+	// they are stands behind what they hold, and their lists are called ListKind. Collection says that the answer may be a
+	// list of them, which nothing in it would tell in time.
+	Custom     bool
+	ListKind   string
+	Collection bool
 }
 
 // View is the world of one tenant: who it is and what the translation must know besides. A View is immutable, cheap to

@@ -247,7 +247,7 @@ func (s *Scanner) NextKey(first bool) ([]byte, bool, error) {
 	}
 	if first && i < len(b) && b[i] == '"' {
 		i++
-		n := i + stringEnd(b[i:])
+		n := i + StringEnd(b[i:])
 		if n+1 < len(b) && b[n] == '"' && b[n+1] == ':' {
 			s.pos = n + 2
 			return b[i:n], true, nil
@@ -374,7 +374,7 @@ const (
 // string to find the quote would cost as much as the loop.
 func (s *Scanner) skipString() error {
 	for {
-		i := stringEnd(s.buf[s.pos:s.end])
+		i := StringEnd(s.buf[s.pos:s.end])
 		s.pos += i
 		if s.pos < s.end {
 			if s.buf[s.pos] == '"' {
@@ -392,8 +392,8 @@ func (s *Scanner) skipString() error {
 	}
 }
 
-// stringEnd finds the first quote or backslash, len(b) if there is none.
-func stringEnd(b []byte) int {
+// StringEnd finds the first quote or backslash, len(b) if there is none.
+func StringEnd(b []byte) int {
 	i := 0
 	for ; i+8 <= len(b); i += 8 {
 		w := binary.LittleEndian.Uint64(b[i:])
@@ -427,10 +427,10 @@ func (s *Scanner) skipLevels(depth int) error {
 					if m := ((q - lowBits) &^ q & highBits) | ((e - lowBits) &^ e & highBits); m != 0 {
 						j += bits.TrailingZeros64(m) >> 3
 					} else {
-						j += 8 + stringEnd(b[j+8:])
+						j += 8 + StringEnd(b[j+8:])
 					}
 				} else {
-					j += stringEnd(b[j:])
+					j += StringEnd(b[j:])
 				}
 				if j < len(b) && b[j] == '"' {
 					i = j + 1
