@@ -21,6 +21,7 @@ import (
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/podsecurity"
 )
 
 // Config is what a Controller needs.
@@ -202,7 +203,7 @@ func (c *Controller) watch() error {
 
 // labelsKept reports whether nothing of ours was taken from a namespace.
 func labelsKept(before, after map[string]string) bool {
-	for _, key := range []string{names.LabelTenant, enforceLabel, enforceVersionLabel} {
+	for _, key := range []string{names.LabelTenant, podsecurity.Enforce, podsecurity.EnforceVersion} {
 		if before[key] != after[key] {
 			return false
 		}

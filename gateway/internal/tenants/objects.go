@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/podsecurity"
 )
 
 // This file says what the control cluster holds of every tenant. It is pure: provide.go makes it so.
@@ -35,14 +36,6 @@ func baseNamespaces() []names.TenantNamespace {
 // userRoles are the roles of the control cluster that every tenant gets a copy of, with the rules they have there.
 func userRoles() []string { return []string{"admin", "edit", "view"} }
 
-// Pod security: what a tenant's pods may do at most, enforced by the control cluster itself.
-const (
-	enforceLabel        = "pod-security.kubernetes.io/enforce"
-	enforceVersionLabel = enforceLabel + "-version"
-	enforceLevel        = "baseline"
-	enforceVersion      = "latest"
-)
-
 // controlNamespace cannot fail for the base namespaces, which are all valid and short.
 func controlNamespace(id names.TenantID, ns names.TenantNamespace) string {
 	return id.NameToControl(string(ns))
@@ -54,8 +47,8 @@ func tenantLabels(id names.TenantID) map[string]string {
 
 func namespaceOf(id names.TenantID, ns names.TenantNamespace) *corev1.Namespace {
 	labels := tenantLabels(id)
-	labels[enforceLabel] = enforceLevel
-	labels[enforceVersionLabel] = enforceVersion
+	labels[podsecurity.Enforce] = podsecurity.Baseline
+	labels[podsecurity.EnforceVersion] = podsecurity.Latest
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: controlNamespace(id, ns), Labels: labels}}
 }
 

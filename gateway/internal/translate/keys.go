@@ -7,19 +7,14 @@ import (
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/netkeys"
+	"vivarium.io/vivarium/internal/podsecurity"
 )
 
 const (
 	// labelMetadataName is set by the API server on every Namespace.
 	labelMetadataName = "kubernetes.io/metadata.name"
-	// labelPodSecurity and labelScheduler are the domains by which a namespace weakens what its pods may do.
-	labelPodSecurity = "pod-security.kubernetes.io/"
-	labelScheduler   = "scheduler.alpha.kubernetes.io/"
-	// labelEnforce is what the platform sets on the namespaces of tenants.
-	labelEnforce      = labelPodSecurity + "enforce"
-	labelEnforceValue = "baseline"
-
-	labelEnforceVersion = labelPodSecurity + "enforce-version"
+	// labelScheduler is the domain by which a namespace chooses nodes for its pods.
+	labelScheduler = "scheduler.alpha.kubernetes.io/"
 
 	// aggregateToTenant and aggregateToControl are the label keys by which ClusterRoles flow into aggregated ones. The
 	// control cluster's own aggregated roles select by the first, so no tenant's role may carry it there.
@@ -37,6 +32,7 @@ func (q *request) keyToControl(op rules.Op, key, path string) (string, error) {
 		if protectedNamespaceKey(key) {
 			return "", forbidden(path, "the key %q is set by the platform on every namespace", key)
 		}
+		key = podsecurity.ToControl(key)
 	case rules.ClusterRoleLabels:
 		if rest, ok := strings.CutPrefix(key, aggregateToTenant); ok {
 			return aggregateToControl + rest, nil
@@ -57,7 +53,12 @@ func (q *request) keyToControl(op rules.Op, key, path string) (string, error) {
 
 // keyToTenant is the inverse of keyToControl; false hides the key.
 func keyToTenant(op rules.Op, key string) (string, bool) {
-	if op == rules.ClusterRoleLabels {
+	switch op {
+	case rules.NamespaceLabels:
+		if tenant, ok := podsecurity.ToTenant(key); !ok || tenant != key {
+			return tenant, ok
+		}
+	case rules.ClusterRoleLabels:
 		if rest, ok := strings.CutPrefix(key, aggregateToControl); ok {
 			return aggregateToTenant + rest, true
 		}
@@ -69,16 +70,24 @@ func keyToTenant(op rules.Op, key string) (string, bool) {
 }
 
 func protectedNamespaceKey(key string) bool {
-	return strings.HasPrefix(key, labelPodSecurity) || strings.HasPrefix(key, labelScheduler)
+	return strings.HasPrefix(key, labelScheduler)
 }
 
 // keysToControl translates labels or annotations. Every mention of a protected key is refused, also one that deletes it.
 func (q *request) keysToControl(op rules.Op, v *jsonwire.Value, path string) error {
+	enforced := ""
 	members := v.Members()
 	for i := range members {
 		m := &members[i]
 		if directive(m.Key) {
 			continue
+		}
+		if op == rules.NamespaceLabels {
+			level, err := checkPodSecurity(m, path)
+			if err != nil {
+				return err
+			}
+			enforced += level
 		}
 		key, err := q.keyToControl(op, m.Key, path)
 		if err != nil {
@@ -96,7 +105,24 @@ func (q *request) keysToControl(op rules.Op, v *jsonwire.Value, path string) err
 		}
 		m.Key = key
 	}
+	if enforced != "" {
+		v.Set(podsecurity.Enforce, jsonwire.NewString(enforced))
+	}
 	return nil
+}
+
+// checkPodSecurity checks a label of a namespace. Where it says which level the namespace is to enforce, or that it is to
+// enforce none, it gives the level that the control cluster has to enforce.
+func checkPodSecurity(m *jsonwire.Member, path string) (string, error) {
+	if m.Value.Kind() != jsonwire.Null {
+		if problem := podsecurity.Check(m.Key, m.Value.Text()); problem != "" {
+			return "", invalid(path, "Invalid value: %q: %s", m.Value.Text(), problem)
+		}
+	}
+	if m.Key != podsecurity.Enforce {
+		return "", nil
+	}
+	return podsecurity.Enforced(m.Value.Text()), nil
 }
 
 // keysToTenant is the inverse of keysToControl.
@@ -119,8 +145,8 @@ func (q *request) injectedLabels() []jsonwire.Member {
 	tenant := jsonwire.Member{Key: names.LabelTenant, Value: jsonwire.NewString(string(q.view.Tenant))}
 	switch {
 	case q.root.Group == "" && q.root.Kind == "Namespace":
-		return []jsonwire.Member{tenant, {Key: labelEnforce, Value: jsonwire.NewString(labelEnforceValue)},
-			{Key: labelEnforceVersion, Value: jsonwire.NewString("latest")}}
+		return []jsonwire.Member{tenant, {Key: podsecurity.Enforce, Value: jsonwire.NewString(podsecurity.Baseline)},
+			{Key: podsecurity.EnforceVersion, Value: jsonwire.NewString(podsecurity.Latest)}}
 	case q.root.Group == "rbac.authorization.k8s.io" && q.root.Kind == "ClusterRole":
 		// Aggregation selects by it, so that no role of another tenant flows in.
 		return []jsonwire.Member{tenant}
@@ -128,9 +154,12 @@ func (q *request) injectedLabels() []jsonwire.Member {
 	return nil
 }
 
-// inject adds the platform's labels to a map of labels.
+// inject adds the platform's labels to a map of labels that has been translated.
 func (q *request) inject(labels *jsonwire.Value) {
 	for _, m := range q.injectedLabels() {
+		if m.Key == podsecurity.Enforce {
+			m.Value.SetText(podsecurity.Enforced(labels.Get(podsecurity.TenantEnforce).Text()))
+		}
 		labels.Set(m.Key, m.Value)
 	}
 }
@@ -150,7 +179,14 @@ func (r *response) fieldsToTenant(v *jsonwire.Value) {
 	v.Filter(func(m *jsonwire.Member) bool {
 		name, field := strings.CutPrefix(m.Key, "f:")
 		if field {
+			own, shown := name, true
+			if r.root.Kind == "Namespace" {
+				own, shown = podsecurity.ToTenant(name)
+			}
 			switch {
+			case own != name:
+				m.Key = "f:" + own
+				return shown
 			case strings.HasPrefix(name, aggregateToControl):
 				m.Key = "f:" + aggregateToTenant + strings.TrimPrefix(name, aggregateToControl)
 			case names.Reserved(name), r.root.Kind == "Namespace" && protectedNamespaceKey(name):
@@ -185,6 +221,8 @@ func (q *request) fieldsToControl(v *jsonwire.Value) {
 				return false
 			case q.root.Kind == "ClusterRole" && strings.HasPrefix(name, aggregateToTenant):
 				m.Key = "f:" + aggregateToControl + strings.TrimPrefix(name, aggregateToTenant)
+			case q.root.Kind == "Namespace" && podsecurity.ToControl(name) != name:
+				m.Key = "f:" + podsecurity.ToControl(name)
 			default:
 				m.Key = "f:" + q.view.quotaKeyToControl(name)
 			}

@@ -5,6 +5,7 @@ import (
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
+	"vivarium.io/vivarium/internal/podsecurity"
 )
 
 // maxOperations is how many operations a JSON patch may have, as the API server has it.
@@ -76,11 +77,22 @@ func (q *request) operations(ops *jsonwire.Value) error {
 	if len(ops.Elems()) > maxOperations {
 		return tooLarge("the patch has %d operations, at most %d are taken", len(ops.Elems()), maxOperations)
 	}
+	var out []*jsonwire.Value
 	for _, op := range ops.Elems() {
+		q.enforced = nil
 		if err := q.operation(op); err != nil {
 			return err
 		}
+		out = append(out, op)
+		if q.enforced != nil && op.Get("op").Text() != "test" {
+			out = append(out, jsonwire.NewObject(
+				jsonwire.Member{Key: "op", Value: jsonwire.NewString("add")},
+				jsonwire.Member{Key: "path", Value: jsonwire.NewString("/metadata/labels/" + escapeSegment(podsecurity.Enforce))},
+				jsonwire.Member{Key: "value", Value: q.enforced},
+			))
+		}
 	}
+	ops.SetElems(out)
 	return nil
 }
 
@@ -178,10 +190,15 @@ func (l *location) pointer() string {
 	for _, segs := range [...][]string{l.segs, l.rest} {
 		for _, s := range segs {
 			b.WriteByte('/')
-			b.WriteString(strings.ReplaceAll(strings.ReplaceAll(s, "~", "~0"), "/", "~1"))
+			b.WriteString(escapeSegment(s))
 		}
 	}
 	return b.String()
+}
+
+// escapeSegment is the inverse of decodeSegment.
+func escapeSegment(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "~", "~0"), "/", "~1")
 }
 
 func (l *location) path() string {
@@ -252,7 +269,7 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 	switch op := l.place.Op; op {
 	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations:
 		if len(l.rest) == 1 {
-			one := jsonwire.NewObject(jsonwire.Member{Key: l.rest[0], Value: value})
+			one := jsonwire.NewObject(jsonwire.Member{Key: l.rest[0], Value: orNull(value)})
 			if directive(l.rest[0]) {
 				return invalid(path, "no key starts with a dollar sign")
 			}
@@ -260,6 +277,7 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 				return err
 			}
 			l.rest = []string{one.Members()[0].Key}
+			l.enforced = one.Get(podsecurity.Enforce)
 			return nil
 		}
 	case rules.QuotaKeys:
@@ -340,7 +358,9 @@ func (l *location) from(source *location, what string) error {
 }
 
 // plainKey reports whether the value under a key is the tenant's as it stands.
-func plainKey(key string) bool { return key != labelMetadataName && classAnnotations[key] == "" }
+func plainKey(key string) bool {
+	return key != labelMetadataName && classAnnotations[key] == "" && podsecurity.ToControl(key) == key
+}
 
 func isKeys(op rules.Op) bool {
 	switch op {

@@ -19,6 +19,7 @@ import (
 
 	"vivarium.io/vivarium/gateway/internal/translate/protowire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
+	"vivarium.io/vivarium/internal/podsecurity"
 )
 
 var protoCodec = protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)
@@ -233,7 +234,7 @@ func TestProtobufRefusals(t *testing.T) {
 		"Twice":         {pods, twice(), 400, "twice"},
 		"WrongKind":     {pods, encode(&corev1.Secret{}, "Secret"), 400, "Secret"},
 		"TokenSecret":   {secrets, encode(&corev1.Secret{Type: corev1.SecretTypeServiceAccountToken}, "Secret"), 403, "token"},
-		"PodSecurity":   {namespaces, encode(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "privileged"}}}, "Namespace"), 403, "pod-security"},
+		"PodSecurity":   {namespaces, encode(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "none"}}}, "Namespace"), 422, "must be one of"},
 		"Group":         {pods, []byte("k8s\x00\x0b\x0c"), 400, "protobuf"},
 		"Trailing":      {pods, append(encode(&corev1.Pod{}, "Pod"), 0), 400, "protobuf"},
 	}
@@ -253,7 +254,7 @@ func TestProtobufRefusals(t *testing.T) {
 }
 
 func TestProtobufNamespaceIsLabelled(t *testing.T) {
-	for name, labels := range map[string]map[string]string{"None": nil, "Own": {"a": "b"}} {
+	for name, labels := range map[string]map[string]string{"None": nil, "Own": {"a": "b"}, "Privileged": {podsecurity.Enforce: "privileged"}} {
 		t.Run(name, func(t *testing.T) {
 			body := toProto(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "web", Labels: labels}}, schema.GroupVersionKind{Version: "v1", Kind: "Namespace"})
 			control, _, err := view.BodyToControl(namespaces, "create", typeProto, body, "", "")
@@ -261,7 +262,7 @@ func TestProtobufNamespaceIsLabelled(t *testing.T) {
 				t.Fatal(err)
 			}
 			ns := decode(t, control).(*corev1.Namespace)
-			if ns.Name != "zq7x9k-web" || ns.Labels["vivarium.io/tenant"] != "zq7x9k" || ns.Labels[labelEnforce] != "baseline" || ns.Labels["a"] != labels["a"] {
+			if ns.Name != "zq7x9k-web" || ns.Labels["vivarium.io/tenant"] != "zq7x9k" || ns.Labels[podsecurity.Enforce] != "baseline" || ns.Labels["a"] != labels["a"] || ns.Labels[podsecurity.TenantEnforce] != labels[podsecurity.Enforce] {
 				t.Errorf("got %v", ns.ObjectMeta)
 			}
 		})

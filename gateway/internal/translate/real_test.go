@@ -288,6 +288,8 @@ func (c *control) patches() {
 		{namespaces, strategic, "default", `{"metadata":{"labels":{"c":null,"e":"f"}}}`, `"e":"f"`},
 		{namespaces, typeApplyPatch, "applied", "apiVersion: v1\nkind: Namespace\nmetadata: {name: applied, labels: {g: h}}\n", `"g":"h"`},
 		{namespaces, typeApplyPatch, "applied", "apiVersion: v1\nkind: Namespace\nmetadata: {name: applied, labels: {i: j}}\n", `"i":"j"`},
+		{namespaces, merge0, "default", `{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"restricted","pod-security.kubernetes.io/warn":"baseline"}}}`, `"pod-security.kubernetes.io/enforce":"restricted"`},
+		{namespaces, jsonPatch, "default", `[{"op":"test","path":"/metadata/labels/pod-security.kubernetes.io~1enforce","value":"restricted"},{"op":"replace","path":"/metadata/labels/pod-security.kubernetes.io~1enforce","value":"privileged"}]`, `"pod-security.kubernetes.io/enforce":"privileged"`},
 		{policies, jsonPatch, "web", `[{"op":"add","path":"/spec/ingress/-","value":{"from":[{"namespaceSelector":{}}]}},{"op":"remove","path":"/spec/ingress/0/from/0/namespaceSelector/matchLabels"}]`, `"namespaceSelector":{}`},
 		{roles, strategic, "web", `{"rules":[{"verbs":["list"],"apiGroups":["example.com"],"resources":["widgets"]}]}`, `"apiGroups":["example.com"]`},
 		{clusterRoles, jsonPatch, "web", `[{"op":"remove","path":"/metadata/labels/rbac.authorization.k8s.io~1aggregate-to-view"}]`, `"labels":{}`},

@@ -35,6 +35,8 @@ type request struct {
 	namespace, name string
 	// patch says that the body is a part of an object, apply that it is a server-side apply.
 	patch, apply bool
+	// enforced is the Pod Security level that the last operation of a JSON patch asks the control cluster to enforce.
+	enforced *jsonwire.Value
 }
 
 // BodyToControl translates the body of a request. verb is the request's: create, update, patch, delete,

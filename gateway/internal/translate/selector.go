@@ -5,6 +5,7 @@ import (
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/podsecurity"
 )
 
 // selectorToControl keeps a selector over namespaces inside the tenant: every namespace of a tenant carries its label, so
@@ -42,10 +43,13 @@ func (q *request) selectorToControl(sel *jsonwire.Value, path string) error {
 }
 
 func (q *request) selectorLabelsToControl(labels *jsonwire.Value, path string) error {
-	for _, m := range labels.Members() {
+	members := labels.Members()
+	for i := range members {
+		m := &members[i]
 		if err := selectorKey(m.Key, path); err != nil {
 			return err
 		}
+		m.Key = podsecurity.ToControl(m.Key)
 		if m.Key == labelMetadataName {
 			ns, err := q.view.namespaceToControl(m.Value.Text(), path)
 			if err != nil {
@@ -62,6 +66,9 @@ func (q *request) requirementsToControl(requirements *jsonwire.Value, path strin
 		key := req.Get("key").Text()
 		if err := selectorKey(key, path); err != nil {
 			return err
+		}
+		if control := podsecurity.ToControl(key); control != key {
+			req.Get("key").SetText(control)
 		}
 		if key != labelMetadataName {
 			continue
@@ -91,14 +98,18 @@ func (r *response) selectorToTenant(sel *jsonwire.Value) {
 			if m.Key == labelMetadataName {
 				m.Value.SetText(r.namespaceToTenant(m.Value.Text()))
 			}
-			return !names.Reserved(m.Key)
+			m.Key, _ = podsecurity.ToTenant(m.Key)
+			return m.Key != "" && !names.Reserved(m.Key)
 		})
 		if len(labels.Members()) == 0 {
 			sel.Delete("matchLabels")
 		}
 	}
 	for _, req := range sel.Get("matchExpressions").Elems() {
-		if req.Get("key").Text() != labelMetadataName {
+		if key := req.Get("key"); key.Text() != labelMetadataName {
+			if own, ok := podsecurity.ToTenant(key.Text()); ok && own != key.Text() {
+				key.SetText(own)
+			}
 			continue
 		}
 		values := req.Get("values")
