@@ -33,6 +33,9 @@ func (x *exchange) empty(w http.ResponseWriter, r *http.Request) error {
 	if _, err := x.query(request.Verb); err != nil {
 		return err
 	}
+	if err := x.authorize(r.Context(), request.Verb); err != nil {
+		return err
+	}
 	switch {
 	case request.Name != "":
 		return apierrors.NewNotFound(request.GroupResource(), request.Name)

@@ -56,7 +56,7 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request) error {
 		return x.tunnel(w, r)
 	case request.Subresource == "log":
 		return x.log(w, r)
-	case x.kind.Confined == kinds.Empty:
+	case x.kind.Confined == kinds.Empty, x.kind.Confined == kinds.Exported, x.kind.Confined == kinds.Claimed:
 		return x.empty(w, r)
 	case !translate.Supported(x.translated):
 		return errStatus(http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")

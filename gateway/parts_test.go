@@ -207,9 +207,19 @@ func TestServingCertificate(t *testing.T) {
 	}
 }
 
+// answerAccess answers access reviews.
+func answerAccess(allowed bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		_, _ = fmt.Fprintf(w, `{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":%v}}`, allowed)
+	}
+}
+
 // TestNothing checks the answers for a kind of which no tenant has any.
 func TestNothing(t *testing.T) {
 	h := newHarness(t)
+	h.answerWith(answerAccess(true))
 	const crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 	for accept, want := range map[string]string{
 		"application/json": `{"kind":"CustomResourceDefinitionList","apiVersion":"apiextensions.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[]}`,
@@ -223,9 +233,28 @@ func TestNothing(t *testing.T) {
 	if res.StatusCode != 200 || !strings.Contains(body, "initial-events-end") {
 		t.Errorf("watch: %d %s", res.StatusCode, body)
 	}
+	asTenant, own := h.taken()
+	if len(asTenant) != 0 || len(own) != 3 {
+		t.Errorf("the control cluster was asked %v %v", asTenant, own)
+	}
+	for i, verb := range []string{"list", "list", "watch"} {
+		want := `"resourceAttributes":{"verb":"` + verb + `","group":"apiextensions.k8s.io","resource":"customresourcedefinitions"},"user":"abc123-admin"`
+		if i < len(own) && !strings.Contains(own[i].Body, want) {
+			t.Errorf("asked %s, want %s", own[i].Body, want)
+		}
+	}
 	res, body = h.do("GET", crds+"?nonsense=1", "", nil)
 	status(t, res, body, 400)
 	if asTenant, own := h.taken(); len(asTenant)+len(own) != 0 {
 		t.Errorf("the control cluster was asked %v %v", asTenant, own)
+	}
+	res, body = h.do("GET", crds+"/a.example.com", "", nil)
+	status(t, res, body, 404)
+	h.answerWith(answerAccess(false))
+	res, body = h.do("GET", crds+"/a.example.com", "", nil)
+	status(t, res, body, 403)
+	const want = `customresourcedefinitions.apiextensions.k8s.io \"a.example.com\" is forbidden: User \"admin\" cannot get resource \"customresourcedefinitions\" in API group \"apiextensions.k8s.io\" at the cluster scope`
+	if !strings.Contains(body, want) {
+		t.Errorf("answer is %s, want %s", body, want)
 	}
 }

@@ -34,7 +34,6 @@ func TestRequests(t *testing.T) {
 		"ListExact": {"GET", "/apis/apps/v1/deployments?resourceVersion=42&resourceVersionMatch=Exact", "",
 			"GET /apis/apps/v1/deployments?continue=" + url.QueryEscape(paging.Start(tenantA, 42)) + "&limit=500", 1},
 		"ListNamespaces":  {"GET", "/api/v1/namespaces", "", "GET /api/v1/namespaces?continue=" + first + "&limit=500", 1},
-		"ListClasses":     {"GET", "/apis/storage.k8s.io/v1/storageclasses", "", "GET /apis/storage.k8s.io/v1/storageclasses?continue=" + first + "&limit=500", 1},
 		"ListNodes":       {"GET", "/api/v1/nodes?labelSelector=a%3Db", "", "GET /api/v1/nodes?labelSelector=a%3Db%2Cvivarium.io%2Fpool", 1},
 		"GetNode":         {"GET", "/api/v1/nodes/n1", "", "GET /api/v1/nodes?fieldSelector=metadata.name%3Dn1&labelSelector=vivarium.io%2Fpool", 1},
 		"Watch":           {"GET", pods + "?watch=true&resourceVersion=7", "", "GET /api/v1/namespaces/abc123-default/pods?resourceVersion=7&watch=true", 2},

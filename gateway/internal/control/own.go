@@ -34,7 +34,7 @@ func (c *Client) ReviewAccess(ctx context.Context, a identity.Access) (bool, err
 			// The control cluster adds its own group to whoever is impersonated.
 			Groups: append([]string{"system:authenticated"}, a.Groups...),
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Verb: a.Verb, Resource: a.Resource, Namespace: a.Namespace, Name: a.Name,
+				Verb: a.Verb, Group: a.Group, Resource: a.Resource, Subresource: a.Subresource, Namespace: a.Namespace, Name: a.Name,
 			},
 		},
 	}, metav1.CreateOptions{})

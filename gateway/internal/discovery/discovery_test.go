@@ -24,7 +24,7 @@ const apis = `{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/
  {"resource":"surprises","responseKind":{"group":"apps","version":"v1","kind":"Surprise"},"scope":"Namespaced","singularResource":"surprise","verbs":["get"]}]},
  {"version":"v2alpha1","freshness":"Current","resources":[]}]},
 {"metadata":{"name":"zzz999-example.com"},"versions":[{"version":"v1","resources":[{"resource":"foos","scope":"Namespaced","verbs":["get"]}]}]},
-{"metadata":{"name":"admissionregistration.k8s.io"},"versions":[{"version":"v1","resources":[{"resource":"validatingwebhookconfigurations","scope":"Cluster","verbs":["get"]}]}]}]}`
+{"metadata":{"name":"internal.apiserver.k8s.io"},"versions":[{"version":"v1alpha1","resources":[{"resource":"storageversions","scope":"Cluster","verbs":["get"]}]}]}]}`
 
 const openapiV3 = `{"openapi":"3.0.0","info":{"title":"Kubernetes"},"paths":{
 "/apis/apps/v1/":{"get":{"responses":{}}},
@@ -103,15 +103,15 @@ func TestServe(t *testing.T) {
 		never       []string
 		code        int
 	}{
-		"Aggregated": {"/apis", kubectlAccept, []string{"APIGroupDiscoveryList", `"deploy"`, `"scale"`, `"daemonsets"`}, []string{"surprise", "zzz999", "admissionregistration", "v2alpha1", "2026"}, 200},
-		"Legacy":     {"/apis", "", []string{"APIGroupList", `"apps/v1"`}, []string{"zzz999", "admissionregistration", "v2alpha1"}, 200},
+		"Aggregated": {"/apis", kubectlAccept, []string{"APIGroupDiscoveryList", `"deploy"`, `"scale"`, `"daemonsets"`}, []string{"surprise", "zzz999", "internal.apiserver", "v2alpha1", "2026"}, 200},
+		"Legacy":     {"/apis", "", []string{"APIGroupList", `"apps/v1"`}, []string{"zzz999", "internal.apiserver", "v2alpha1"}, 200},
 		"Group":      {"/apis/apps", "application/json", []string{`"kind":"APIGroup"`, `"preferredVersion"`}, []string{"v2alpha1"}, 200},
 		"Version": {"/apis/apps/v1", "*/*", []string{"APIResourceList", `"deployments/scale"`, `"group":"autoscaling"`, `"name":"daemonsets","singularName":"daemonset","namespaced":true,"kind":"DaemonSet","verbs":["get","list","watch"]`},
 			[]string{"surprise"}, 200},
 		"Core":         {"/api", "", []string{"APIVersions", "gateway.test:443"}, nil, 200},
 		"OtherGroup":   {"/apis/zzz999-example.com", "", nil, nil, -404},
 		"OtherVersion": {"/apis/apps/v2alpha1", "", nil, nil, -404},
-		"Denied":       {"/apis/admissionregistration.k8s.io/v1", "", nil, nil, -404},
+		"Denied":       {"/apis/internal.apiserver.k8s.io/v1alpha1", "", nil, nil, -404},
 		"Protobuf":     {"/apis", "application/vnd.kubernetes.protobuf", nil, nil, 406},
 		"Index":        {"/openapi/v3", "", []string{"/openapi/v3/apis/apps/v1?hash="}, []string{"zzz999", "version", `"apis/apps"`, "hash=AB"}, 200},
 		"OpenAPI":      {"/openapi/v3/apis/apps/v1", "application/json", []string{`"Deployment"`, `"DaemonSet"`, `"Meta"`, `"parameters"`}, []string{"urprise", "Deep", "watch", "Watch"}, 200},

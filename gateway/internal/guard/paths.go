@@ -96,12 +96,6 @@ func byName(group, resource string) bool {
 		known = "namespaces"
 	case "rbac.authorization.k8s.io":
 		known = "clusterroles clusterrolebindings"
-	case "storage.k8s.io":
-		known = "storageclasses"
-	case "scheduling.k8s.io":
-		known = "priorityclasses"
-	case "networking.k8s.io":
-		known = "ingressclasses"
 	}
 	return among(known, resource)
 }

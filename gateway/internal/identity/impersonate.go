@@ -24,12 +24,14 @@ const (
 
 // Access is a question to the control cluster's authorizer, in its words.
 type Access struct {
-	User      string
-	Groups    []string
-	Verb      string
-	Resource  string
-	Namespace string
-	Name      string
+	User   string
+	Groups []string
+	Verb   string
+	Group  string
+	// Subresource may be empty.
+	Resource, Subresource string
+	Namespace             string
+	Name                  string
 }
 
 // AccessReviewer answers it. An error means that it could not tell.

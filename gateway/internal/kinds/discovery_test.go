@@ -1,6 +1,7 @@
 package kinds
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,13 +11,23 @@ import (
 	"vivarium.io/vivarium/internal/kubetest"
 )
 
-// TestEveryKindIsDecided walks what a real kube-apiserver serves and fails on a kind, a subresource or a verb of it that
-// nobody has decided about, and on a decision about something that is not there.
+// TestEveryKindIsDecided walks what a real kube-apiserver serves and fails on a kind, a version, a subresource or a verb of
+// it that nobody has decided about, and on a decision about something that is not there. It does so for a stock API
+// server and for one with every alpha and beta API turned on.
 func TestEveryKindIsDecided(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a kube-apiserver")
 	}
-	cluster := kubetest.ControlPlane(t)
+	for name, flags := range map[string][]string{
+		"Stock": nil,
+		"Gated": {"--runtime-config=api/all=true", "--feature-gates=AllAlpha=true,AllBeta=true"},
+	} {
+		t.Run(name, func(t *testing.T) { walk(t, name == "Gated", kubetest.WithAPIServerFlags(flags...)) })
+	}
+}
+
+func walk(t *testing.T, gated bool, options ...kubetest.Option) {
+	cluster := kubetest.ControlPlane(t, options...)
 	client, err := discovery.NewDiscoveryClientForConfig(cluster.Config)
 	if err != nil {
 		t.Fatal(err)
@@ -36,11 +47,15 @@ func TestEveryKindIsDecided(t *testing.T) {
 			resource, subresource, _ := strings.Cut(r.Name, "/")
 			id := list.GroupVersion + " " + r.Name
 			k, ok := table.Lookup(group, resource)
-			if !ok || !k.Knows(subresource) || !slices.Contains(k.Versions, version) {
+			if !ok || !k.Knows(subresource) || !slices.Contains(k.Versions, version) && !slices.Contains(k.LeftOut, version) {
 				t.Errorf("%s: nobody decided about it", id)
 				continue
 			}
+			if k.absent && !gated {
+				t.Errorf("%s: a stock API server serves it and the table says that it does not", id)
+			}
 			seen[group+"/"+r.Name] = true
+			seen[id] = true
 			if k.Namespaced != r.Namespaced {
 				t.Errorf("%s: namespaced is %v in the table", id, k.Namespaced)
 			}
@@ -59,13 +74,43 @@ func TestEveryKindIsDecided(t *testing.T) {
 		}
 	}
 	for _, k := range stock() {
-		if !seen[k.Group+"/"+k.Resource] {
-			t.Errorf("%s/%s is in the table and not in the cluster", k.Group, k.Resource)
+		if k.absent && !gated {
+			continue
 		}
-		for sub := range k.subresources {
-			if !seen[k.Group+"/"+k.Resource+"/"+sub] {
-				t.Errorf("%s/%s/%s is in the table and not in the cluster", k.Group, k.Resource, sub)
+		versions := k.Versions
+		if gated {
+			versions = append(slices.Clip(versions), k.LeftOut...)
+		}
+		for _, version := range versions {
+			if id := strings.TrimPrefix(k.Group+"/"+version, "/") + " " + k.Resource; !seen[id] {
+				t.Errorf("%s is in the table and not in the cluster", id)
 			}
 		}
+		for _, subresources := range [][]string{keys(k.subresources), keys(k.reasons)} {
+			for _, sub := range subresources {
+				if !seen[k.Group+"/"+k.Resource+"/"+sub] {
+					t.Errorf("%s/%s/%s is in the table and not in the cluster", k.Group, k.Resource, sub)
+				}
+			}
+		}
+	}
+}
+
+func keys[V any](m map[string]V) []string {
+	var out []string
+	for key := range m {
+		out = append(out, key)
+	}
+	return out
+}
+
+// TestDocument fails when docs/kinds.md is not what the table says.
+func TestDocument(t *testing.T) {
+	raw, err := os.ReadFile("../../../docs/kinds.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(raw) != Document() {
+		t.Error("docs/kinds.md does not say what the table says: run go generate")
 	}
 }

@@ -28,8 +28,12 @@ const (
 	ByLabel
 	// Stateless: nothing is stored; the body says it all.
 	Stateless
-	// Empty: tenants have none of it, and the control cluster is not asked.
+	// Empty: tenants have none of it. The control cluster is only asked whether the user may look.
 	Empty
+	// Exported: the objects are the operator's classes; a tenant sees those that are exported to it.
+	Exported
+	// Claimed: the objects are the control cluster's volumes; a tenant sees those that are bound to its claims.
+	Claimed
 )
 
 // Kind is one kind that tenants may use.
@@ -39,6 +43,8 @@ type Kind struct {
 	Kind string
 	// Versions are those that are served.
 	Versions []string
+	// LeftOut are versions that the control cluster may serve besides, if its operator turns them on, and tenants do not get.
+	LeftOut []string
 	// Namespaced tells whether objects live in a namespace.
 	Namespaced bool
 	Confined   Confinement
@@ -49,6 +55,8 @@ type Kind struct {
 	reason string
 	// reasons does so for subresources.
 	reasons map[string]string
+	// absent says that the kind is answered for as by a cluster that has never heard of it.
+	absent bool
 }
 
 // Scope says which part of a path carries the tenant's name.
@@ -58,7 +66,7 @@ func (k *Kind) Scope() route.Scope {
 		return route.Namespaced
 	case ByName:
 		return route.Named
-	case ByLabel, Stateless, Empty:
+	case ByLabel, Stateless, Empty, Exported, Claimed:
 	}
 	if k.Namespaced {
 		return route.Namespaced
@@ -105,7 +113,7 @@ func NewTable() *Table {
 	t.digest = digest(all)
 	for _, k := range all {
 		t.kinds[schema.GroupResource{Group: k.Group, Resource: k.Resource}] = k
-		t.groups[k.Group] = true
+		t.groups[k.Group] = t.groups[k.Group] || !k.absent
 		for _, v := range k.Versions {
 			gv := schema.GroupVersion{Group: k.Group, Version: v}
 			t.versions[gv] = t.versions[gv] || k.Serves("")
@@ -135,7 +143,7 @@ func (t *Table) Decide(r *route.Request) (*Kind, error) {
 		return nil, ErrNoSuchPath
 	}
 	k, ok := t.Lookup(r.Group, r.Resource)
-	if !ok || !slices.Contains(k.Versions, r.Version) || !k.fits(r) {
+	if !ok || k.absent || !slices.Contains(k.Versions, r.Version) || !k.fits(r) {
 		return nil, route.NotFound(r.Verb)
 	}
 	if reason, refused := k.reasons[r.Subresource]; refused {

@@ -58,7 +58,23 @@ func TestDecide(t *testing.T) {
 		"PodBinding":              {"POST", "/api/v1/namespaces/web/pods/a/binding", 403, "scheduler"},
 		"DaemonSetRead":           {"GET", "/apis/apps/v1/daemonsets", 0, ""},
 		"DaemonSetCreate":         {"POST", "/apis/apps/v1/namespaces/web/daemonsets", 403, "use a Deployment"},
-		"Volumes":                 {"GET", "/api/v1/persistentvolumes", 403, "PersistentVolumeClaim"},
+		"Volumes":                 {"GET", "/api/v1/persistentvolumes", 0, ""},
+		"VolumeCreate":            {"POST", "/api/v1/persistentvolumes", 403, "PersistentVolumeClaim"},
+		"VolumeDelete":            {"DELETE", "/api/v1/persistentvolumes/a", 403, "PersistentVolumeClaim"},
+		"ClassRead":               {"GET", "/apis/node.k8s.io/v1/runtimeclasses", 0, ""},
+		"ClassCreate":             {"POST", "/apis/storage.k8s.io/v1/storageclasses", 403, "classes are the operator's"},
+		"ClassDelete":             {"DELETE", "/apis/scheduling.k8s.io/v1/priorityclasses/a", 403, "classes are the operator's"},
+		"DeviceClassRead":         {"GET", "/apis/resource.k8s.io/v1/deviceclasses/gpu", 0, ""},
+		"DeviceClassBeta":         {"GET", "/apis/resource.k8s.io/v1beta1/deviceclasses/gpu", 404, ""},
+		"ClaimRead":               {"GET", "/apis/resource.k8s.io/v1/resourceclaims", 0, ""},
+		"ClaimCreate":             {"POST", "/apis/resource.k8s.io/v1/namespaces/web/resourceclaims", 403, "cannot claim"},
+		"WebhooksRead":            {"GET", "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations?watch=true", 0, ""},
+		"CertificateCreate":       {"POST", "/apis/certificates.k8s.io/v1/certificatesigningrequests", 403, "issued by the operator"},
+		"CertificateApproval":     {"PUT", "/apis/certificates.k8s.io/v1/certificatesigningrequests/a/approval", 403, "issued by the operator"},
+		"GatedKind":               {"GET", "/apis/certificates.k8s.io/v1beta1/clustertrustbundles", 404, ""},
+		"GatedStatus":             {"PUT", "/apis/scheduling.k8s.io/v1alpha2/namespaces/web/podgroups/a/status", 404, ""},
+		"GatedGroup":              {"GET", "/apis/internal.apiserver.k8s.io/v1alpha1/storageversions", -1, ""},
+		"ComponentStatuses":       {"GET", "/api/v1/componentstatuses", 0, ""},
 		"CustomResources":         {"POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", 403, "custom resources are not served yet"},
 		"CustomResourcesRead":     {"GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", 0, ""},
 		"Webhooks":                {"POST", "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", 403, "admission"},
@@ -122,6 +138,9 @@ func TestNothingIsHalfDecided(t *testing.T) {
 	known := map[string]bool{"create": true, "delete": true, "deletecollection": true, "get": true, "list": true, "patch": true, "update": true, "watch": true}
 	seen := map[string]bool{}
 	for _, k := range stock() {
+		if readOnly := !k.Allows("", "create"); readOnly != (k.reason != "") {
+			t.Errorf("%s/%s: read-only is %v and the reason %q", k.Group, k.Resource, readOnly, k.reason)
+		}
 		id := k.Group + "/" + k.Resource
 		if seen[id] {
 			t.Errorf("%s is in the table twice", id)

@@ -15,9 +15,14 @@ const (
 	whyAdmission = "admission configuration acts on every tenant of the control cluster and is not served yet"
 	whyShared    = "this is configuration of the shared control cluster"
 	whyStorage   = "storage is the platform's: ask for it with a PersistentVolumeClaim"
-	whyDevices   = "devices are not served yet"
+	whyDevices   = "devices are not served yet: pods cannot claim any"
 	whyProxy     = "proxying through the API server is not served; use port-forward"
-	whyFromClass = "the operator decides which classes exist"
+	whyFromClass = "classes are the operator's: those that it exports can be read and named"
+	whyParts     = "the components of the control plane are the platform's"
+	whyBinding   = "pods are bound to nodes by the platform's scheduler"
+	whyVolume    = "volumes are the platform's: those bound to your claims can be read; ask for one with a PersistentVolumeClaim"
+	// whyGated is for what a stock API server does not serve unless somebody turns it on.
+	whyGated = "not served by a stock API server"
 )
 
 func namespaced(group, resource, kind, verbs string) *Kind {
@@ -50,6 +55,33 @@ func denied(group, resource, kind string, isNamespaced bool, reason string) *Kin
 	return k
 }
 
+// absent is a kind that only API servers have whose operator turned an alpha or beta API on. Tenants do not hear of it.
+func absent(group, resource, kind, versions string, isNamespaced bool) *Kind {
+	k := denied(group, resource, kind, isNamespaced, whyGated)
+	k.Versions, k.absent = words(versions), true
+	return k
+}
+
+// without names versions that are not offered although an API server may have them.
+func (k *Kind) without(versions string) *Kind {
+	k.LeftOut = words(versions)
+	return k
+}
+
+// class is a kind of which the operator exports objects to tenants.
+func class(group, resource, kind string) *Kind {
+	k := cluster(group, resource, kind, reading).because(whyFromClass)
+	k.Confined = Exported
+	return k
+}
+
+// nothing is a kind of which tenants have no object and may make none. What lists it works, and finds nothing.
+func nothing(group, resource, kind string, isNamespaced bool, reason string) *Kind {
+	k := denied(group, resource, kind, isNamespaced, reason).empty()
+	k.verbs = words(reading)
+	return k
+}
+
 func (k *Kind) versions(versions string) *Kind {
 	k.Versions = words(versions)
 	return k
@@ -75,6 +107,11 @@ func (k *Kind) byLabel() *Kind {
 	return k
 }
 
+func (k *Kind) claimed() *Kind {
+	k.Confined = Claimed
+	return k
+}
+
 func (k *Kind) empty() *Kind {
 	k.Confined = Empty
 	return k
@@ -91,8 +128,8 @@ func stock() []*Kind {
 
 func core() []*Kind {
 	return []*Kind{
-		denied("", "bindings", "Binding", true, "pods are bound to nodes by the platform's scheduler"),
-		denied("", "componentstatuses", "ComponentStatus", false, "the components of the control plane are the platform's"),
+		denied("", "bindings", "Binding", true, whyBinding),
+		cluster("", "componentstatuses", "ComponentStatus", "get list").empty().because(whyParts),
 		namespaced("", "configmaps", "ConfigMap", everything),
 		// An address of the tenant's choosing would let it reach what is not its own (CVE-2021-25740).
 		namespaced("", "endpoints", "Endpoints", reading).because("endpoints are kept by the platform, for Services with a selector"),
@@ -103,12 +140,12 @@ func core() []*Kind {
 		cluster("", "nodes", "Node", reading).byLabel().because("nodes are the platform's: they can be read, not changed").
 			noSub("status", "nodes are the platform's: get the node itself").noSub("proxy", "nodes are the platform's: use logs, exec or port-forward of a pod"),
 		namespaced("", "persistentvolumeclaims", "PersistentVolumeClaim", everything).sub("status", "get"),
-		denied("", "persistentvolumes", "PersistentVolume", false, whyStorage).noSub("status", whyStorage),
+		cluster("", "persistentvolumes", "PersistentVolume", reading).claimed().because(whyVolume).noSub("status", whyVolume),
 		namespaced("", "pods", "Pod", everything).
 			sub("attach", "create get").sub("ephemeralcontainers", statusWrites).sub("eviction", "create").
 			sub("exec", "create get").sub("log", "get").sub("portforward", "create get").sub("resize", statusWrites).
 			sub("status", "get").noSub("proxy", whyProxy).
-			noSub("binding", "pods are bound to nodes by the platform's scheduler"),
+			noSub("binding", whyBinding),
 		namespaced("", "podtemplates", "PodTemplate", everything),
 		namespaced("", "replicationcontrollers", "ReplicationController", everything).
 			sub("scale", statusWrites).sub("status", statusWrites),
@@ -161,11 +198,11 @@ func policies() []*Kind {
 func network() []*Kind {
 	const group = "networking.k8s.io"
 	return []*Kind{
-		cluster(group, "ingressclasses", "IngressClass", reading).because(whyFromClass),
+		class(group, "ingressclasses", "IngressClass"),
 		namespaced(group, "ingresses", "Ingress", everything).sub("status", statusWrites),
 		namespaced(group, "networkpolicies", "NetworkPolicy", everything),
-		denied(group, "ipaddresses", "IPAddress", false, whyShared),
-		denied(group, "servicecidrs", "ServiceCIDR", false, whyShared).noSub("status", whyShared),
+		nothing(group, "ipaddresses", "IPAddress", false, whyShared).without("v1beta1"),
+		nothing(group, "servicecidrs", "ServiceCIDR", false, whyShared).without("v1beta1").noSub("status", whyShared),
 		namespaced("discovery.k8s.io", "endpointslices", "EndpointSlice", reading).
 			because("endpoint slices are kept by the platform, for Services with a selector"),
 	}
@@ -178,39 +215,53 @@ func platform() []*Kind {
 		storage   = "storage.k8s.io"
 		flow      = "flowcontrol.apiserver.k8s.io"
 		devices   = "resource.k8s.io"
-	)
-	const whyCertificates = "certificates of the cluster are issued by the operator"
-	return []*Kind{
-		cluster(storage, "storageclasses", "StorageClass", reading).because(whyFromClass),
-		denied(storage, "csidrivers", "CSIDriver", false, whyStorage),
-		denied(storage, "csinodes", "CSINode", false, whyStorage),
-		denied(storage, "csistoragecapacities", "CSIStorageCapacity", true, whyStorage),
-		denied(storage, "volumeattachments", "VolumeAttachment", false, whyStorage).noSub("status", whyStorage),
-		denied(storage, "volumeattributesclasses", "VolumeAttributesClass", false, whyFromClass),
-		cluster("scheduling.k8s.io", "priorityclasses", "PriorityClass", reading).because(whyFromClass),
-		denied("node.k8s.io", "runtimeclasses", "RuntimeClass", false, whyFromClass),
 
-		denied(devices, "deviceclasses", "DeviceClass", false, whyDevices),
-		denied(devices, "resourceclaims", "ResourceClaim", true, whyDevices).noSub("status", whyDevices),
-		denied(devices, "resourceclaimtemplates", "ResourceClaimTemplate", true, whyDevices),
-		denied(devices, "resourceslices", "ResourceSlice", false, whyDevices),
+		certificates = "certificates.k8s.io"
+	)
+	const (
+		whyCertificates = "certificates of the cluster are issued by the operator"
+		whyAggregation  = "aggregated APIs are not served yet"
+	)
+	return []*Kind{
+		class(storage, "storageclasses", "StorageClass"),
+		nothing(storage, "csidrivers", "CSIDriver", false, whyStorage),
+		nothing(storage, "csinodes", "CSINode", false, whyStorage),
+		nothing(storage, "csistoragecapacities", "CSIStorageCapacity", true, whyStorage),
+		nothing(storage, "volumeattachments", "VolumeAttachment", false, whyStorage).noSub("status", whyStorage),
+		class(storage, "volumeattributesclasses", "VolumeAttributesClass").without("v1beta1"),
+		class("scheduling.k8s.io", "priorityclasses", "PriorityClass"),
+		absent("scheduling.k8s.io", "podgroups", "PodGroup", "v1alpha2", true).noSub("status", whyGated),
+		absent("scheduling.k8s.io", "workloads", "Workload", "v1alpha2", true),
+		class("node.k8s.io", "runtimeclasses", "RuntimeClass"),
+
+		class(devices, "deviceclasses", "DeviceClass").without("v1beta1 v1beta2"),
+		nothing(devices, "resourceclaims", "ResourceClaim", true, whyDevices).without("v1beta1 v1beta2").noSub("status", whyDevices),
+		nothing(devices, "resourceclaimtemplates", "ResourceClaimTemplate", true, whyDevices).without("v1beta1 v1beta2"),
+		nothing(devices, "resourceslices", "ResourceSlice", false, whyDevices).without("v1beta1 v1beta2"),
+		absent(devices, "devicetaintrules", "DeviceTaintRule", "v1alpha3 v1beta2", false).noSub("status", whyGated),
+		absent(devices, "resourcepoolstatusrequests", "ResourcePoolStatusRequest", "v1alpha3", false).noSub("status", whyGated),
 
 		// Clients that meet a kind they do not know look here.
-		cluster("apiextensions.k8s.io", "customresourcedefinitions", "CustomResourceDefinition", reading).empty().because(whyCustom).
-			noSub("status", whyCustom),
-		denied("apiregistration.k8s.io", "apiservices", "APIService", false, "aggregated APIs are not served yet").
-			noSub("status", "aggregated APIs are not served yet"),
-		denied("certificates.k8s.io", "certificatesigningrequests", "CertificateSigningRequest", false, whyCertificates).
+		nothing("apiextensions.k8s.io", "customresourcedefinitions", "CustomResourceDefinition", false, whyCustom).noSub("status", whyCustom),
+		nothing("apiregistration.k8s.io", "apiservices", "APIService", false, whyAggregation).noSub("status", whyAggregation),
+
+		nothing(certificates, "certificatesigningrequests", "CertificateSigningRequest", false, whyCertificates).
 			noSub("approval", whyCertificates).noSub("status", whyCertificates),
+		absent(certificates, "clustertrustbundles", "ClusterTrustBundle", "v1alpha1 v1beta1", false),
+		absent(certificates, "podcertificaterequests", "PodCertificateRequest", "v1beta1", true).noSub("status", whyGated),
 
-		denied(admission, "mutatingadmissionpolicies", "MutatingAdmissionPolicy", false, whyAdmission),
-		denied(admission, "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", false, whyAdmission),
-		denied(admission, "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false, whyAdmission),
-		denied(admission, "validatingadmissionpolicies", "ValidatingAdmissionPolicy", false, whyAdmission).noSub("status", whyAdmission),
-		denied(admission, "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false, whyAdmission),
-		denied(admission, "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false, whyAdmission),
+		nothing(admission, "mutatingadmissionpolicies", "MutatingAdmissionPolicy", false, whyAdmission).without("v1alpha1 v1beta1"),
+		nothing(admission, "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", false, whyAdmission).without("v1alpha1 v1beta1"),
+		nothing(admission, "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false, whyAdmission),
+		nothing(admission, "validatingadmissionpolicies", "ValidatingAdmissionPolicy", false, whyAdmission).noSub("status", whyAdmission),
+		nothing(admission, "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false, whyAdmission),
+		nothing(admission, "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false, whyAdmission),
 
-		denied(flow, "flowschemas", "FlowSchema", false, whyShared).noSub("status", whyShared),
-		denied(flow, "prioritylevelconfigurations", "PriorityLevelConfiguration", false, whyShared).noSub("status", whyShared),
+		nothing(flow, "flowschemas", "FlowSchema", false, whyShared).noSub("status", whyShared),
+		nothing(flow, "prioritylevelconfigurations", "PriorityLevelConfiguration", false, whyShared).noSub("status", whyShared),
+
+		absent("coordination.k8s.io", "leasecandidates", "LeaseCandidate", "v1alpha2 v1beta1", true),
+		absent("internal.apiserver.k8s.io", "storageversions", "StorageVersion", "v1alpha1", false).noSub("status", whyGated),
+		absent("storagemigration.k8s.io", "storageversionmigrations", "StorageVersionMigration", "v1beta1", false).noSub("status", whyGated),
 	}
 }
