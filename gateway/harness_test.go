@@ -40,6 +40,7 @@ type harness struct {
 	control *httptest.Server
 	ca      authority
 	tenants *directory
+	leaks   *leaks
 
 	// mu guards what follows.
 	mu       sync.Mutex
@@ -100,7 +101,7 @@ func wide(id names.TenantID) tenants.Tenant {
 
 func newHarness(t *testing.T) *harness {
 	t.Helper()
-	h := &harness{t: t, ca: newAuthority(t), tenants: &directory{tenants: map[names.TenantID]tenants.Tenant{
+	h := &harness{t: t, ca: newAuthority(t), leaks: newLeaks(tenantA, tenantB), tenants: &directory{tenants: map[names.TenantID]tenants.Tenant{
 		tenantA: wide(tenantA), tenantB: wide(tenantB),
 	}}}
 	h.control = httptest.NewUnstartedServer(http.HandlerFunc(h.record))
@@ -122,6 +123,8 @@ func newHarness(t *testing.T) *harness {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.front.control.Close)
+	h.front.observe = h.leaks.watch
+	t.Cleanup(func() { h.leaks.check(t) })
 	h.server = httptest.NewUnstartedServer(h.front.handler())
 	h.server.EnableHTTP2 = true
 	h.server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, ClientCAs: pool}

@@ -40,6 +40,7 @@ type world struct {
 	control  string // kubeconfig of the control cluster's administrator
 	health   *boot.Health
 	server   *Server
+	leaks    *leaks
 }
 
 var sharedWorld struct {
@@ -62,6 +63,7 @@ func theWorld(t *testing.T) *world {
 	if sharedWorld.err != nil {
 		t.Fatal(sharedWorld.err)
 	}
+	t.Cleanup(func() { sharedWorld.world.leaks.check(t) })
 	return sharedWorld.world
 }
 
@@ -90,7 +92,7 @@ func newWorld(t *testing.T) (_ *world, stop func(), err error) {
 		return nil, nil, err
 	}
 	stops = append(stops, stopCluster)
-	w := &world{cluster: cluster, dir: dir, health: boot.NewHealth()}
+	w := &world{cluster: cluster, dir: dir, health: boot.NewHealth(), leaks: newLeaks()}
 	source, err := localcluster.FindSource()
 	if err != nil {
 		return nil, nil, err
@@ -117,6 +119,7 @@ func newWorld(t *testing.T) (_ *world, stop func(), err error) {
 	if w.server, err = New(ctx, options, w.health); err != nil {
 		return nil, nil, err
 	}
+	w.server.front.observe = w.leaks.watch
 	over := make(chan error, 1)
 	runCtx, stopServer := context.WithCancel(ctx)
 	go func() { over <- w.server.Run(runCtx) }()
@@ -212,6 +215,7 @@ func (w *world) fails(t *testing.T, kubeconfig, stdin string, args ...string) st
 // tenant makes a tenant and gives the path of its kubeconfig.
 func (w *world) tenant(t *testing.T, id string) string {
 	t.Helper()
+	w.leaks.know(id)
 	w.must(t, w.operator, fmt.Sprintf(`{"apiVersion":"vivarium.io/v1alpha1","kind":"Tenant","metadata":{"name":%q}}`, id), "apply", "-f", "-")
 	w.must(t, w.operator, "", "wait", "--for=condition=Ready", "tenant/"+id, "--timeout=30s")
 	encoded := w.must(t, w.operator, "", "get", "tenant", id, "-o", `jsonpath={.metadata.annotations.vivarium\.io/tenant\.kubeconfig}`)
