@@ -135,6 +135,9 @@ func (r *response) keysToTenant(op rules.Op, v *jsonwire.Value) {
 		if kind := classAnnotations[key]; kind != "" && op == rules.ClassAnnotations && m.Value.Text() != "" {
 			m.Value.SetText(r.view.classToTenant(kind, m.Value.Text()))
 		}
+		if key == annotationLastApplied && !r.lastAppliedToTenant(m.Value) {
+			return false
+		}
 		m.Key = key
 		return ok
 	})

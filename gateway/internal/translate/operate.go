@@ -41,6 +41,7 @@ func (r *response) operate(op rules.Op) error {
 			}
 			r.owned = true
 			raw = raw[len(r.prefix):]
+			r.twice = bytes.HasPrefix(raw[1:], r.prefix)
 			raw[0] = '"'
 			return r.Emit(raw)
 		}
@@ -59,7 +60,7 @@ func (r *response) operate(op rules.Op) error {
 		}
 		return r.Emit(raw)
 	case rules.Keys, rules.PodKeys:
-		if !bytes.Contains(raw, domain) {
+		if !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) {
 			return r.Emit(raw)
 		}
 	case rules.ManagedFields:
@@ -126,7 +127,7 @@ func (r *response) toTenant(op rules.Op, v *jsonwire.Value) error {
 			}
 			return errForeignItem
 		}
-		r.owned = true
+		r.owned, r.twice = true, strings.HasPrefix(own, string(r.prefix))
 		v.SetText(own)
 	case rules.ObjectName:
 		r.name = v.Text()

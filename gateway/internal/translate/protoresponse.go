@@ -87,8 +87,11 @@ func (r *response) direct(op rules.Op, s []byte) ([]byte, bool) {
 		if !bytes.HasPrefix(s, r.prefix) || !r.view.Tenant.Owns(string(s)) {
 			return nil, false
 		}
-		r.owned = r.owned || op != rules.Namespace
-		return s[len(r.prefix):], true
+		s = s[len(r.prefix):]
+		if op != rules.Namespace {
+			r.owned, r.twice = true, bytes.HasPrefix(s, r.prefix)
+		}
+		return s, true
 	case rules.ObjectName:
 		// Few rules ask.
 		if r.root.Kind == "ConfigMap" || bytes.Contains(s, r.prefix) {
@@ -108,7 +111,7 @@ func (r *response) passes(op rules.Op, raw []byte) bool {
 	case rules.RootCA:
 		return r.name != rootCAConfigMap
 	case rules.Keys, rules.PodKeys:
-		return !bytes.Contains(raw, domain)
+		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix)
 	case rules.ManagedFields:
 		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) && r.root.Kind != "Namespace"
 	case rules.Text, rules.GenerateName:

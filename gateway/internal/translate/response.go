@@ -40,6 +40,8 @@ type response struct {
 	// Of the current item.
 	owned bool
 	name  string
+	// twice says that the item's own namespace or name, as the tenant has it, starts with the tenant's prefix.
+	twice bool
 }
 
 func (v View) newResponse(k Kind, dst io.Writer, src io.Reader, size int) (*response, error) {
