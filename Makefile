@@ -16,6 +16,9 @@ NODES_PER_POOL ?= 1
 TENANTS ?= demo01
 export RUN_DIR PORT_BASE NODES POOLS NODES_PER_POOL TENANTS
 
+# How much `make bench` measures: smoke, default or full.
+BENCH_SCALE ?= default
+
 # Where failing tests leave their logs.
 ARTIFACTS ?= $(CURDIR)/_artifacts
 export ARTIFACTS
@@ -87,7 +90,17 @@ e2e: kubernetes ## The built programs against a whole system on this machine.
 	@E2E=1 CI=true go test -count=1 -timeout 30m -v ./e2e
 
 .PHONY: bench
-bench: ## The benchmarks that exist so far: those of packages.
+bench: build kubernetes ## What the gateway costs, against direct and a plain proxy; BENCH_SCALE=full is what is published.
+	@go build -trimpath -buildvcs=false -o bin/ ./bench
+	@bin/bench -scale $(BENCH_SCALE) -version '$(VERSION)' -gateway bin/gateway -json _artifacts/bench.json
+
+.PHONY: bench-page
+bench-page: ## Publish the report of the last run of bench as docs/benchmarks.md.
+	@cp _artifacts/bench.json docs/benchmarks.json
+	@go run ./bench -render docs/benchmarks.json -markdown docs/benchmarks.md
+
+.PHONY: bench-packages
+bench-packages: ## The benchmarks of all packages.
 	@echo "==> benchmarks of packages"
 	@go test -short -run '^$$' -bench . -benchmem $(PACKAGES) | grep -v '^ok\|no test files'
 

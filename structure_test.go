@@ -31,6 +31,7 @@ var rules = []rule{
 	{"cmd/syncer", []string{"syncer", "internal/boot"}},
 	{"cmd/network", []string{"network", "internal/boot"}},
 	{"cmd/vivarium", []string{"api", "internal", "charts"}},
+	{"bench", []string{"api", "internal", "charts"}},
 	{"e2e", []string{"api", "internal/kubetest"}},
 	{"hack", nil},
 }
