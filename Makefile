@@ -55,6 +55,10 @@ bin/vivarium:
 kubernetes: build ## Build the Kubernetes programs into the user's cache: minutes once, then nothing.
 	@bin/vivarium build
 
+.PHONY: clients
+clients: build ## Build the clients that are tested (older kubectls, Helm, kustomize) likewise.
+	@bin/vivarium build --clients
+
 .PHONY: images
 images: build ## Make the images for local nodes.
 	@bin/vivarium build --images
@@ -71,7 +75,7 @@ clean: ## Remove what was built here. The user's cache stays; `make down` comes 
 ##@ Prove it
 
 .PHONY: test
-test: build lint kubernetes test-integration e2e ## Everything that proves it on this machine.
+test: build lint clients test-integration e2e ## Everything that proves it on this machine.
 	@echo "==> all tests passed"
 
 .PHONY: test-unit
@@ -80,12 +84,12 @@ test-unit: ## Only what needs no cluster.
 	@go test -short -timeout 10m $(PACKAGES)
 
 .PHONY: test-integration
-test-integration: kubernetes ## Unit tests, and those on real control planes and nodes.
+test-integration: clients ## Unit tests, and those on real control planes and nodes.
 	@echo "==> unit and integration tests"
 	@CI=true go test -timeout 20m $(PACKAGES)
 
 .PHONY: e2e
-e2e: kubernetes ## The built programs against a whole system on this machine.
+e2e: clients ## The built programs against a whole system on this machine.
 	@echo "==> end-to-end tests"
 	@E2E=1 CI=true go test -count=1 -timeout 30m -v ./e2e
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"vivarium.io/vivarium/internal/localcluster"
@@ -32,10 +34,10 @@ func newImageCommand() *cobra.Command {
 }
 
 func newBuildCommand() *cobra.Command {
-	var images bool
+	var images, clients bool
 	cmd := &cobra.Command{
 		Use:   "build",
-		Short: "Build what `up` needs ahead of time: the programs of Kubernetes, and images",
+		Short: "Build ahead of time what `up` needs: the programs of Kubernetes, and images",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			source, err := localcluster.FindSource()
@@ -51,6 +53,11 @@ func newBuildCommand() *cobra.Command {
 				return err
 			}
 			progress.Say("Kubernetes %s is in %s", binaries.Version(), binaries.Dir())
+			if clients {
+				if err := buildClients(cmd.Context(), source, progress); err != nil {
+					return err
+				}
+			}
 			if !images {
 				return nil
 			}
@@ -65,5 +72,20 @@ func newBuildCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&images, "images", false, "Make the images for local nodes, too.")
+	cmd.Flags().BoolVar(&clients, "clients", false, "Build the clients that the tests run, too: older kubectls, Helm, kustomize.")
 	return cmd
+}
+
+func buildClients(ctx context.Context, source string, progress *localcluster.Progress) error {
+	clients, err := localcluster.OpenClients(source)
+	if err != nil {
+		return err
+	}
+	for _, binaries := range clients {
+		if err := binaries.Build(ctx, progress); err != nil {
+			return err
+		}
+		progress.Say("%s %s is in %s", binaries.Name(), binaries.Version(), binaries.Dir())
+	}
+	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -112,6 +113,41 @@ func Start(ctx context.Context, dir string, options ...Option) (cluster *Cluster
 		}
 	}
 	return cluster, stop, err
+}
+
+// Kubectls names the kubectls of the minors that are tested, the oldest first, for [Client].
+var Kubectls = []string{"kubectl-1.33", "kubectl-1.34", "kubectl-1.35", localcluster.Kubectl}
+
+// Client gives the path of a client program that is not ours: one of [Kubectls], Helm or kustomize. Where it is not built
+// the test is skipped, and fails in CI.
+func Client(t testing.TB, name string) string {
+	t.Helper()
+	source, err := localcluster.FindSource()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubernetes, err := localcluster.OpenBinaries(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients, err := localcluster.OpenClients(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, binaries := range append(clients, kubernetes) {
+		if path := binaries.Path(name); slices.Contains(binaries.Programs(), name) {
+			switch _, err := os.Stat(path); {
+			case err == nil:
+				return path
+			case InCI():
+				t.Fatalf("%s is not built; run `make clients` first", path)
+			default:
+				t.Skipf("%s is not built; run `make clients` first", path)
+			}
+		}
+	}
+	t.Fatalf("no client is called %s", name)
+	return ""
 }
 
 func start(ctx context.Context, parent string, binaries *localcluster.Binaries, options []Option) (*Cluster, func(), error) {

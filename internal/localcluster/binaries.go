@@ -22,6 +22,9 @@ const (
 	KubeProxy         = "kube-proxy"
 	Kubectl           = "kubectl"
 	Kwok              = "kwok"
+	Helm              = "helm"
+	Helm3             = "helm-3"
+	Kustomize         = "kustomize"
 )
 
 type program struct{ name, path string }
@@ -57,9 +60,34 @@ func openKwok(source string) (*Binaries, error) {
 	return openBinaries(source, "kwok", "sigs.k8s.io/kwok", []program{{Kwok, "sigs.k8s.io/kwok/cmd/kwok"}})
 }
 
+// OpenClients finds the clients that the system is tested with, besides the kubectl of [OpenBinaries]. Every folder of
+// hack/clients has a module graph of its own, because each kubectl is built with the libraries of its minor.
+func OpenClients(source string) ([]*Binaries, error) {
+	const kubectl = "k8s.io/kubernetes/cmd/kubectl"
+	var clients []*Binaries
+	for _, c := range []struct {
+		folder, versionedBy string
+		programs            []program
+	}{
+		{"helm", "helm.sh/helm/v4", []program{{Helm, "helm.sh/helm/v4/cmd/helm"}, {Helm3, "helm.sh/helm/v3/cmd/helm"}}},
+		{"kustomize", "sigs.k8s.io/kustomize/kustomize/v5", []program{{Kustomize, "sigs.k8s.io/kustomize/kustomize/v5"}}},
+		{"kubectl-1.35", "k8s.io/kubernetes", []program{{"kubectl-1.35", kubectl}}},
+		{"kubectl-1.34", "k8s.io/kubernetes", []program{{"kubectl-1.34", kubectl}}},
+		{"kubectl-1.33", "k8s.io/kubernetes", []program{{"kubectl-1.33", kubectl}}},
+	} {
+		binaries, err := openBinaries(source, filepath.Join("clients", c.folder), c.versionedBy, c.programs)
+		if err != nil {
+			return nil, err
+		}
+		clients = append(clients, binaries)
+	}
+	return clients, nil
+}
+
 // openBinaries finds the cache directory for programs whose version is that of the module versioned by.
-func openBinaries(source, name, versionedBy string, programs []program) (*Binaries, error) {
-	b := &Binaries{name: name, programs: programs, module: filepath.Join(source, "hack", name)}
+func openBinaries(source, folder, versionedBy string, programs []program) (*Binaries, error) {
+	name := filepath.Base(folder)
+	b := &Binaries{name: name, programs: programs, module: filepath.Join(source, "hack", folder)}
 	key := sha256.New()
 	fmt.Fprintln(key, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	required := regexp.MustCompile(`(?m)^(?:require)?\s*` + regexp.QuoteMeta(versionedBy) + ` (v\d+\.\d+\.\d+)\s*$`)
@@ -104,6 +132,9 @@ func cacheDir() (string, error) {
 	return filepath.Join(cache, "vivarium"), nil
 }
 
+// Name is that of the folder that pins them.
+func (b *Binaries) Name() string { return b.name }
+
 // Version is the programs' version, as in v1.36.3.
 func (b *Binaries) Version() string { return b.version }
 
@@ -112,6 +143,15 @@ func (b *Binaries) Dir() string { return b.dir }
 
 // Path is where a program is, or will be once built.
 func (b *Binaries) Path(name string) string { return filepath.Join(b.dir, name) }
+
+// Programs names the programs.
+func (b *Binaries) Programs() []string {
+	var out []string
+	for _, program := range b.programs {
+		out = append(out, program.name)
+	}
+	return out
+}
 
 // Missing lists the programs that are yet to be built.
 func (b *Binaries) Missing() []string {
