@@ -26,7 +26,7 @@ func (v View) customRoot(k Kind) (rules.Root, bool) {
 		Wire:   []rules.WireField{{Number: 1, JSON: "metadata", Place: metadata}},
 	}
 	return rules.Root{
-		Group: v.groupToControl(k.Group), Version: k.Version, Kind: k.Kind, Namespaced: k.Namespaced, Prefixed: !k.Namespaced, Place: place,
+		Group: v.groupToControl(k.Group), Version: k.Version, Kind: k.Kind, Namespaced: k.Namespaced, Prefixed: !k.Namespaced, Place: place, ToTenant: place,
 	}, true
 }
 

@@ -147,7 +147,7 @@ func (l *merge) shape(kind, version string) (*rules.Place, string, error) {
 	meta := version == "meta.k8s.io/v1" || version == "meta.k8s.io/v1beta1"
 	switch {
 	case kind == l.listKind() && version == l.groupVersion():
-		return l.root.Place, "items", nil
+		return l.root.ToTenant, "items", nil
 	case kind == "PartialObjectMetadataList" && meta:
 		return nil, "items", nil
 	case kind == "Table" && meta:

@@ -23,6 +23,18 @@ func (r *response) operate(op rules.Op) error {
 		if r.name != rootCAConfigMap {
 			return r.Skip()
 		}
+	case rules.Keys, rules.PodKeys:
+		if r.SkipWithout(ofTenant, ofPlatform) {
+			return nil
+		}
+	case rules.ManagedFields:
+		if r.root.Kind != "Namespace" && r.SkipWithout(ofTenant, ofPlatform) {
+			return nil
+		}
+	case rules.Text, rules.GenerateName:
+		if r.SkipWithout(ofTenant) {
+			return nil
+		}
 	case rules.Namespace:
 		if c, err := r.Peek(); err != nil || c == '[' {
 			return errors.Join(err, r.each(op))
@@ -40,16 +52,12 @@ func (r *response) operate(op rules.Op) error {
 				return errForeignItem
 			}
 			r.owned = true
-			raw = raw[len(r.prefix):]
-			r.twice = bytes.HasPrefix(raw[1:], r.prefix)
-			raw[0] = '"'
-			return r.Emit(raw)
+			r.twice = bytes.HasPrefix(raw[1+len(r.prefix):], r.prefix)
+			return r.emitName(raw)
 		}
 	case rules.Namespace:
 		if len(raw) > len(r.prefix)+2 && bytes.HasPrefix(raw[1:], r.prefix) && r.view.Tenant.Owns(string(raw[1:len(raw)-1])) {
-			raw = raw[len(r.prefix):]
-			raw[0] = '"'
-			return r.Emit(raw)
+			return r.emitName(raw)
 		}
 	case rules.ObjectName:
 		// Read for later, unchanged. Few rules ask.
@@ -84,6 +92,14 @@ func (r *response) operate(op rules.Op) error {
 		return err
 	}
 	return r.Emit(v.Append(nil))
+}
+
+// emitName writes a captured name without its prefix.
+func (r *response) emitName(raw []byte) error {
+	if err := r.Emit(raw[:1]); err != nil {
+		return err
+	}
+	return r.Emit(raw[1+len(r.prefix):])
 }
 
 // each applies an operation to each element of a list.

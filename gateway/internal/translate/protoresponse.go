@@ -134,12 +134,12 @@ func (r *response) protoItem(partial bool, raw, dst []byte) ([]byte, error) {
 	case r.root.Op == rules.VirtualNode:
 		dst, err = r.protoNode(partial, raw, dst)
 	case partial:
-		metadata := rules.Place{Shape: rules.Object, Wire: []rules.WireField{{Number: 1, JSON: "metadata", Place: r.root.Child([]byte("metadata"))}}}
+		metadata := rules.Place{Shape: rules.Object, Wire: []rules.WireField{{Number: 1, JSON: "metadata", Place: r.root.ToTenant.Child([]byte("metadata"))}}}
 		if err = onlyMetadata(raw); err == nil {
 			dst, err = r.items.message(&metadata, raw, dst, "")
 		}
 	default:
-		dst, err = r.items.message(r.root.Place, raw, dst, "")
+		dst, err = r.items.message(r.root.ToTenant, raw, dst, "")
 	}
 	if err != nil {
 		return nil, err

@@ -21,6 +21,13 @@ const (
 	watchBufferSize = 4 << 10
 )
 
+// The marks that a scanner looks for: what holds neither the tenant's prefix nor the platform's domain passes most
+// operations as it is.
+const (
+	ofTenant   = jsonwire.First
+	ofPlatform = jsonwire.Second
+)
+
 // response walks one document of the control cluster, or a stream of them.
 type response struct {
 	view   View
@@ -59,6 +66,7 @@ func (v View) newResponse(k Kind, dst io.Writer, src io.Reader, size int) (*resp
 	} else {
 		r.Scanner = jsonwire.NewScanner(dst, src, size)
 	}
+	r.LookFor(r.prefix, domain)
 	return r, nil
 }
 
@@ -262,14 +270,14 @@ func (r *response) classify(kind, apiVersion string) (member, func(*jsonwire.Val
 		r.beginItem()
 		r.single = true
 		return func(r *response, key string) error {
-			if err := r.child(r.root.Place, key); err != nil || key != "metadata" {
+			if err := r.child(r.root.ToTenant, key); err != nil || key != "metadata" {
 				return err
 			}
 			// At once, before a large object has left.
 			return r.endItem()
 		}, nil, nil
 	case kind == r.listKind() && apiVersion == gv:
-		return listMember(r.root.Place), nil, nil
+		return listMember(r.root.ToTenant), nil, nil
 	case kind == "Table" && meta:
 		return tableMember, nil, nil
 	case kind == "PartialObjectMetadata" && meta:

@@ -154,7 +154,7 @@ func (r *response) rowObject() error {
 		if kind != r.root.Kind || version != r.groupVersion() {
 			return foreign("a row with an object of %s %s", version, kind)
 		}
-		return r.child(r.root.Place, key)
+		return r.child(r.root.ToTenant, key)
 	})
 }
 

@@ -42,7 +42,7 @@ func (r *response) metadata() error {
 	if r.root.Op == rules.VirtualNode {
 		return r.tree(r.nodeMetadataToTenant)
 	}
-	place := r.root.Child([]byte("metadata"))
+	place := r.root.ToTenant.Child([]byte("metadata"))
 	if place == nil {
 		return foreign("metadata of %s without rules", r.root.Kind)
 	}
@@ -103,6 +103,9 @@ func (r *response) array(f func() error) error {
 func (r *response) value(p *rules.Place) error {
 	if p.Op > rules.Pass {
 		return r.operate(p.Op)
+	}
+	if p.Text && r.SkipWithout(ofTenant) {
+		return nil
 	}
 	c, err := r.Peek()
 	if err != nil {

@@ -26,10 +26,16 @@ var ErrMalformed = errors.New("malformed JSON")
 // everything read while muted. Methods that return slices return parts of the buffer, valid until the next method is
 // called.
 type Scanner struct {
-	src      io.Reader
-	dst      io.Writer
+	src io.Reader
+	dst io.Writer
+	// buf is whole blocks, the first of them before all that is read: patterns are looked for backwards.
 	buf      []byte
 	pos, end int
+	// index describes buf: up to indexed for good, behind it as far as end.
+	index    []block
+	indexed  int
+	carry    carry // at indexed
+	patterns patterns
 	from     int  // buf[from:pos] is read and not settled
 	pinned   bool // those bytes must stay together in the buffer
 	eof      bool
@@ -42,20 +48,39 @@ type Scanner struct {
 
 // NewScanner makes a scanner that starts with a buffer of the given size.
 func NewScanner(dst io.Writer, src io.Reader, size int) *Scanner {
-	return &Scanner{src: src, dst: dst, buf: make([]byte, size)}
+	size = max(size/blockSize, 1) * blockSize
+	s := &Scanner{buf: make([]byte, blockSize+size), index: make([]block, 1+size/blockSize)}
+	s.Reuse(dst, src)
+	return s
+}
+
+// Mark is one of the two byte strings that a scanner looks for while it reads.
+type Mark int
+
+// The marks.
+const (
+	First Mark = iota
+	Second
+)
+
+// LookFor says which byte strings are looked for from here on: two bytes at least, a block at most. It must be called
+// before anything is read.
+func (s *Scanner) LookFor(first, second []byte) {
+	s.patterns.set(int(First), first)
+	s.patterns.set(int(Second), second)
 }
 
 // Reuse makes the scanner as good as new for another document, keeping its buffers if they are of an ordinary size. Nothing
 // of the old document remains readable through it.
 func (s *Scanner) Reuse(dst io.Writer, src io.Reader) {
-	buf, out := s.buf, s.out[:0]
+	buf, index, out := s.buf, s.index, s.out[:0]
 	if len(buf) > keepSize {
-		buf = buf[:keepSize]
+		buf, index = make([]byte, keepSize), make([]block, keepSize/blockSize)
 	}
 	if cap(out) > 2*flushSize {
 		out = nil
 	}
-	*s = Scanner{src: src, dst: dst, buf: buf, out: out}
+	*s = Scanner{src: src, dst: dst, buf: buf, index: index, out: out, pos: blockSize, end: blockSize, from: blockSize, indexed: blockSize}
 }
 
 // Eager makes the scanner write all output before it waits for more input, unless it is held.
@@ -63,7 +88,8 @@ func (s *Scanner) Eager() { s.eager = true }
 
 // Reset points the scanner at another source and keeps what it is about to write. The old source's rest is forgotten.
 func (s *Scanner) Reset(src io.Reader) {
-	s.src, s.pos, s.end, s.from, s.eof, s.pinned, s.depth = src, 0, 0, 0, false, false, 0
+	s.src, s.eof, s.pinned, s.depth = src, false, false, 0
+	s.pos, s.end, s.from, s.indexed, s.carry = blockSize, blockSize, blockSize, blockSize, carry{}
 }
 
 // settle makes pending bytes output, or forgets them if muted.
@@ -133,17 +159,20 @@ func (s *Scanner) fill() error {
 			return err
 		}
 	}
-	if s.from > 0 {
-		copy(s.buf, s.buf[s.from:s.end])
-		s.pos, s.end, s.from = s.pos-s.from, s.end-s.from, 0
+	// Blocks move as a whole, and one of them stays before what is kept.
+	if past := s.from/blockSize - 1; past > 0 {
+		copy(s.buf, s.buf[past*blockSize:s.end])
+		copy(s.index, s.index[past:(s.end+blockSize-1)/blockSize])
+		s.pos, s.end, s.from, s.indexed = s.pos-past*blockSize, s.end-past*blockSize, s.from-past*blockSize, s.indexed-past*blockSize
 	}
 	if s.end == len(s.buf) {
 		if len(s.buf) >= maxCapture {
 			return fmt.Errorf("%w: one value of more than %d bytes", ErrMalformed, maxCapture)
 		}
-		grown := make([]byte, 2*len(s.buf))
+		grown, index := make([]byte, 2*len(s.buf)), make([]block, 2*len(s.index))
 		copy(grown, s.buf[:s.end])
-		s.buf = grown
+		copy(index, s.index)
+		s.buf, s.index = grown, index
 	}
 	if s.eager && s.holds == 0 {
 		if err := s.Flush(); err != nil {
@@ -152,8 +181,9 @@ func (s *Scanner) fill() error {
 	}
 	for range 100 {
 		n, err := s.src.Read(s.buf[s.end:])
-		s.end += n
 		if n > 0 {
+			s.end += n
+			s.extend()
 			if errors.Is(err, io.EOF) {
 				s.eof = true
 				return nil
@@ -169,6 +199,22 @@ func (s *Scanner) fill() error {
 		}
 	}
 	return io.ErrNoProgress
+}
+
+// extend indexes what has been read.
+func (s *Scanner) extend() {
+	first, last := s.indexed/blockSize, s.end/blockSize
+	classify(s.buf[s.indexed:], s.index[first:last], &s.patterns)
+	s.carry.resolve(s.index[first:last])
+	s.indexed = last * blockSize
+	if rest := s.end - s.indexed; rest > 0 {
+		// The block is not whole yet: what stands behind the end is of no account, and it will be indexed again.
+		classify(s.buf[s.indexed:], s.index[last:last+1], &s.patterns)
+		carry := s.carry
+		carry.resolve(s.index[last : last+1])
+		b, here := &s.index[last], uint64(1)<<rest-1
+		b.quotes, b.opens, b.closes = b.quotes&here, b.opens&here, b.closes&here
+	}
 }
 
 // Peek gives the first byte of the next token and stays before it.
@@ -245,12 +291,14 @@ func (s *Scanner) NextKey(first bool) ([]byte, bool, error) {
 		i++
 		first = true
 	}
-	if first && i < len(b) && b[i] == '"' {
+	if first && i+1 < len(b) && b[i] == '"' {
 		i++
-		n := i + StringEnd(b[i:])
-		if n+1 < len(b) && b[n] == '"' && b[n+1] == ':' {
-			s.pos = n + 2
-			return b[i:n], true, nil
+		// A key that ends in another block takes the long way.
+		if m := s.index[i/blockSize].quotes >> (i % blockSize); m != 0 {
+			if n := i + bits.TrailingZeros64(m); n+1 < len(b) && b[n+1] == ':' {
+				s.pos = n + 2
+				return b[i:n], true, nil
+			}
 		}
 	}
 	if s.pos < i && b[s.pos] == ',' {
@@ -277,11 +325,10 @@ func (s *Scanner) Key() ([]byte, error) {
 	if c != '"' {
 		return nil, fmt.Errorf("%w: %q where a key was due", ErrMalformed, c)
 	}
-	if b := s.buf[s.pos+1 : s.end]; len(b) > 0 {
-		if n := bytes.IndexByte(b[:min(len(b), 64)], '"'); n >= 0 && n+1 < len(b) && b[n+1] == ':' && (n == 0 || b[n-1] != '\\') {
-			s.pos += n + 3
-			return b[:n], nil
-		}
+	if n := s.nextQuote(s.pos + 1); n >= 0 && n+1 < s.end && s.buf[n+1] == ':' {
+		key := s.buf[s.pos+1 : n]
+		s.pos = n + 2
+		return key, nil
 	}
 	return s.slowKey()
 }
@@ -363,34 +410,42 @@ func (s *Scanner) skipScalar() error {
 	}
 }
 
-const (
-	lowBits   = 0x0101010101010101
-	highBits  = 0x8080808080808080
-	quotes    = lowBits * '"'
-	backslash = lowBits * '\\'
-)
+// nextQuote finds the first quote at i or behind it, -1 if it has not been read yet.
+func (s *Scanner) nextQuote(i int) int {
+	if i >= s.end {
+		return -1
+	}
+	w := i / blockSize
+	if m := s.index[w].quotes >> (i % blockSize); m != 0 {
+		return i + bits.TrailingZeros64(m)
+	}
+	for w++; w*blockSize < s.end; w++ {
+		if m := s.index[w].quotes; m != 0 {
+			return w*blockSize + bits.TrailingZeros64(m)
+		}
+	}
+	return -1
+}
 
-// skipString passes the rest of a string after its opening quote, eight bytes at a time: strings are short, so a call per
-// string to find the quote would cost as much as the loop.
+// skipString passes the rest of a string after its opening quote.
 func (s *Scanner) skipString() error {
 	for {
-		i := StringEnd(s.buf[s.pos:s.end])
-		s.pos += i
-		if s.pos < s.end {
-			if s.buf[s.pos] == '"' {
-				s.pos++
-				return nil
-			}
-			if s.end-s.pos >= 2 {
-				s.pos += 2
-				continue
-			}
+		if n := s.nextQuote(s.pos); n >= 0 {
+			s.pos = n + 1
+			return nil
 		}
+		s.pos = s.end
 		if err := s.fill(); err != nil {
 			return err
 		}
 	}
 }
+
+const (
+	highBits  = 0x8080808080808080
+	quotes    = lowBits * '"'
+	backslash = lowBits * '\\'
+)
 
 // StringEnd finds the first quote or backslash, len(b) if there is none.
 func StringEnd(b []byte) int {
@@ -414,47 +469,92 @@ func StringEnd(b []byte) int {
 // opening one. It counts brackets and does not tell their kinds apart.
 func (s *Scanner) skipLevels(depth int) error {
 	for {
-		b := s.buf[s.pos:s.end]
-		i := 0
-		for i < len(b) {
-			switch b[i] {
-			case '"':
-				j := i + 1
-				if j+8 <= len(b) {
-					// Most strings end within a word.
-					w := binary.LittleEndian.Uint64(b[j:])
-					q, e := w^quotes, w^backslash
-					if m := ((q - lowBits) &^ q & highBits) | ((e - lowBits) &^ e & highBits); m != 0 {
-						j += bits.TrailingZeros64(m) >> 3
-					} else {
-						j += 8 + StringEnd(b[j+8:])
-					}
-				} else {
-					j += StringEnd(b[j:])
-				}
-				if j < len(b) && b[j] == '"' {
-					i = j + 1
-					continue
-				}
-				s.pos += i + 1
-				if err := s.skipString(); err != nil {
-					return err
-				}
-				b, i = s.buf[s.pos:s.end], 0
-				continue
-			case '{', '[':
-				depth++
-			case '}', ']':
-				if depth--; depth == 0 {
-					s.pos += i + 1
-					return nil
-				}
-			}
-			i++
+		var end int
+		if end, depth = s.close(s.pos, depth); end >= 0 {
+			s.pos = end
+			return nil
 		}
 		s.pos = s.end
 		if err := s.fill(); err != nil {
 			return err
 		}
 	}
+}
+
+// close finds what follows the bracket that closes depth levels from i on: -1 and the levels that are left if it has not
+// been read yet.
+func (s *Scanner) close(i, depth int) (int, int) {
+	if i >= s.end {
+		return -1, depth
+	}
+	w := i / blockSize
+	before := uint64(1)<<(i%blockSize) - 1
+	opens, closes := s.index[w].opens&^before, s.index[w].closes&^before
+	for {
+		// As long as there are more levels than closing brackets in the block, their order does not matter.
+		if n := bits.OnesCount64(closes); n < depth {
+			depth += bits.OnesCount64(opens) - n
+		} else {
+			for ; closes != 0; closes &= closes - 1 {
+				at := closes & -closes
+				if level := depth + bits.OnesCount64(opens&(at-1)) - 1; level <= 0 {
+					return w*blockSize + bits.TrailingZeros64(closes) + 1, 0
+				} else {
+					depth--
+				}
+			}
+			depth += bits.OnesCount64(opens)
+		}
+		if w++; w*blockSize >= s.end {
+			return -1, depth
+		}
+		opens, closes = s.index[w].opens, s.index[w].closes
+	}
+}
+
+// SkipWithout passes the next value if all of it has been read and it holds none of the marks. False says nothing: the
+// value may be free of them and only too long.
+func (s *Scanner) SkipWithout(marks ...Mark) bool {
+	if s.pos >= s.end {
+		return false
+	}
+	end := -1
+	switch s.buf[s.pos] {
+	case '{', '[':
+		end, _ = s.close(s.pos, 0)
+	case '"':
+		if end = s.nextQuote(s.pos + 1); end >= 0 {
+			end++
+		}
+	}
+	if end < 0 {
+		return false
+	}
+	for _, m := range marks {
+		if s.marked(m, s.pos, end) {
+			return false
+		}
+	}
+	s.pos = end
+	return true
+}
+
+// marked reports whether a mark stands between two points of the buffer.
+func (s *Scanner) marked(m Mark, from, to int) bool {
+	text := s.patterns.text[m]
+	if len(text) == 0 {
+		return true
+	}
+	if !hasMarks {
+		return bytes.Contains(s.buf[from:to], text)
+	}
+	for w := from / blockSize; w*blockSize < to; w++ {
+		for ends := s.index[w].marks[m]; ends != 0; ends &= ends - 1 {
+			end := w*blockSize + bits.TrailingZeros64(ends) + 1
+			if end-len(text) >= from && end <= to && bytes.Equal(s.buf[end-len(text):end], text) {
+				return true
+			}
+		}
+	}
+	return false
 }

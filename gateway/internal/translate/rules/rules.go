@@ -18,6 +18,12 @@ type Place struct {
 	Value WireKind
 	// Message describes that message, if it is one.
 	Message *Message
+	// Text says that prose is all that is looked for here and below. Only set by [ToTenant].
+	Text bool
+
+	prepared bool
+	keys     uint64       // bits of the keys of Fields
+	numbers  []*WireField // Wire by number
 }
 
 // Field is one member of an object.
@@ -64,6 +70,12 @@ type MessageField struct {
 
 // OnWire finds the place of a field of a message, nil if nothing matters there.
 func (p *Place) OnWire(number int32) *WireField {
+	if p.prepared && number < maxPrepared {
+		if int(number) < len(p.numbers) {
+			return p.numbers[number]
+		}
+		return nil
+	}
 	for i := range p.Wire {
 		if p.Wire[i].Number == number {
 			return &p.Wire[i]
@@ -104,6 +116,9 @@ func (p *Place) Child(key []byte) *Place {
 	if p.Shape == Map {
 		return p.Elem
 	}
+	if p.prepared && p.keys&keyBit(key) == 0 {
+		return nil
+	}
 	for i := range p.Fields {
 		if f := &p.Fields[i]; len(f.JSON) == len(key) && f.JSON == string(key) {
 			return f.Place
@@ -125,6 +140,8 @@ type Root struct {
 	// namespaced kinds and for those the operator exports.
 	Prefixed bool
 	*Place
+	// ToTenant is the table for answers.
+	ToTenant *Place
 }
 
 // For finds the table of a kind. Kinds without one must be refused.
@@ -239,9 +256,16 @@ func build(defs []typeDef, roots []rootDef) map[rootKey]Root {
 			}
 		}
 	}
-	out := make(map[rootKey]Root, len(roots))
+	for i := range places {
+		places[i].prepare()
+	}
+	out, answers := make(map[rootKey]Root, len(roots)), answers{}
 	for _, r := range roots {
-		out[rootKey{r.group, r.version, r.kind}] = Root{r.group, r.version, r.kind, r.namespaced, r.prefixed, &places[r.def]}
+		answer := answers.place(&places[r.def])
+		if answer == nil {
+			answer = &Place{Shape: Object}
+		}
+		out[rootKey{r.group, r.version, r.kind}] = Root{r.group, r.version, r.kind, r.namespaced, r.prefixed, &places[r.def], answer}
 	}
 	return out
 }
