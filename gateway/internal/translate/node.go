@@ -29,8 +29,12 @@ func (r *response) nodeToTenant(node *jsonwire.Value) error {
 }
 
 func (r *response) nodeMetadataToTenant(meta *jsonwire.Value) error {
+	if r.bookmark {
+		// Of no Node. An annotation says that all there is has been sent.
+		return nil
+	}
 	labels := meta.Get("labels")
-	if !r.bookmark && labels.Get(names.LabelPool) == nil {
+	if labels.Get(names.LabelPool) == nil {
 		return errForeignItem
 	}
 	r.owned = true
@@ -50,9 +54,6 @@ func (r *response) nodeMetadataToTenant(meta *jsonwire.Value) error {
 }
 
 func keepMembers(v *jsonwire.Value, keys ...string) {
-	if v.Kind() != jsonwire.Object {
-		return
-	}
 	v.Filter(func(m *jsonwire.Member) bool {
 		for _, k := range keys {
 			if m.Key == k {

@@ -150,8 +150,11 @@ func (v *Value) Delete(key string) {
 	}
 }
 
-// Filter keeps the members of an object for which keep is true.
+// Filter keeps the members of an object for which keep is true. Anything else has none.
 func (v *Value) Filter(keep func(m *Member) bool) {
+	if v.Kind() != Object {
+		return
+	}
 	kept := v.members[:0]
 	for i := range v.members {
 		if keep(&v.members[i]) {
