@@ -93,6 +93,18 @@ e2e: clients ## The built programs against a whole system on this machine.
 	@echo "==> end-to-end tests"
 	@E2E=1 CI=true go test -count=1 -timeout 30m -v ./e2e
 
+# Which specs run, how many at once, as which tenant; see `bin/vivarium conformance --help`. PAGE is a second place for the page.
+FOCUS ?=
+SKIP ?=
+PARALLEL ?=
+TENANT ?=
+PAGE ?=
+export FOCUS SKIP PARALLEL TENANT
+
+.PHONY: conformance
+conformance: build ## Kubernetes' own suite through a tenant; not part of test, for it takes half an hour.
+	@bin/vivarium conformance $(if $(PAGE),--page='$(PAGE)')
+
 .PHONY: bench
 bench: build kubernetes ## What the gateway costs, against direct and a plain proxy; BENCH_SCALE=full is what is published.
 	@go build -trimpath -buildvcs=false -o bin/ ./bench
@@ -130,4 +142,4 @@ help: ## This text.
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\nmake up takes RUN_DIR, PORT_BASE, NODES, POOLS, NODES_PER_POOL and TENANTS; two instances with different RUN_DIR and\nPORT_BASE run side by side. make down and make status take RUN_DIR.\n'
+	@printf '\nmake up takes RUN_DIR, PORT_BASE, NODES, POOLS, NODES_PER_POOL and TENANTS; two instances with different RUN_DIR and\nPORT_BASE run side by side. make down and make status take RUN_DIR.\nmake conformance takes FOCUS, SKIP, PARALLEL, TENANT and PAGE besides.\n'

@@ -25,9 +25,15 @@ const (
 	Helm              = "helm"
 	Helm3             = "helm-3"
 	Kustomize         = "kustomize"
+	E2ETest           = "e2e.test"
+	Ginkgo            = "ginkgo"
+	Agnhost           = "agnhost"
 )
 
+// program is built from a main package or, when its name says so, from the tests of a package.
 type program struct{ name, path string }
+
+func (p program) test() bool { return strings.HasSuffix(p.name, ".test") }
 
 // kubernetesPrograms are built in this order: what a control plane needs first.
 var kubernetesPrograms = []program{
@@ -82,6 +88,16 @@ func OpenClients(source string) ([]*Binaries, error) {
 		clients = append(clients, binaries)
 	}
 	return clients, nil
+}
+
+// OpenSuite finds the conformance suite of Kubernetes, its runner, and the program that its images hold. It is apart
+// because few need it and it takes as long to build as all the rest.
+func OpenSuite(source string) (*Binaries, error) {
+	return openBinaries(source, "conformance", "k8s.io/kubernetes", []program{
+		{Ginkgo, "github.com/onsi/ginkgo/v2/ginkgo"},
+		{Agnhost, "k8s.io/kubernetes/test/images/agnhost"},
+		{E2ETest, "k8s.io/kubernetes/test/e2e"},
+	})
 }
 
 // openBinaries finds the cache directory for programs whose version is that of the module versioned by.
@@ -186,7 +202,7 @@ func (b *Binaries) Build(ctx context.Context, progress *Progress) error {
 			continue
 		}
 		what := fmt.Sprintf("building %s (%d/%d)", program.name, i+1, len(b.programs))
-		build := func() error { return goBuild(ctx, b.module, program.path, b.Path(program.name), b.ldflags()) }
+		build := func() error { return goBuild(ctx, b.module, program, b.Path(program.name), b.ldflags()) }
 		if err := progress.Step(what, build); err != nil {
 			return err
 		}

@@ -14,12 +14,17 @@ import (
 )
 
 // goBuild builds a static program of the module at dir.
-func goBuild(ctx context.Context, dir, path, out, ldflags string) error {
+func goBuild(ctx context.Context, dir string, p program, out, ldflags string) error {
+	path := p.path
 	if _, err := exec.LookPath("go"); err != nil {
 		return fmt.Errorf("build %s: %w; install Go %s or newer", path, err, strings.TrimPrefix(runtime.Version(), "go"))
 	}
 	unfinished := out + ".unfinished"
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", unfinished, path)
+	how := []string{"build"}
+	if p.test() {
+		how = []string{"test", "-c"}
+	}
+	cmd := exec.CommandContext(ctx, "go", append(how, "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", unfinished, path)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }

@@ -228,10 +228,10 @@ func (s *starter) ensureTenants(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := os.MkdirAll(filepath.Dir(s.instance.tenantKubeconfig(id)), 0o755); err != nil {
+			if err := os.MkdirAll(filepath.Dir(s.instance.TenantKubeconfig(id)), 0o755); err != nil {
 				return fmt.Errorf("make a directory for kubeconfigs: %w", err)
 			}
-			return s.vivarium(ctx, "tenant", "kubeconfig", id, "--output", s.instance.tenantKubeconfig(id))
+			return s.vivarium(ctx, "tenant", "kubeconfig", id, "--output", s.instance.TenantKubeconfig(id))
 		})
 	}
 	return group.Wait()

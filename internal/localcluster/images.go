@@ -102,8 +102,7 @@ func imagesKey(source, busybox string, binaries *Binaries) (string, error) {
 func writeImages(ctx context.Context, source, dir, busybox string, binaries *Binaries, archives []Archive) error {
 	read := map[string][]byte{}
 	for _, name := range []string{"pause", "echo"} {
-		program := filepath.Join(dir, name)
-		if err := goBuild(ctx, source, "./hack/images/"+name, program, "-s -w"); err != nil {
+		if err := goBuild(ctx, source, program{name, "./hack/images/" + name}, filepath.Join(dir, name), "-s -w"); err != nil {
 			return err
 		}
 		read[name] = nil
@@ -122,17 +121,14 @@ func writeImages(ctx context.Context, source, dir, busybox string, binaries *Bin
 		return fmt.Errorf("list what %s can do: %w", busybox, err)
 	}
 	shell := shellLayer(read["busybox"], strings.Fields(string(applets)))
-	program := func(path string, content []byte) image.Layer {
-		return image.Layer{{Path: path, Mode: 0o755, Content: content}}
-	}
 	path := []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
 	images := []image.Image{
-		{Name: pauseImage, Layers: []image.Layer{program("/pause", read["pause"])}, Config: image.Config{Entrypoint: []string{"/pause"}}},
+		{Name: pauseImage, Layers: []image.Layer{programLayer("/pause", read["pause"])}, Config: image.Config{Entrypoint: []string{"/pause"}}},
 		{Name: shellImage, Layers: []image.Layer{shell}, Config: image.Config{Env: path, Cmd: []string{"/bin/sh"}}},
-		{Name: echoImage, Layers: []image.Layer{shell, program("/echo", read["echo"])}, Config: image.Config{
+		{Name: echoImage, Layers: []image.Layer{shell, programLayer("/echo", read["echo"])}, Config: image.Config{
 			Env: path, Entrypoint: []string{"/echo"}, Ports: map[string]struct{}{"8080/tcp": {}},
 		}},
-		{Name: kubectlImage, Layers: []image.Layer{shell, program("/usr/bin/kubectl", read["kubectl"])}, Config: image.Config{
+		{Name: kubectlImage, Layers: []image.Layer{shell, programLayer("/usr/bin/kubectl", read["kubectl"])}, Config: image.Config{
 			Env: path, Cmd: []string{"/bin/sh"},
 		}},
 	}
@@ -147,6 +143,10 @@ func writeImages(ctx context.Context, source, dir, busybox string, binaries *Bin
 		}
 	}
 	return nil
+}
+
+func programLayer(path string, content []byte) image.Layer {
+	return image.Layer{{Path: path, Mode: 0o755, Content: content}}
 }
 
 // shellLayer is busybox with a link for each of its commands, and what a system has to have besides.

@@ -162,6 +162,9 @@ func (i *Instance) lock(ctx context.Context, progress *Progress) (unlock func(),
 	})
 }
 
+// TenantKubeconfig is the file that a tenant's admin uses.
+func (i *Instance) TenantKubeconfig(id string) string { return i.path("tenants", id+".kubeconfig") }
+
 // Where things are in the instance's directory. Others rely on the kubeconfigs and logs.
 
 func (i *Instance) path(parts ...string) string {
@@ -172,7 +175,6 @@ func (i *Instance) logs() string                      { return i.path("logs") }
 func (i *Instance) adminKubeconfig() string           { return i.path("admin.kubeconfig") }
 func (i *Instance) controlKubeconfig() string         { return i.path("control.kubeconfig") }
 func (i *Instance) poolKubeconfig(pool string) string { return i.path("pools", pool+".kubeconfig") }
-func (i *Instance) tenantKubeconfig(id string) string { return i.path("tenants", id+".kubeconfig") }
 func (i *Instance) clusterDir(cluster string) string  { return i.path("clusters", cluster) }
 func (i *Instance) nodeDir(pool string, n int) string { return i.path("nodes", nodeID(pool, n)) }
 func nodeID(pool string, n int) string                { return pool + "-" + nodeName(n) }

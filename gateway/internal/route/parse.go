@@ -42,6 +42,9 @@ func parsePath(path string) ([]string, error) {
 		return nil, nil
 	}
 	segments := strings.Split(path[1:], "/")
+	if last := len(segments) - 1; segments[last] == "" && isDiscovery(segments[:last]) {
+		segments = segments[:last]
+	}
 	for i, raw := range segments {
 		segment, err := parseSegment(raw)
 		if err != nil {
@@ -50,6 +53,18 @@ func parsePath(path string) ([]string, error) {
 		segments[i] = segment
 	}
 	return segments, nil
+}
+
+// isDiscovery reports whether a path leads to a document about the API. Those are the only ones that the API server serves
+// with a slash at their end, too, and some clients write it.
+func isDiscovery(segments []string) bool {
+	switch len(segments) {
+	case 0:
+		return false
+	case 1:
+		return segments[0] == "api" || segments[0] == "apis" || segments[0] == "version"
+	}
+	return segments[0] == "api" && len(segments) == 2 || segments[0] == "apis" && len(segments) <= 3
 }
 
 func parseSegment(raw string) (string, error) {

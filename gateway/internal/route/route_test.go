@@ -25,6 +25,8 @@ func TestParse(t *testing.T) {
 	}{
 		"Root":       {"GET", "/", Literal, want{Verb: "get", Control: "/"}},
 		"Discovery":  {"GET", "/apis/apps/v1?timeout=32s", Literal, want{Verb: "get", Control: "/apis/apps/v1"}},
+		"Slash":      {"GET", "/apis/", Literal, want{Verb: "get", Control: "/apis"}},
+		"SlashGroup": {"GET", "/apis/apps/v1/", Literal, want{Verb: "get", Control: "/apis/apps/v1"}},
 		"LegacyRoot": {"GET", "/api/v1", Literal, want{Verb: "get", Control: "/api/v1"}},
 		"Get": {"GET", "/api/v1/namespaces/web/pods/a", Namespaced, want{
 			Verb: "get", Version: "v1", Resource: "pods", Namespace: "web", Name: "a", IsResource: true,
@@ -70,6 +72,10 @@ func TestParseRefuses(t *testing.T) {
 		want        int
 	}{
 		"DotSegments":         {"GET", "/api/v1/namespaces/default/../zzz999-default/secrets", 400},
+		"SlashOfResource":     {"GET", "/api/v1/pods/", 400},
+		"SlashTwice":          {"GET", "/apis//", 400},
+		"SlashAlone":          {"GET", "//", 400},
+		"SlashElsewhere":      {"GET", "/openapi/v3/", 400},
 		"EncodedDots":         {"GET", "/api/v1/namespaces/default/%2e%2e/x", 400},
 		"HalfEncodedDots":     {"GET", "/api/v1/namespaces/default/.%2E/x", 400},
 		"DotDotSemicolon":     {"GET", "/api/v1/namespaces/default/..;/x", 400},

@@ -30,6 +30,7 @@ type Image struct {
 
 // Config says how a container of an image runs unless the pod says otherwise.
 type Config struct {
+	User       string              `json:"User,omitempty"`
 	Env        []string            `json:"Env,omitempty"`
 	Entrypoint []string            `json:"Entrypoint,omitempty"`
 	Cmd        []string            `json:"Cmd,omitempty"`
