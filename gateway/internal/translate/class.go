@@ -48,6 +48,15 @@ func (v View) classToTenant(kind, name string) string {
 	return name
 }
 
+// objectToTenant gives the tenant's name of a cluster-scoped object whose name is the tenant's own or exported to it.
+func (v View) objectToTenant(kind, name string) (string, bool) {
+	if v.exported(kind, name) {
+		return name, true
+	}
+	own, err := v.Tenant.NameToTenant(name)
+	return own, err == nil
+}
+
 // scopeKinds are the quota scopes whose values are classes.
 var scopeKinds = map[string]string{"PriorityClass": "PriorityClass", "VolumeAttributesClass": "VolumeAttributesClass"}
 

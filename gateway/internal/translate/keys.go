@@ -62,6 +62,10 @@ func keyToTenant(op rules.Op, key string) (string, bool) {
 		if rest, ok := strings.CutPrefix(key, aggregateToControl); ok {
 			return aggregateToTenant + rest, true
 		}
+		// Not the tenant's doing, and it would stand beside the tenant's own.
+		if strings.HasPrefix(key, aggregateToTenant) {
+			return "", false
+		}
 	}
 	if names.Reserved(key) || op == rules.NamespaceLabels && protectedNamespaceKey(key) {
 		return "", false
@@ -194,10 +198,12 @@ func (r *response) fieldsToTenant(v *jsonwire.Value) {
 				m.Key = "f:" + aggregateToTenant + strings.TrimPrefix(name, aggregateToControl)
 			case names.Reserved(name), r.root.Kind == "Namespace" && protectedNamespaceKey(name):
 				return false
-			default:
-				if key, ok := r.view.quotaKeyToTenant(name); ok {
-					m.Key = "f:" + key
+			case r.root.Kind == "ResourceQuota":
+				key, ok := r.view.quotaKeyToTenant(name)
+				if !ok {
+					return false
 				}
+				m.Key = "f:" + key
 			}
 		}
 		r.fieldsToTenant(m.Value)
@@ -226,7 +232,7 @@ func (q *request) fieldsToControl(v *jsonwire.Value) {
 				m.Key = "f:" + aggregateToControl + strings.TrimPrefix(name, aggregateToTenant)
 			case q.root.Kind == "Namespace" && podsecurity.ToControl(name) != name:
 				m.Key = "f:" + podsecurity.ToControl(name)
-			default:
+			case q.root.Kind == "ResourceQuota":
 				m.Key = "f:" + q.view.quotaKeyToControl(name)
 			}
 		}

@@ -95,16 +95,16 @@ func (r *response) referenceToTenant(ref *jsonwire.Value) bool {
 			return false
 		}
 		if name := ref.Get("name"); name.Text() != "" && prefixedKind(gv, kind.Text()) {
-			own, err := r.view.Tenant.NameToTenant(name.Text())
-			if err != nil {
+			own, ok := r.view.objectToTenant(kind.Text(), name.Text())
+			if !ok {
 				return false
 			}
 			name.SetText(own)
 		}
 		apiVersion.SetText(tenant)
 	} else if name := ref.Get("name"); name.Text() != "" && prefixedKind("", kind.Text()) {
-		own, err := r.view.Tenant.NameToTenant(name.Text())
-		if err != nil {
+		own, ok := r.view.objectToTenant(kind.Text(), name.Text())
+		if !ok {
 			return false
 		}
 		name.SetText(own)

@@ -34,10 +34,32 @@ func (q *request) protoBody(body []byte) ([]byte, error) {
 	if err := q.protoRequired(doc.raw); err != nil {
 		return nil, err
 	}
+	if q.name == "" {
+		q.speak(protoName(doc.raw))
+	}
 	w := &rewriter{apply: q.applyWhole, absent: q.absent, strict: true}
 	return appendEnvelope(make([]byte, 0, len(body)+128), doc.apiVersion, doc.kind, len(doc.raw), func(dst []byte) ([]byte, error) {
 		return w.message(q.root.Place, doc.raw, dst, "")
 	})
+}
+
+// protoName gives metadata.name of an object. Where it is malformed, whoever reads all of it will say so.
+func protoName(raw []byte) string {
+	for range 2 {
+		var inner []byte
+		for len(raw) > 0 {
+			f, rest, err := protowire.Next(raw)
+			if err != nil {
+				return ""
+			}
+			if raw = rest; f.Number == 1 && f.Type == protowire.Bytes {
+				inner = f.Value
+				break
+			}
+		}
+		raw = inner
+	}
+	return string(raw)
 }
 
 // protoRequired sees to it that the messages are there into which the platform puts something.

@@ -176,13 +176,7 @@ func (v View) labelSelectorToControl(k Kind, text string) (string, error) {
 	if !selectable {
 		return text, nil
 	}
-	op := rules.Keys
-	switch {
-	case k.Group == "" && k.Resource == "namespaces":
-		op = rules.NamespaceLabels
-	case k.Group == "rbac.authorization.k8s.io" && k.Resource == "clusterroles":
-		op = rules.ClusterRoleLabels
-	}
+	op := labelsOf(k)
 	q := &request{view: v, kind: k}
 	out := labels.NewSelector()
 	for _, r := range requirements {
@@ -221,27 +215,14 @@ func (v View) fieldSelectorToControl(k Kind, text string) (string, error) {
 	}
 	q := &request{view: v, kind: k}
 	requirements := sel.Requirements()
-	prefixed, cluster := rules.PrefixedResource(k.Group, k.Resource)
 	about := aboutOf(requirements)
 	var out []string
 	for _, r := range requirements {
-		value := r.Value
-		switch {
-		case r.Field == "metadata.name" && cluster && prefixed:
-			value, err = q.nameToControl(k.Kind, value, "fieldSelector")
-		case r.Field == "metadata.namespace":
-			value, err = v.namespaceToControl(value, "fieldSelector")
-		case about.is(r.Field, "namespace"):
-			if value == "" && clusterKind(about.apiVersion, about.kind) {
-				// Events about cluster-scoped objects are stored with the Event's own namespace.
-				continue
-			}
-			value, err = v.namespaceToControl(value, "fieldSelector")
-		case about.is(r.Field, "name") && prefixedKind(about.apiVersion, about.kind):
-			value, err = q.nameToControl(about.kind, value, "fieldSelector")
-		case about.is(r.Field, "apiVersion"):
-			value = v.groupVersionToControl(value)
+		if about.is(r.Field, "namespace") && r.Value == "" && clusterKind(about.apiVersion, about.kind) {
+			// Events about cluster-scoped objects are stored with the Event's own namespace.
+			continue
 		}
+		value, err := q.fieldToControl(about, r.Field, r.Value)
 		if err != nil {
 			return "", err
 		}
@@ -252,6 +233,44 @@ func (v View) fieldSelectorToControl(k Kind, text string) (string, error) {
 		out = append(out, r.Field+operator+fields.EscapeValue(value))
 	}
 	return strings.Join(out, ","), nil
+}
+
+// fieldToControl translates what a field is compared with.
+func (q *request) fieldToControl(about about, field, value string) (string, error) {
+	const path = "fieldSelector"
+	prefixed, cluster := rules.PrefixedResource(q.kind.Group, q.kind.Resource)
+	switch {
+	case field == "metadata.name" && cluster && prefixed:
+		return q.nameToControl(q.kind.Kind, value, path)
+	case field == "metadata.namespace", about.is(field, "namespace"):
+		return q.view.namespaceToControl(value, path)
+	case about.is(field, "name") && prefixedKind(about.apiVersion, about.kind):
+		return q.nameToControl(about.kind, value, path)
+	case about.is(field, "apiVersion"):
+		return q.view.groupVersionToControl(value), nil
+	}
+	return value, nil
+}
+
+// fieldToTenant is the inverse; what is not the tenant's is empty.
+func (r *response) fieldToTenant(k Kind, about about, field, value string) string {
+	prefixed, cluster := rules.PrefixedResource(k.Group, k.Resource)
+	switch {
+	case value == "":
+		return ""
+	case field == "metadata.name" && cluster && prefixed:
+		own, _ := r.view.objectToTenant(k.Kind, value)
+		return own
+	case field == "metadata.namespace", about.is(field, "namespace"):
+		return r.namespaceToTenant(value)
+	case about.is(field, "name") && prefixedKind(about.apiVersion, about.kind):
+		own, _ := r.view.objectToTenant(about.kind, value)
+		return own
+	case about.is(field, "apiVersion"):
+		own, _ := r.view.groupVersionToTenant(value)
+		return own
+	}
+	return value
 }
 
 // about is the object that Events are selected by.

@@ -23,8 +23,11 @@ func (v View) quotaKeyToControl(key string) string {
 // quotaKeyToTenant is the inverse of quotaKeyToControl; false means that the key counts nothing of the tenant's.
 func (v View) quotaKeyToTenant(key string) (string, bool) {
 	if kind, class, rest, ok := cutClass(key); ok {
-		own := v.classToTenant(kind, class)
-		return own + rest, own != ""
+		own, err := v.Tenant.NameToTenant(class)
+		if v.exported(kind, class) {
+			own, err = class, nil
+		}
+		return own + rest, err == nil
 	}
 	resource, group, ok := cutCount(key)
 	if !ok {

@@ -297,11 +297,14 @@ func (r *response) aggregationToTenant(rule *jsonwire.Value) {
 				sel.Delete("matchLabels")
 			}
 		}
-		for _, req := range sel.Get("matchExpressions").Elems() {
-			if key := req.Get("key"); key.Text() != "" {
-				own, _ := keyToTenant(rules.ClusterRoleLabels, key.Text())
-				key.SetText(own)
-			}
+		if requirements := sel.Get("matchExpressions"); requirements.Kind() == jsonwire.Array {
+			requirements.SetElems(slices.DeleteFunc(requirements.Elems(), func(req *jsonwire.Value) bool {
+				own, ok := keyToTenant(rules.ClusterRoleLabels, req.Get("key").Text())
+				if ok && own != "" {
+					req.Get("key").SetText(own)
+				}
+				return !ok
+			}))
 		}
 	}
 }

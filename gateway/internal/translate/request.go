@@ -33,6 +33,8 @@ type request struct {
 	verb string
 	// namespace and name are the tenant's, of the URL.
 	namespace, name string
+	// spoken is the name of a namespaced object that looks prefixed: in its own text it stays as it is, as on the way back.
+	spoken string
 	// patch says that the body is a part of an object, apply that it is a server-side apply.
 	patch, apply bool
 	// enforced is the Pod Security level that the last operation of a JSON patch asks the control cluster to enforce.
@@ -54,6 +56,7 @@ func (v View) BodyToControl(k Kind, verb, contentType string, body []byte, names
 		return nil, "", tooLarge("the body has %d bytes, at most %d are taken", len(body), MaxBody)
 	}
 	q := &request{view: v, kind: k, root: root, verb: verb, namespace: namespace, name: name}
+	q.speak(name)
 	media, err := mediaType(contentType)
 	if err != nil {
 		return nil, "", err
@@ -70,6 +73,13 @@ func (v View) BodyToControl(k Kind, verb, contentType string, body []byte, names
 		return nil, "", tooLarge("%s", err)
 	}
 	return nil, "", malformed("the body cannot be read: %s", err)
+}
+
+// speak notes the name of the object.
+func (q *request) speak(name string) {
+	if q.root.Namespaced && strings.Contains(name, q.view.Tenant.Prefix()) {
+		q.spoken = name
+	}
 }
 
 func mediaType(contentType string) (string, error) {
@@ -136,6 +146,9 @@ func (q *request) whole(root *jsonwire.Value) error {
 	}
 	if err := q.checkType(root); err != nil {
 		return err
+	}
+	if q.name == "" {
+		q.speak(root.At("metadata", "name").Text())
 	}
 	if err := q.value(q.root.Place, root, ""); err != nil {
 		return err
@@ -355,10 +368,7 @@ func (q *request) text(op rules.Op, s, path string) (string, error) {
 	case rules.UserGroup:
 		return q.view.Tenant.UserGroupToControl(s), nil
 	case rules.Text:
-		if strings.Contains(q.name, q.view.Tenant.Prefix()) {
-			return q.view.textToControl(s, q.name), nil
-		}
-		return q.view.textToControl(s), nil
+		return q.view.textToControl(s, q.spoken), nil
 	case rules.NodeName:
 		// A pod that is bound says so in every update; only who makes one could choose.
 		if q.root.Kind != "Pod" || q.verb == "create" || q.apply {

@@ -11,7 +11,6 @@ func (q *request) attributesToControl(attrs *jsonwire.Value, path string) error 
 	if attrs.Kind() != jsonwire.Object {
 		return nil
 	}
-	group := attrs.Get("group").Text()
 	if ns := attrs.Get("namespace"); ns.Text() != "" {
 		control, err := q.view.namespaceToControl(ns.Text(), path+".namespace")
 		if err != nil {
@@ -22,18 +21,8 @@ func (q *request) attributesToControl(attrs *jsonwire.Value, path string) error 
 	if name := attrs.Get("name"); name.Text() != "" {
 		name.SetText(q.view.resourceNameToControl(attributeClass(attrs), name.Text()))
 	}
-	if fields := attrs.Get("fieldSelector"); fields.Kind() == jsonwire.Object {
-		if raw := fields.Get("rawSelector"); raw.Text() != "" {
-			about := Kind{Group: group, Resource: attrs.Get("resource").Text(), Namespaced: attributeClass(attrs) == plainNames}
-			control, err := q.view.fieldSelectorToControl(about, raw.Text())
-			if err != nil {
-				return err
-			}
-			raw.SetText(control)
-		}
-		if len(fields.Get("requirements").Elems()) > 0 {
-			return invalid(path+".fieldSelector.requirements", "not supported here: use rawSelector")
-		}
+	if err := q.reviewSelectorsToControl(attrs, path); err != nil {
+		return err
 	}
 	if g := attrs.Get("group"); g.Text() != "" {
 		g.SetText(q.view.groupToControl(g.Text()))
@@ -69,9 +58,7 @@ func (r *response) attributesToTenant(attrs *jsonwire.Value) {
 		}
 		name.SetText(own)
 	}
-	if raw := attrs.At("fieldSelector", "rawSelector"); raw.Text() != "" {
-		raw.SetText(r.view.TextToTenant(raw.Text()))
-	}
+	r.reviewSelectorsToTenant(attrs)
 }
 
 // userInfoToTenant shows a user as the tenant knows it. Groups that the control cluster adds for itself are left out.

@@ -105,17 +105,22 @@ func (r *response) selectorToTenant(sel *jsonwire.Value) {
 			sel.Delete("matchLabels")
 		}
 	}
-	for _, req := range sel.Get("matchExpressions").Elems() {
-		if key := req.Get("key"); key.Text() != labelMetadataName {
-			if own, ok := podsecurity.ToTenant(key.Text()); ok && own != key.Text() {
-				key.SetText(own)
-			}
-			continue
-		}
-		values := req.Get("values")
-		for _, value := range values.Elems() {
-			value.SetText(r.namespaceToTenant(value.Text()))
-		}
-		values.SetElems(slices.DeleteFunc(values.Elems(), func(v *jsonwire.Value) bool { return v.Text() == "" }))
+	requirements := sel.Get("matchExpressions")
+	if requirements.Kind() != jsonwire.Array {
+		return
 	}
+	requirements.SetElems(slices.DeleteFunc(requirements.Elems(), func(req *jsonwire.Value) bool {
+		key := req.Get("key")
+		if values := req.Get("values"); key.Text() == labelMetadataName && values.Kind() == jsonwire.Array {
+			for _, value := range values.Elems() {
+				value.SetText(r.namespaceToTenant(value.Text()))
+			}
+			values.SetElems(slices.DeleteFunc(values.Elems(), func(v *jsonwire.Value) bool { return v.Text() == "" }))
+		}
+		own, ok := podsecurity.ToTenant(key.Text())
+		if ok && own != key.Text() {
+			key.SetText(own)
+		}
+		return !ok || names.Reserved(own)
+	}))
 }

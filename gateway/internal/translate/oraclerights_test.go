@@ -1,0 +1,414 @@
+package translate
+
+import (
+	"slices"
+	"strings"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// knownRights translates what says who may do what.
+func (o *oracle) knownRights(x any) bool {
+	switch x := x.(type) {
+	case *rbacv1.RoleRef:
+		switch {
+		case x.Name == "":
+		case x.Kind == "ClusterRole" && o.control:
+			x.Name = oraclePrefix + x.Name
+		case x.Kind == "ClusterRole":
+			x.Name, _ = cut(x.Name)
+		case x.Kind != "Role" && o.control:
+			o.refuse("roleRef.kind")
+		}
+	case *rbacv1.RoleBinding:
+		x.Subjects = o.subjects(x.Subjects)
+	case *rbacv1.ClusterRoleBinding:
+		x.Subjects = o.subjects(x.Subjects)
+	case *rbacv1.Role:
+		x.Rules = o.rules(x.Rules)
+		return true
+	case *rbacv1.ClusterRole:
+		x.Rules = o.rules(x.Rules)
+		if x.AggregationRule != nil {
+			o.aggregation(x.AggregationRule)
+		}
+		return true
+	case *authorizationv1.ResourceAttributes:
+		o.attributes(x)
+		return true
+	case *authorizationv1.SubjectAccessReviewSpec:
+		if x.User != "" {
+			x.User = o.shown(o.user(x.User))
+		}
+		for i, g := range x.Groups {
+			if g != "" {
+				x.Groups[i] = o.shown(o.userGroup(g))
+			}
+		}
+	case *authorizationv1.SelfSubjectRulesReviewSpec:
+		o.ns(&x.Namespace)
+	case *authorizationv1.SubjectRulesReviewStatus:
+		var rules []rbacv1.PolicyRule
+		for _, r := range x.ResourceRules {
+			rules = append(rules, rbacv1.PolicyRule{Verbs: r.Verbs, APIGroups: r.APIGroups, Resources: r.Resources, ResourceNames: r.ResourceNames})
+		}
+		x.ResourceRules = nil
+		for _, r := range o.rules(rules) {
+			x.ResourceRules = append(x.ResourceRules, authorizationv1.ResourceRule{Verbs: r.Verbs, APIGroups: r.APIGroups, Resources: r.Resources, ResourceNames: r.ResourceNames})
+		}
+		o.text(&x.EvaluationError)
+		return true
+	case *authenticationv1.TokenReviewSpec:
+		x.Audiences = o.audiences(x.Audiences)
+	case *authenticationv1.TokenRequestSpec:
+		x.Audiences = o.audiences(x.Audiences)
+	case *authenticationv1.TokenReviewStatus:
+		if o.control {
+			return true
+		}
+		o.text(&x.Error)
+		if x.User.Username == "" && !x.Authenticated {
+			return true
+		}
+		if !o.userInfo(&x.User) {
+			*x = authenticationv1.TokenReviewStatus{}
+		}
+		return true
+	case *authenticationv1.UserInfo:
+		if !o.control && !o.userInfo(x) {
+			o.foreign = errForeignItem
+		}
+		return true
+	}
+	return false
+}
+
+func (o *oracle) shown(s string, ok bool) string {
+	if !ok {
+		return ""
+	}
+	return s
+}
+
+func (o *oracle) audiences(list []string) []string {
+	if !o.control {
+		return list
+	}
+	if slices.Contains(list, "https://kubernetes.default.svc") {
+		o.refuse("audience")
+	}
+	if len(list) == 0 {
+		return []string{"vivarium-gateway"}
+	}
+	return list
+}
+
+func (o *oracle) userInfo(u *authenticationv1.UserInfo) bool {
+	if u.Username != "" {
+		own, ok := o.user(u.Username)
+		if !ok {
+			return false
+		}
+		u.Username = own
+	}
+	var groups []string
+	for _, g := range u.Groups {
+		own, ok := o.userGroup(g)
+		if g == "system:authenticated" || g == "system:serviceaccounts" {
+			own, ok = g, true
+		}
+		if ok && !slices.Contains(groups, own) {
+			groups = append(groups, own)
+		}
+	}
+	u.Groups = groups
+	return true
+}
+
+func (o *oracle) subjects(list []rbacv1.Subject) []rbacv1.Subject {
+	var out []rbacv1.Subject
+	for _, s := range list {
+		ok := true
+		switch s.Kind {
+		case "User":
+			if s.Name != "" || !o.control {
+				s.Name, ok = o.user(s.Name)
+			}
+		case "Group":
+			if s.Name != "" || !o.control {
+				s.Name, ok = o.userGroup(s.Name)
+			}
+		case "ServiceAccount":
+			o.ns(&s.Namespace)
+			ok = o.control || s.Namespace != ""
+		default:
+			if ok = o.control; ok {
+				o.refuse("subject of kind " + s.Kind)
+			}
+		}
+		if ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// names of a resource are of one of these sorts.
+const (
+	sortPlain = "plain"
+	sortOwn   = "own"
+	sortCRD   = "crd"
+	sortUser  = "user"
+	sortGroup = "group"
+)
+
+var prefixedResources = strings.Fields(`/namespaces rbac.authorization.k8s.io/clusterroles rbac.authorization.k8s.io/clusterrolebindings storage.k8s.io/storageclasses
+	storage.k8s.io/volumeattributesclasses scheduling.k8s.io/priorityclasses node.k8s.io/runtimeclasses networking.k8s.io/ingressclasses resource.k8s.io/deviceclasses
+	admissionregistration.k8s.io/validatingwebhookconfigurations admissionregistration.k8s.io/mutatingwebhookconfigurations
+	admissionregistration.k8s.io/validatingadmissionpolicies admissionregistration.k8s.io/validatingadmissionpolicybindings
+	admissionregistration.k8s.io/mutatingadmissionpolicies admissionregistration.k8s.io/mutatingadmissionpolicybindings apiregistration.k8s.io/apiservices
+	certificates.k8s.io/certificatesigningrequests flowcontrol.apiserver.k8s.io/flowschemas flowcontrol.apiserver.k8s.io/prioritylevelconfigurations
+	networking.k8s.io/ipaddresses networking.k8s.io/servicecidrs`)
+
+// sortsOf says which sorts the names of a rule's resources are.
+func sortsOf(groups, resources []string) []string {
+	var out []string
+	add := func(s string) {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	for _, resource := range resources {
+		resource, _, _ = strings.Cut(resource, "/")
+		for _, group := range groups {
+			own := slices.ContainsFunc(prefixedResources, func(s string) bool {
+				g, r, _ := strings.Cut(s, "/")
+				return r == resource && (g == group || group == "*")
+			})
+			switch {
+			case resource == "*":
+				add(sortPlain)
+				add(sortOwn)
+			case resource == "users" && (!strings.Contains(group, ".") || group == "authentication.k8s.io"):
+				add(sortUser)
+			case resource == "groups" && (!strings.Contains(group, ".") || group == "authentication.k8s.io"):
+				add(sortGroup)
+			case resource == "customresourcedefinitions" && (group == "apiextensions.k8s.io" || group == "*"):
+				add(sortCRD)
+			case own:
+				add(sortOwn)
+			default:
+				add(sortPlain)
+			}
+		}
+	}
+	return out
+}
+
+// named translates the name of an object of a sort.
+func (o *oracle) named(sort, name string) (string, bool) {
+	switch sort {
+	case sortOwn:
+		if o.control {
+			return oraclePrefix + name, true
+		}
+		return cut(name)
+	case sortCRD:
+		plural, group, ok := strings.Cut(name, ".")
+		if !ok {
+			return name, true
+		}
+		group, ok = o.group(group)
+		return plural + "." + group, ok
+	case sortUser:
+		return o.user(name)
+	case sortGroup:
+		return o.userGroup(name)
+	}
+	return name, true
+}
+
+// rules translates rules of RBAC one by one.
+func (o *oracle) rules(list []rbacv1.PolicyRule) []rbacv1.PolicyRule {
+	var out []rbacv1.PolicyRule
+	for _, r := range list {
+		groups, had := []string(nil), len(r.APIGroups) > 0
+		tenantGroups := r.APIGroups
+		for _, g := range r.APIGroups {
+			if own, ok := o.group(g); ok {
+				groups = append(groups, own)
+			}
+		}
+		r.APIGroups = groups
+		if !o.control {
+			tenantGroups = groups
+		}
+		if had && len(groups) == 0 {
+			continue
+		}
+		if len(r.ResourceNames) > 0 {
+			sorts := sortsOf(tenantGroups, r.Resources)
+			if len(sorts) > 1 && o.control {
+				o.refuse("mixed rule")
+				continue
+			}
+			sort := sortPlain
+			if len(sorts) == 1 {
+				sort = sorts[0]
+			}
+			var own []string
+			for _, name := range r.ResourceNames {
+				n, ok := name, true
+				if name != "" || !o.control {
+					n, ok = o.named(sort, name)
+				}
+				if ok {
+					own = append(own, n)
+				}
+			}
+			if len(own) == 0 {
+				continue
+			}
+			r.ResourceNames = own
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// aggregation keeps an aggregated role to roles of its tenant.
+func (o *oracle) aggregation(a *rbacv1.AggregationRule) {
+	for i := range a.ClusterRoleSelectors {
+		s := &a.ClusterRoleSelectors[i]
+		o.keys(s.MatchLabels, false, false, true, false)
+		s.MatchExpressions = slices.DeleteFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool {
+			return !o.control && (reserved(r.Key) && !strings.HasPrefix(r.Key, "rbac.vivarium.io/aggregate-to-") || strings.HasPrefix(r.Key, "rbac.authorization.k8s.io/aggregate-to-"))
+		})
+		for j := range s.MatchExpressions {
+			r := &s.MatchExpressions[j]
+			one := map[string]string{r.Key: ""}
+			o.keys(one, false, false, true, false)
+			for key := range one {
+				r.Key = key
+			}
+		}
+		if !o.control {
+			continue
+		}
+		if s.MatchLabels == nil {
+			s.MatchLabels = map[string]string{}
+		}
+		s.MatchLabels["vivarium.io/tenant"] = oracleID
+	}
+}
+
+// attributes translates what an access review asks about.
+func (o *oracle) attributes(a *authorizationv1.ResourceAttributes) {
+	sort := sortPlain
+	group, _ := o.group(a.Group)
+	tenantGroup := a.Group
+	if !o.control {
+		tenantGroup = group
+	}
+	if a.Resource != "*" {
+		sort = sortsOf([]string{tenantGroup}, []string{a.Resource})[0]
+	}
+	a.Group = group
+	o.selectors(a, tenantGroup)
+	o.ns(&a.Namespace)
+	if a.Name != "" {
+		a.Name = o.shown(o.named(sort, a.Name))
+	}
+}
+
+// selectors translates what a review selects by.
+func (o *oracle) selectors(a *authorizationv1.ResourceAttributes, group string) {
+	own := slices.Contains(prefixedResources, group+"/"+a.Resource)
+	namespaces := group+"/"+a.Resource == "/namespaces"
+	roles := group+"/"+a.Resource == "rbac.authorization.k8s.io/clusterroles"
+	value := func(field string, s *string) {
+		switch {
+		case field == "metadata.namespace", field == "metadata.name" && namespaces:
+			o.ns(s)
+		case field == "metadata.name" && own && *s != "":
+			if o.control {
+				*s = oraclePrefix + *s
+			} else {
+				*s, _ = cut(*s)
+			}
+		}
+	}
+	if f := a.FieldSelector; f != nil {
+		if strings.Contains(f.RawSelector, "metadata.") {
+			// Of the few that the test makes.
+			var out []string
+			changed := false
+			for _, term := range strings.Split(f.RawSelector, ",") {
+				operator := "="
+				if strings.Contains(term, "!=") {
+					operator = "!="
+				}
+				at := strings.Index(term, operator)
+				v := strings.TrimLeft(term[at+len(operator):], "=")
+				was := v
+				value(term[:at], &v)
+				changed = changed || v != was
+				out = append(out, term[:at]+operator+v)
+			}
+			if changed {
+				f.RawSelector = strings.Join(out, ",")
+			}
+		}
+		for i := range f.Requirements {
+			for j := range f.Requirements[i].Values {
+				value(f.Requirements[i].Key, &f.Requirements[i].Values[j])
+			}
+		}
+	}
+	l := a.LabelSelector
+	if l == nil {
+		return
+	}
+	const nameLabel = "kubernetes.io/metadata.name"
+	name := func(s string) string {
+		o.ns(&s)
+		return s
+	}
+	switch {
+	case namespaces && strings.Contains(l.RawSelector, " in "):
+		values := []string{name("web"), name("zq7x9k-web")}
+		slices.Sort(values)
+		l.RawSelector = nameLabel + " in (" + strings.Join(values, ",") + ")"
+	case namespaces && strings.Contains(l.RawSelector, "!="):
+		l.RawSelector = "!app," + nameLabel + "!=" + name("zq7x9k-web")
+	case roles && o.control && strings.Contains(l.RawSelector, "aggregate-to"):
+		l.RawSelector = "rbac.vivarium.io/aggregate-to-view"
+	case roles && strings.Contains(l.RawSelector, "aggregate-to"):
+		l.RawSelector = ""
+	}
+	for i := range l.Requirements {
+		r := &l.Requirements[i]
+		one := map[string]string{r.Key: ""}
+		o.keys(one, false, false, roles, false)
+		switch {
+		case namespaces && o.control && strings.HasPrefix(r.Key, "scheduler.alpha"):
+			o.refuse("key")
+		case namespaces && r.Key == "pod-security.kubernetes.io/enforce":
+			one = map[string]string{map[bool]string{true: "pod-security.vivarium.io/enforce"}[o.control]: ""}
+		case namespaces && r.Key == "pod-security.vivarium.io/enforce" && !o.control:
+			one = map[string]string{"pod-security.kubernetes.io/enforce": ""}
+		}
+		r.Key = ""
+		for key := range one {
+			r.Key = key
+		}
+		if namespaces && r.Key == nameLabel {
+			for j := range r.Values {
+				r.Values[j] = name(r.Values[j])
+			}
+		}
+	}
+}
