@@ -27,7 +27,7 @@ func (v View) customRoot(k Kind) (rules.Root, bool) {
 	}
 	return rules.Root{
 		Group: v.groupToControl(k.Group), Version: k.Version, Kind: k.Kind, Namespaced: k.Namespaced, Prefixed: !k.Namespaced, Place: place, ToTenant: place,
-	}, true
+	}.Named(), true
 }
 
 var groupVersionPlace = rules.Place{Op: rules.GroupVersion, Value: rules.WireString}
@@ -37,7 +37,7 @@ func (r *response) listKind() string {
 	if r.kind.ListKind != "" {
 		return r.kind.ListKind
 	}
-	return r.root.Kind + "List"
+	return r.root.List
 }
 
 // assume fills in what a document has not said of itself yet.

@@ -23,27 +23,29 @@ type ListOptions struct {
 // opts.First at first. metadata.continue is left out when the end was reached, remainingItemCount always; metadata is
 // written behind the items, where all of it is known.
 // Tables need rows[].object: ask for includeObject=Metadata at least.
-// Memory is bounded by one item. What ObjectToTenant says about errors holds here too; nothing is written if the first
+// Memory is bounded by one item in JSON. In protobuf, which says how long a list is before its items, up to eight MiB are
+// held; what comes behind them is asked for twice, so page must give the same again for the same token. What ObjectToTenant says about errors holds here too; nothing is written if the first
 // page fails.
 func (v View) ListToTenant(k Kind, dst io.Writer, opts ListOptions, page func(controlToken string) (io.ReadCloser, error)) error {
 	body, err := page(opts.First)
 	if err != nil {
 		return err
 	}
-	proto, src, err := isProto(body)
-	if err != nil {
-		body.Close()
-		return err
-	}
-	r, err := v.newResponse(k, dst, src, bufferSize)
+	r, err := v.newResponse(k, dst, nil, bufferSize)
 	if err != nil {
 		body.Close()
 		return err
 	}
 	defer r.done()
-	if proto {
-		return explain(r.protoPages(dst, opts, body, src, page))
+	proto, err := r.head.isProto(body)
+	if err != nil {
+		body.Close()
+		return err
 	}
+	if proto {
+		return explain(r.protoPages(dst, opts, body, &r.head, page))
+	}
+	r.Reset(&r.head)
 	r.Mute(true)
 	l := &merge{response: r}
 	for {

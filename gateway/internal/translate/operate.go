@@ -61,7 +61,9 @@ func (r *response) operate(op rules.Op) error {
 		}
 	case rules.ObjectName:
 		// Read for later, unchanged. Few rules ask.
-		if r.root.Kind == "ConfigMap" || bytes.Contains(raw, r.prefix) {
+		if string(raw) == `"`+rootCAConfigMap+`"` {
+			r.name = rootCAConfigMap
+		} else if bytes.Contains(raw, r.prefix) {
 			if r.name, err = jsonwire.Unquote(raw); err != nil {
 				return err
 			}

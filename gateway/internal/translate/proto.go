@@ -224,26 +224,27 @@ type envelope struct {
 	raw              []byte
 }
 
-func openEnvelope(doc []byte) (envelope, error) {
+// openEnvelope takes a document apart that is held as a whole.
+func openEnvelope(doc []byte, root *rules.Root) (envelope, error) {
 	var e envelope
 	body, ok := bytes.CutPrefix(doc, protoMagic)
 	if !ok {
 		return e, fmt.Errorf("%w: not a Kubernetes document", protowire.ErrMalformed)
 	}
-	seen := map[int32]bool{}
+	seen := 0
 	for len(body) > 0 {
 		f, rest, err := protowire.Next(body)
 		if err != nil {
 			return e, err
 		}
 		body = rest
-		if f.Type != protowire.Bytes || f.Number > 4 || seen[f.Number] {
+		if f.Type != protowire.Bytes || f.Number > 4 || seen&(1<<f.Number) != 0 {
 			return e, fmt.Errorf("%w: envelope with field %d", protowire.ErrMalformed, f.Number)
 		}
-		seen[f.Number] = true
+		seen |= 1 << f.Number
 		switch f.Number {
 		case 1:
-			if err := e.typeMeta(f.Value); err != nil {
+			if err := e.typeMeta(f.Value, root); err != nil {
 				return e, err
 			}
 		case 2:
@@ -258,7 +259,7 @@ func openEnvelope(doc []byte) (envelope, error) {
 	return e, nil
 }
 
-func (e *envelope) typeMeta(b []byte) error {
+func (e *envelope) typeMeta(b []byte, root *rules.Root) error {
 	for n := 0; len(b) > 0; n++ {
 		f, rest, err := protowire.Next(b)
 		if err != nil {
@@ -267,14 +268,24 @@ func (e *envelope) typeMeta(b []byte) error {
 		b = rest
 		switch {
 		case f.Number == 1 && f.Type == protowire.Bytes && e.apiVersion == "":
-			e.apiVersion = string(f.Value)
+			e.apiVersion = known(f.Value, root)
 		case f.Number == 2 && f.Type == protowire.Bytes && e.kind == "":
-			e.kind = string(f.Value)
+			e.kind = known(f.Value, root)
 		default:
 			return fmt.Errorf("%w: type with field %d", protowire.ErrMalformed, f.Number)
 		}
 	}
 	return nil
+}
+
+// known makes a string of what nearly always is one of a few.
+func known(b []byte, root *rules.Root) string {
+	for _, s := range [...]string{root.Kind, root.GroupVersion, root.List, "v1", "meta.k8s.io/v1", "PartialObjectMetadata", "PartialObjectMetadataList", "Status"} {
+		if s == string(b) {
+			return s
+		}
+	}
+	return string(b)
 }
 
 // appendEnvelope writes an envelope whose content f appends.

@@ -14,7 +14,7 @@ func (q *request) protoBody(body []byte) ([]byte, error) {
 	if len(body) == 0 && (q.verb == "delete" || q.verb == "deletecollection") {
 		return nil, nil
 	}
-	doc, err := openEnvelope(body)
+	doc, err := openEnvelope(body, &q.root)
 	if err != nil {
 		return nil, err
 	}

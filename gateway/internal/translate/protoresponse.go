@@ -4,80 +4,59 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"sync"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/gateway/internal/translate/protowire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
 )
 
-// maxProto bounds a document in protobuf, whose length stands before its content, so that it is held as a whole. A tenant
-// with more asks in pages.
-const maxProto = 128 << 20
-
 // isProto reports what the control cluster answers in, from the first bytes: JSON starts with a brace.
-func isProto(src io.Reader) (bool, io.Reader, error) {
-	var start [4]byte
-	n, err := io.ReadFull(src, start[:])
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return false, nil, err
+func (h *headReader) isProto(src io.Reader) (bool, error) {
+	*h = headReader{src: src}
+	for h.n < len(h.head) {
+		n, err := src.Read(h.head[h.n:])
+		h.n += n
+		if errors.Is(err, io.EOF) {
+			h.err = io.EOF
+			break
+		}
+		if err != nil {
+			return false, err
+		}
 	}
-	return bytes.Equal(start[:n], protoMagic), io.MultiReader(bytes.NewReader(start[:n]), src), nil
+	return bytes.Equal(h.head[:h.n], protoMagic), nil
 }
 
-func readProto(src io.Reader) ([]byte, error) {
-	doc, err := io.ReadAll(io.LimitReader(src, maxProto+1))
-	if err == nil && len(doc) > maxProto {
-		err = foreign("a protobuf document of more than %d bytes", maxProto)
-	}
-	return doc, err
+// headReader reads again what was read to see what it is, and the rest.
+type headReader struct {
+	head  [4]byte
+	n, at int
+	src   io.Reader
+	err   error
 }
 
-// protoObject translates one document.
-func (r *response) protoObject(dst io.Writer, src io.Reader) error {
-	b, ok := buffers.Get().(*protoBuffers)
-	if !ok {
-		b = new(protoBuffers)
+func (h *headReader) Read(b []byte) (int, error) {
+	if h.at < h.n {
+		n := copy(b, h.head[h.at:h.n])
+		h.at += n
+		return n, nil
 	}
-	defer b.done()
-	b.doc.Reset()
-	if _, err := b.doc.ReadFrom(io.LimitReader(src, maxProto+1)); err != nil {
-		return err
+	if h.err != nil {
+		return 0, h.err
 	}
-	if b.doc.Len() > maxProto {
-		return foreign("a protobuf document of more than %d bytes", maxProto)
-	}
-	out, err := r.protoDocument(b.doc.Bytes(), b.out[:0])
-	if err != nil {
-		return err
-	}
-	b.out = out
-	_, err = dst.Write(out)
-	return err
+	return h.src.Read(b)
 }
 
-// protoBuffers are the document that is read and the one that is written, kept for reuse while they are of an ordinary
-// size.
-type protoBuffers struct {
-	doc bytes.Buffer
-	out []byte
-}
-
-var buffers sync.Pool
-
-func (b *protoBuffers) done() {
-	if b.doc.Cap() <= 4<<20 && cap(b.out) <= 4<<20 {
-		buffers.Put(b)
-	}
-}
-
-// rewriter makes the rewriter of items.
+// rewriter gives the rewriter of messages that need more than cuts.
 func (r *response) rewriter() *rewriter {
-	return &rewriter{
-		apply:  func(op rules.Op, v *jsonwire.Value, _ string) error { return r.toTenant(op, v) },
-		passes: r.passes,
-		direct: r.direct,
+	if r.items == nil {
+		r.items = &rewriter{
+			apply:  func(op rules.Op, v *jsonwire.Value, _ string) error { return r.toTenant(op, v) },
+			passes: r.passes,
+			direct: r.direct,
+		}
 	}
+	return r.items
 }
 
 // direct takes the prefix out of a name that has it.
@@ -93,11 +72,11 @@ func (r *response) direct(op rules.Op, s []byte) ([]byte, bool) {
 		}
 		return s, true
 	case rules.ObjectName:
-		// Few rules ask.
-		if r.root.Kind == "ConfigMap" || bytes.Contains(s, r.prefix) {
-			return nil, false
+		// Few rules ask, and what they ask is about this name or ones with the prefix in them.
+		if string(s) == rootCAConfigMap {
+			r.name = rootCAConfigMap
 		}
-		return s, true
+		return s, !bytes.Contains(s, r.prefix)
 	}
 	return nil, false
 }
@@ -117,8 +96,7 @@ func (r *response) passes(op rules.Op, raw []byte) bool {
 	case rules.Text, rules.GenerateName:
 		return !bytes.Contains(raw, r.prefix)
 	case rules.OwnerReferences:
-		// The tag of apiVersion, its length, and a group all of whose kinds are namespaced.
-		return bytes.Contains(raw, []byte("\x2a\x07apps/v1")) || bytes.Contains(raw, []byte("\x2a\x08batch/v1"))
+		return ordinaryWireOwner(raw)
 	}
 	return false
 }
@@ -126,20 +104,17 @@ func (r *response) passes(op rules.Op, raw []byte) bool {
 // protoItem translates one item.
 func (r *response) protoItem(partial bool, raw, dst []byte) ([]byte, error) {
 	r.beginItem()
-	if r.items == nil {
-		r.items = r.rewriter()
-	}
 	var err error
 	switch {
 	case r.root.Op == rules.VirtualNode:
 		dst, err = r.protoNode(partial, raw, dst)
 	case partial:
-		metadata := rules.Place{Shape: rules.Object, Wire: []rules.WireField{{Number: 1, JSON: "metadata", Place: r.root.ToTenant.Child([]byte("metadata"))}}}
 		if err = onlyMetadata(raw); err == nil {
-			dst, err = r.items.message(&metadata, raw, dst, "")
+			// The other fields of a whole object do not occur.
+			dst, err = r.wire(r.root.ToTenant, raw, dst)
 		}
 	default:
-		dst, err = r.items.message(r.root.ToTenant, raw, dst, "")
+		dst, err = r.wire(r.root.ToTenant, raw, dst)
 	}
 	if err != nil {
 		return nil, err
@@ -181,39 +156,49 @@ func (r *response) protoNode(partial bool, raw, dst []byte) ([]byte, error) {
 
 // protoDocument translates one document with its envelope.
 func (r *response) protoDocument(doc, dst []byte) ([]byte, error) {
-	e, err := openEnvelope(doc)
+	e, err := openEnvelope(doc, &r.root)
 	if err != nil {
 		return nil, err
 	}
-	own, _ := r.view.groupVersionToTenant(e.apiVersion)
-	return appendEnvelope(dst, own, e.kind, len(e.raw), func(dst []byte) ([]byte, error) {
-		meta := e.apiVersion == "meta.k8s.io/v1" || e.apiVersion == "meta.k8s.io/v1beta1"
-		switch {
-		case e.kind == r.root.Kind && e.apiVersion == r.groupVersion():
-			return r.protoItem(false, e.raw, dst)
-		case e.kind == "PartialObjectMetadata" && meta:
-			return r.protoItem(true, e.raw, dst)
-		case e.kind == r.root.Kind+"List" && e.apiVersion == r.groupVersion():
-			return r.protoList(false, e.raw, dst)
-		case e.kind == "PartialObjectMetadataList" && meta:
-			return r.protoList(true, e.raw, dst)
-		case e.kind == "Status" && e.apiVersion == "v1":
-			status, err := messageToTree(rules.Status(), e.raw)
-			if err != nil {
-				return nil, err
-			}
-			if !r.statusToTenant(status) {
-				return nil, foreign("a Status about another world")
-			}
-			return treeToMessage(rules.Status(), status, dst)
-		}
+	return r.protoContent(e, dst)
+}
+
+// protoContent translates one document that is no list.
+func (r *response) protoContent(e envelope, dst []byte) ([]byte, error) {
+	var err error
+	dst = r.appendHead(dst, e, 0)
+	// In place of the length.
+	dst, mark := protowire.Open(dst[:len(dst)-2], 2, len(e.raw))
+	switch {
+	case e.kind == r.root.Kind && e.apiVersion == r.groupVersion():
+		dst, err = r.protoItem(false, e.raw, dst)
+	case e.kind == "PartialObjectMetadata" && metaVersion(e.apiVersion):
+		dst, err = r.protoItem(true, e.raw, dst)
+	case e.kind == "Status" && e.apiVersion == "v1":
+		dst, err = r.protoStatusContent(e.raw, dst)
+	default:
 		return nil, foreign("%s %s where %s %s was asked for", e.apiVersion, e.kind, r.groupVersion(), r.root.Kind)
-	})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return append(protowire.Close(dst, mark), protoTail...), nil
+}
+
+func (r *response) protoStatusContent(raw, dst []byte) ([]byte, error) {
+	status, err := messageToTree(rules.Status(), raw)
+	if err != nil {
+		return nil, err
+	}
+	if !r.statusToTenant(status) {
+		return nil, foreign("a Status about another world")
+	}
+	return treeToMessage(rules.Status(), status, dst)
 }
 
 // protoStatus translates a Status in protobuf; false means that it is none, or not for the tenant.
 func (r *response) protoStatus(body []byte) ([]byte, bool) {
-	e, err := openEnvelope(body)
+	e, err := openEnvelope(body, &r.root)
 	if err != nil || e.kind != "Status" || e.apiVersion != "v1" {
 		return nil, false
 	}

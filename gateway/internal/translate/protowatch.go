@@ -28,7 +28,7 @@ func (r *response) protoWatch(dst io.Writer, src io.Reader, filter bool) error {
 			return err
 		}
 		n := int(binary.BigEndian.Uint32(size[:]))
-		if n > maxProto {
+		if n > maxFrame {
 			return foreign("a frame of %d bytes", n)
 		}
 		if cap(frame) < n || cap(frame) > 16*watchBufferSize {

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
+	"vivarium.io/vivarium/gateway/internal/translate/needle"
 	"vivarium.io/vivarium/gateway/internal/translate/protowire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
 	"vivarium.io/vivarium/internal/names"
@@ -13,6 +14,12 @@ import (
 
 // errForeignItem says that an item is not the tenant's. Filters catch it; elsewhere it becomes a ForeignError.
 var errForeignItem = errors.New("an object of another world")
+
+// wires are the buffers of protobuf.
+type wires struct {
+	in  protoReader
+	out []byte
+}
 
 // bufferSize is what a scanner of objects and lists starts with; frames of watches start with less, since thousands of
 // them are idle.
@@ -41,9 +48,12 @@ type response struct {
 	single   bool // it is one object, which must show itself to be the tenant's
 	columns  []columnRule
 	unsent   *jsonwire.Value // column definitions that the tenant has not been sent
-	items    *rewriter       // of protobuf
-	table    *Columns        // of the watch that a frame was cut out of
-	define   bool            // the frame shall name its columns
+	items    *rewriter       // of protobuf, for what needs trees
+	wires    wires           // of protobuf
+	needles  needle.Pair     // the prefix and the domain
+	head     headReader
+	table    *Columns // of the watch that a frame was cut out of
+	define   bool     // the frame shall name its columns
 	// Of the current item.
 	owned bool
 	name  string
@@ -51,6 +61,7 @@ type response struct {
 	twice bool
 }
 
+// newResponse takes a response from the pool, or makes one where size is another than bufferSize.
 func (v View) newResponse(k Kind, dst io.Writer, src io.Reader, size int) (*response, error) {
 	root, ok := v.bodyRoot(k)
 	if !ok {
@@ -59,45 +70,57 @@ func (v View) newResponse(k Kind, dst io.Writer, src io.Reader, size int) (*resp
 	if _, err := names.ParseTenantID(string(v.Tenant)); err != nil {
 		return nil, err
 	}
-	r := &response{view: v, kind: k, root: root, prefix: []byte(v.Tenant.Prefix())}
-	if pooled, ok := scanners.Get().(*jsonwire.Scanner); ok && size == bufferSize {
-		pooled.Reuse(dst, src)
-		r.Scanner = pooled
-	} else {
-		r.Scanner = jsonwire.NewScanner(dst, src, size)
+	if root.GroupVersion == "" {
+		root = root.Named()
 	}
+	var r *response
+	if size == bufferSize {
+		r, _ = responses.Get().(*response)
+	}
+	if r == nil {
+		r = &response{Scanner: jsonwire.NewScanner(nil, nil, size)}
+	}
+	r.view, r.kind, r.root = v, k, root
+	r.prefix = append(r.prefix[:0], v.Tenant.Prefix()...)
+	r.Reuse(dst, src)
 	r.LookFor(r.prefix, domain)
+	r.needles.Set(r.prefix, domain)
 	return r, nil
 }
 
-// scanners keeps buffers for reuse. It holds no state: a scanner is emptied before it is used again.
-var scanners sync.Pool
+// responses keeps buffers for reuse. What is in it holds nothing of a document that a later one could show.
+var responses sync.Pool
 
-// done gives the scanner's buffers back.
+// done gives the buffers back.
 func (r *response) done() {
 	r.Reuse(nil, nil)
-	scanners.Put(r.Scanner)
-	r.Scanner = nil
+	r.wires.in.reset(nil)
+	if cap(r.wires.out) > 4*protoBuffer {
+		r.wires.out = nil
+	}
+	*r = response{Scanner: r.Scanner, wires: r.wires, prefix: r.prefix, items: r.items}
+	responses.Put(r)
 }
 
 // ObjectToTenant translates one document of a response with a 2xx code: an object, a list, a Table, a
-// PartialObjectMetadata or its list, a Scale, a Status. Whether it is JSON or protobuf shows in its first bytes. JSON
-// streams in bounded memory; protobuf is held as a whole. After an error dst may hold a
-// part of a document, which the front must not end cleanly; nothing has been written to dst before the first 64 KiB, so
-// most errors come in time for an answer of the front's own.
+// PartialObjectMetadata or its list, a Scale, a Status. Whether it is JSON or protobuf shows in its first bytes. Both
+// stream: a list is held one item at a time, whatever its length. After an error dst may hold a part of a document, which
+// the front must not end cleanly; nothing has been written to dst before the first 64 KiB, so most errors come in time for
+// an answer of the front's own.
 func (v View) ObjectToTenant(k Kind, dst io.Writer, src io.Reader) error {
-	proto, src, err := isProto(src)
-	if err != nil {
-		return err
-	}
-	r, err := v.newResponse(k, dst, src, bufferSize)
+	r, err := v.newResponse(k, dst, nil, bufferSize)
 	if err != nil {
 		return err
 	}
 	defer r.done()
-	if proto {
-		return explain(r.protoObject(dst, src))
+	proto, err := r.head.isProto(src)
+	if err != nil {
+		return err
 	}
+	if proto {
+		return explain(r.protoObject(dst, &r.head))
+	}
+	r.Reset(&r.head)
 	if err := r.document(); err != nil {
 		return explain(err)
 	}
@@ -250,12 +273,7 @@ func (r *response) wholeDocument(point int, kind, apiVersion, key string, f func
 	return r.Emit(doc.Append(nil))
 }
 
-func (r *response) groupVersion() string {
-	if r.root.Group == "" {
-		return r.root.Version
-	}
-	return r.root.Group + "/" + r.root.Version
-}
+func (r *response) groupVersion() string { return r.root.GroupVersion }
 
 // classify decides by kind and version what a document is: what the URL is about, or one of the forms in which the API
 // server shows it. Anything else is refused.

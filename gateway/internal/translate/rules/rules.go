@@ -142,6 +142,17 @@ type Root struct {
 	*Place
 	// ToTenant is the table for answers.
 	ToTenant *Place
+	// GroupVersion and List are how documents name the kind's group with its version, and lists of it.
+	GroupVersion, List string
+}
+
+// Named fills in what documents call the kind.
+func (r Root) Named() Root {
+	r.GroupVersion, r.List = r.Version, r.Kind+"List"
+	if r.Group != "" {
+		r.GroupVersion = r.Group + "/" + r.Version
+	}
+	return r
 }
 
 // For finds the table of a kind. Kinds without one must be refused.
@@ -265,7 +276,9 @@ func build(defs []typeDef, roots []rootDef) map[rootKey]Root {
 		if answer == nil {
 			answer = &Place{Shape: Object}
 		}
-		out[rootKey{r.group, r.version, r.kind}] = Root{r.group, r.version, r.kind, r.namespaced, r.prefixed, &places[r.def], answer}
+		out[rootKey{r.group, r.version, r.kind}] = Root{
+			Group: r.group, Version: r.version, Kind: r.kind, Namespaced: r.namespaced, Prefixed: r.prefixed, Place: &places[r.def], ToTenant: answer,
+		}.Named()
 	}
 	return out
 }
