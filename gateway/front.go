@@ -13,6 +13,7 @@ import (
 
 	"vivarium.io/vivarium/gateway/internal/control"
 	"vivarium.io/vivarium/gateway/internal/discovery"
+	"vivarium.io/vivarium/gateway/internal/fanout"
 	"vivarium.io/vivarium/gateway/internal/identity"
 	"vivarium.io/vivarium/gateway/internal/kinds"
 	"vivarium.io/vivarium/gateway/internal/limits"
@@ -35,6 +36,8 @@ type front struct {
 	table         *kinds.Table
 	discovery     *discovery.Server
 	control       *control.Client
+	fanout        *fanout.Hub
+	access        *access
 	sealer        *paging.Sealer
 	metrics       *metrics
 

@@ -19,6 +19,7 @@ import (
 	"vivarium.io/vivarium/gateway/internal/admin"
 	"vivarium.io/vivarium/gateway/internal/control"
 	"vivarium.io/vivarium/gateway/internal/discovery"
+	"vivarium.io/vivarium/gateway/internal/fanout"
 	"vivarium.io/vivarium/gateway/internal/identity"
 	"vivarium.io/vivarium/gateway/internal/kinds"
 	"vivarium.io/vivarium/gateway/internal/limits"
@@ -102,7 +103,7 @@ func (s *Server) wire(ctx context.Context, o *Options, files *files, controlConf
 	if err != nil {
 		return err
 	}
-	if err := s.front.metrics.register(health.Metrics, s.front.limiter); err != nil {
+	if err := s.front.metrics.register(health.Metrics, s.front.limiter, s.front.fanout); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	s.directory.Subscribe(s.front.tenantChanged)
@@ -140,8 +141,14 @@ func (s *Server) Run(ctx context.Context) error {
 	tenantAddr, adminAddr := s.Addresses()
 	boot.Logger(ctx).Info("The gateway serves", "tenants", tenantAddr.String(), "admin", adminAddr.String())
 	err := group.Wait()
-	s.front.control.Close()
+	s.front.close()
 	return err
+}
+
+// close ends what does not end with its request.
+func (f *front) close() {
+	f.fanout.Close()
+	f.control.Close()
 }
 
 // tenantChanged follows what the directory sees.
@@ -216,7 +223,7 @@ func newFront(c frontConfig) (*front, error) {
 		return nil, err
 	}
 	f := &front{
-		impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), control: client,
+		access: newAccess(client), impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), control: client,
 		metrics: c.metrics, rootCA: string(c.servingCA), tokenAudience: c.tokenAudience, forbiddenAudiences: c.controlAudiences,
 	}
 	if f.authenticator, err = identity.New(identity.Config{
@@ -229,6 +236,9 @@ func newFront(c frontConfig) (*front, error) {
 		return err
 	})
 	if f.strangers, err = limits.NewStrangers(time.Now); err != nil {
+		return nil, err
+	}
+	if f.fanout, err = fanout.New(fanout.Config{Get: client.Stream}); err != nil {
 		return nil, err
 	}
 	if f.sealer, err = paging.NewSealer(c.secret); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"vivarium.io/vivarium/gateway/internal/fanout"
 	"vivarium.io/vivarium/gateway/internal/limits"
 )
 
@@ -19,6 +20,7 @@ type metrics struct {
 	throttled *prometheus.CounterVec
 	refused   prometheus.Counter
 	foreign   prometheus.Counter
+	unshared  prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -39,12 +41,37 @@ func newMetrics() *metrics {
 		foreign: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "vivarium_gateway_withheld_total", Help: "Answers of the control cluster that were withheld because they hold what is not the tenant's.",
 		}),
+		unshared: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "vivarium_gateway_unshared_watches_total", Help: "Watches that could have been shared and were not, because the gateway itself could not watch. Look into its rights in the control cluster.",
+		}),
 	}
 }
 
 // register adds the metrics to a registry, with gauges of what is under way.
-func (m *metrics) register(registry prometheus.Registerer, limiter *limits.Limiter) error {
-	all := []prometheus.Collector{m.requests, m.duration, m.throttled, m.refused, m.foreign}
+func (m *metrics) register(registry prometheus.Registerer, limiter *limits.Limiter, hub *fanout.Hub) error {
+	all := []prometheus.Collector{m.requests, m.duration, m.throttled, m.refused, m.foreign, m.unshared}
+	for name, one := range map[string]struct {
+		help  string
+		value func(fanout.Stats) float64
+	}{
+		"shared_watches": {"Watches of the control cluster that tenants share.", func(s fanout.Stats) float64 { return float64(s.Feeds) }},
+		"subscriptions":  {"Watches of tenants that are served from shared ones.", func(s fanout.Stats) float64 { return float64(s.Subscribers) }},
+	} {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "vivarium_gateway_" + name, Help: one.help},
+			func() float64 { return one.value(hub.Stats()) }))
+	}
+	for name, one := range map[string]struct {
+		help  string
+		value func(fanout.Stats) int64
+	}{
+		"shared_watch_events":      {"Events that shared watches have brought for tenants.", func(s fanout.Stats) int64 { return s.Events }},
+		"shared_watch_restarts":    {"How often a shared watch went on after it had ended.", func(s fanout.Stats) int64 { return s.Restarts }},
+		"subscriptions_missed":     {"Watches that began where no shared one reaches back, and caught up with one of their own.", func(s fanout.Stats) int64 { return s.Missed }},
+		"subscriptions_ended_slow": {"Watches that were ended because their clients did not keep up.", func(s fanout.Stats) int64 { return s.Slow }},
+	} {
+		all = append(all, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "vivarium_gateway_" + name + "_total", Help: one.help},
+			func() float64 { return float64(one.value(hub.Stats())) }))
+	}
 	for _, class := range []limits.Class{limits.Request, limits.Watch, limits.Stream} {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "vivarium_gateway_in_flight", Help: "What is under way for tenants.",

@@ -10,52 +10,8 @@ import (
 
 	"vivarium.io/vivarium/gateway/internal/control"
 	"vivarium.io/vivarium/gateway/internal/stream"
-	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/boot"
 )
-
-// watch passes changes on as they come. Of a collection that holds objects of all tenants, those of others are left out.
-func (x *exchange) watch(w http.ResponseWriter, r *http.Request) error {
-	accept, err := control.Accept(r.Header.Values("Accept"), control.Object)
-	if err != nil {
-		return err
-	}
-	call, err := x.call(r, control.Streaming, accept, "")
-	if err != nil {
-		return err
-	}
-	if call.Query, err = x.query("watch"); err != nil {
-		return err
-	}
-	res, err := x.front.control.Do(r.Context(), call)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return x.readError(r.Context(), res)
-	}
-	if err := checkType(res); err != nil {
-		return err
-	}
-	x.copyHeaders(w.Header(), res)
-	w.Header().Set("Content-Type", res.Header.Get("Content-Type"))
-	w.WriteHeader(http.StatusOK)
-	out := newLive(w)
-	if out.Flush() != nil {
-		return nil
-	}
-	err = x.view.WatchToTenant(x.translated, out, func() { _ = out.Flush() }, res.Body, x.everywhere())
-	var foreign *translate.ForeignError
-	if errors.As(err, &foreign) {
-		x.front.metrics.foreign.Inc()
-		boot.Logger(r.Context()).Error("A watch of the control cluster is withheld", "error", err,
-			"tenant", x.facts.tenant.ID, "resource", x.facts.request.Resource)
-		return x.front.finish(err)
-	}
-	// Whatever else ended it, frames were passed whole: clients watch again from the last one.
-	return nil
-}
 
 // log passes the text of a pod's log on.
 func (x *exchange) log(w http.ResponseWriter, r *http.Request) error {

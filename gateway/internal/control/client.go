@@ -70,9 +70,11 @@ type Config struct {
 
 // Client speaks to the control cluster. Safe for concurrent use.
 type Client struct {
-	base    *url.URL
-	modes   [3]http.RoundTripper
-	own     *http.Client
+	base  *url.URL
+	modes [3]http.RoundTripper
+	own   *http.Client
+	// ownLong is for answers that go on, over HTTP/2.
+	ownLong *http.Client
 	ownKube kubernetes.Interface
 	close   func()
 }
@@ -118,7 +120,13 @@ func New(c Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("credentials for the control cluster: %w", err)
 	}
-	client.own = &http.Client{Transport: wrapped, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	wrappedLong, err := transport.HTTPWrappersForConfig(config, long)
+	if err != nil {
+		return nil, fmt.Errorf("credentials for the control cluster: %w", err)
+	}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	client.own = &http.Client{Transport: wrapped, CheckRedirect: stay}
+	client.ownLong = &http.Client{Transport: wrappedLong, CheckRedirect: stay}
 	unlimited := rest.CopyConfig(c.REST)
 	// Tenants' own limits bound what is asked on their behalf.
 	unlimited.QPS = -1

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -34,7 +35,7 @@ func (c *Client) ReviewAccess(ctx context.Context, a identity.Access) (bool, err
 			// The control cluster adds its own group to whoever is impersonated.
 			Groups: append([]string{"system:authenticated"}, a.Groups...),
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Verb: a.Verb, Group: a.Group, Resource: a.Resource, Subresource: a.Subresource, Namespace: a.Namespace, Name: a.Name,
+				Verb: a.Verb, Group: a.Group, Version: a.Version, Resource: a.Resource, Subresource: a.Subresource, Namespace: a.Namespace, Name: a.Name,
 			},
 		},
 	}, metav1.CreateOptions{})
@@ -79,4 +80,20 @@ func (c *Client) Fetch(ctx context.Context, path, accept, etag string) (Document
 		return Document{}, fmt.Errorf("get %s: %s", path, res.Status)
 	}
 	return Document{Body: body, ETag: res.Header.Get("Etag"), Fresh: true}, nil
+}
+
+// Stream asks as the gateway itself for what may go on for long: a watch that tenants share. No tenant's request may
+// decide the path. The caller closes the body of the response.
+func (c *Client) Stream(ctx context.Context, path string, query url.Values, accept string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+path+"?"+query.Encode(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", path, err)
+	}
+	r.Header.Set("Accept", accept)
+	r.Header.Set("Accept-Encoding", "identity")
+	res, err := c.ownLong.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", path, err)
+	}
+	return res, nil
 }

@@ -28,6 +28,8 @@ type Access struct {
 	Groups []string
 	Verb   string
 	Group  string
+	// Version may be empty.
+	Version string
 	// Subresource may be empty.
 	Resource, Subresource string
 	Namespace             string

@@ -1,0 +1,49 @@
+package gateway
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/cache"
+
+	"vivarium.io/vivarium/gateway/internal/identity"
+)
+
+const (
+	// accessAge is how long a yes of the control cluster's authorizer is good: an informer that starts asks for dozens of
+	// kinds at once, and again when a connection breaks.
+	accessAge = 4 * time.Second
+	// maxAccess bounds how many answers are remembered.
+	maxAccess = 8192
+)
+
+// access asks whether a user may watch a resource everywhere, on behalf of watches that do not reach the control cluster
+// as that user's. Only a yes is remembered. Safe for concurrent use.
+type access struct {
+	reviewer identity.AccessReviewer
+	known    *cache.LRUExpireCache
+}
+
+func newAccess(reviewer identity.AccessReviewer) *access {
+	return &access{reviewer: reviewer, known: cache.NewLRUExpireCache(maxAccess)}
+}
+
+type accessKey struct{ user, groups, group, version, resource string }
+
+// mayWatch reports whether the control cluster would let the user watch all objects of a resource.
+func (a *access) mayWatch(ctx context.Context, who *identity.Identity, group, version, resource string) (bool, error) {
+	groups := who.ControlGroups()
+	key := accessKey{who.ControlUser(), strings.Join(groups, "\n"), group, version, resource}
+	if _, ok := a.known.Get(key); ok {
+		return true, nil
+	}
+	allowed, err := a.reviewer.ReviewAccess(ctx, identity.Access{
+		User: key.user, Groups: groups, Verb: "watch", Group: group, Version: version, Resource: resource,
+	})
+	if err != nil || !allowed {
+		return false, err
+	}
+	a.known.Add(key, true, accessAge)
+	return true, nil
+}
