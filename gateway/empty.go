@@ -59,15 +59,19 @@ func (x *exchange) empty(w http.ResponseWriter, r *http.Request) error {
 func (x *exchange) nothing(accept string) any {
 	meta := metav1.ListMeta{ResourceVersion: emptyVersion}
 	first, _, _ := strings.Cut(accept, ",")
+	version := "meta.k8s.io/v1"
+	if strings.Contains(first, "v=v1beta1") {
+		version = "meta.k8s.io/v1beta1"
+	}
 	switch {
 	case strings.Contains(first, "as=Table"):
 		return metav1.Table{
-			TypeMeta: metav1.TypeMeta{Kind: "Table", APIVersion: "meta.k8s.io/v1"}, ListMeta: meta,
+			TypeMeta: metav1.TypeMeta{Kind: "Table", APIVersion: version}, ListMeta: meta,
 			ColumnDefinitions: []metav1.TableColumnDefinition{{Name: "Name", Type: "string", Format: "name"}}, Rows: []metav1.TableRow{},
 		}
 	case strings.Contains(first, "as=PartialObjectMetadata"):
 		return metav1.PartialObjectMetadataList{
-			TypeMeta: metav1.TypeMeta{Kind: "PartialObjectMetadataList", APIVersion: "meta.k8s.io/v1"}, ListMeta: meta, Items: []metav1.PartialObjectMetadata{},
+			TypeMeta: metav1.TypeMeta{Kind: "PartialObjectMetadataList", APIVersion: version}, ListMeta: meta, Items: []metav1.PartialObjectMetadata{},
 		}
 	}
 	return metav1.List{TypeMeta: metav1.TypeMeta{Kind: x.kind.Kind + "List", APIVersion: x.groupVersion()}, ListMeta: meta, Items: []runtime.RawExtension{}}

@@ -108,8 +108,9 @@ func acceptOne(element string, form Form) (string, bool) {
 	}
 	// There is no table in protobuf.
 	known := as == "Table" && mediaType == mediaJSON || as == "PartialObjectMetadata" || as == "PartialObjectMetadataList"
-	if form == Plain || !known || version != "v1" || group != "meta.k8s.io" {
+	// The shapes are the same in both versions.
+	if form == Plain || !known || version != "v1" && version != "v1beta1" || group != "meta.k8s.io" {
 		return "", false
 	}
-	return mediaType + ";as=" + as + ";v=v1;g=meta.k8s.io" + quality, true
+	return mediaType + ";as=" + as + ";v=" + version + ";g=meta.k8s.io" + quality, true
 }

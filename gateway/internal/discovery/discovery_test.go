@@ -119,6 +119,8 @@ func TestServe(t *testing.T) {
 		"OpenAPIYAML":  {"/openapi/v3/apis/apps/v1", "application/yaml", nil, nil, 406},
 		"Away":         {"/openapi/v2", "", nil, []string{"10.0.0.1"}, 503},
 		"Release":      {"/version", "", []string{`"major":"1"`}, nil, 200},
+		"Timeout":      {"/version?timeout=3m", "", []string{`"major":"1"`}, nil, 200},
+		"NoTimeout":    {"/version?timeout=soon", "", []string{"invalid timeout specified in the request URL"}, nil, 400},
 		"Live":         {"/livez", "", []string{"ok"}, nil, 200},
 		"Root":         {"/", "", []string{"/openapi/v3"}, nil, 200},
 		"Metrics":      {"/metrics", "", nil, nil, -404},

@@ -107,6 +107,12 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, req *route.Reques
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return route.MethodNotAllowed(req.Verb)
 	}
+	if timeout, given := req.Query["timeout"]; given {
+		// It is not waited for anything here, but a client that gets the form wrong is told so, as everywhere.
+		if _, err := time.ParseDuration(timeout[0]); err != nil && timeout[0] != "" {
+			return apierrors.NewBadRequest("invalid timeout specified in the request URL - " + err.Error())
+		}
+	}
 	err := answer(w, r, req)
 	var status apierrors.APIStatus
 	if err == nil || errors.As(err, &status) || errors.Is(err, kinds.ErrNoSuchPath) {
