@@ -23,6 +23,9 @@ const (
 	// LabelAggregateTo, followed by a role's name, is what a tenant's label rbac.authorization.k8s.io/aggregate-to-... is in
 	// control, where the tenant's own would feed everybody's roles.
 	LabelAggregateTo = "rbac." + Domain + "/aggregate-to-"
+	// LabelSplitRules marks a ClusterRole in control that has more rules than its tenant wrote, because some of them mean
+	// names of two kinds and are kept in parts.
+	LabelSplitRules = Domain + "/split-rules"
 	// LabelManagedBy names the component that made a pool object and alone may change or delete it.
 	LabelManagedBy = Domain + "/managed-by"
 )

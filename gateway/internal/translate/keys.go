@@ -156,6 +156,9 @@ func (q *request) injectedLabels() []jsonwire.Member {
 			{Key: podsecurity.EnforceVersion, Value: jsonwire.NewString(podsecurity.Latest)}}
 	case q.root.Group == "rbac.authorization.k8s.io" && q.root.Kind == "ClusterRole":
 		// Aggregation selects by it, so that no role of another tenant flows in.
+		if q.splitRules {
+			return []jsonwire.Member{tenant, {Key: names.LabelSplitRules, Value: jsonwire.NewString("true")}}
+		}
 		return []jsonwire.Member{tenant}
 	}
 	return nil

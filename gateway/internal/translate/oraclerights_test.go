@@ -209,9 +209,12 @@ func sortsOf(groups, resources []string) []string {
 }
 
 // named translates the name of an object of a sort.
-func (o *oracle) named(sort, name string) (string, bool) {
+func (o *oracle) named(sort, name string, resources []string) (string, bool) {
 	switch sort {
 	case sortOwn:
+		if name == "shared-disk" && resources[0] == "storageclasses" {
+			return name, true
+		}
 		if o.control {
 			return oraclePrefix + name, true
 		}
@@ -251,8 +254,13 @@ func (o *oracle) rules(list []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 		}
 		if len(r.ResourceNames) > 0 {
 			sorts := sortsOf(tenantGroups, r.Resources)
-			if len(sorts) > 1 && o.control {
-				o.refuse("mixed rule")
+			switch {
+			case len(sorts) > 1 && o.control && o.gvk.Kind == "Role":
+				if slices.Contains(r.ResourceNames, o.namespace) {
+					o.refuse("a rule about its own namespace and others")
+				}
+			case len(sorts) > 1 && o.control:
+				out = append(out, o.apart(r, tenantGroups)...)
 				continue
 			}
 			sort := sortPlain
@@ -263,7 +271,7 @@ func (o *oracle) rules(list []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 			for _, name := range r.ResourceNames {
 				n, ok := name, true
 				if name != "" || !o.control {
-					n, ok = o.named(sort, name)
+					n, ok = o.named(sort, name, r.Resources)
 				}
 				if ok {
 					own = append(own, n)
@@ -277,6 +285,78 @@ func (o *oracle) rules(list []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 		out = append(out, r)
 	}
 	return out
+}
+
+// apart says what a rule means whose names are of several sorts: one rule for each group and resource.
+func (o *oracle) apart(r rbacv1.PolicyRule, tenantGroups []string) []rbacv1.PolicyRule {
+	var out []rbacv1.PolicyRule
+	one := func(group, resource, sort string) {
+		p := rbacv1.PolicyRule{Verbs: r.Verbs, Resources: []string{resource}}
+		control, _ := o.group(group)
+		p.APIGroups = []string{control}
+		for _, name := range r.ResourceNames {
+			if name != "" {
+				name, _ = o.named(sort, name, p.Resources)
+			}
+			p.ResourceNames = append(p.ResourceNames, name)
+		}
+		out = append(out, p)
+	}
+	for _, group := range tenantGroups {
+		for _, resource := range r.Resources {
+			base, sub, deep := strings.Cut(resource, "/")
+			if base != "*" {
+				one(group, resource, sortsOf([]string{group}, []string{base})[0])
+				continue
+			}
+			one(group, resource, sortPlain)
+			for _, special := range append([]string{"/users", "/groups", "apiextensions.k8s.io/customresourcedefinitions"}, prefixedResources...) {
+				g, name, _ := strings.Cut(special, "/")
+				sort := sortsOf([]string{group}, []string{name})[0]
+				if sort == sortPlain || g != group && group != "*" && sort == sortOwn {
+					continue
+				}
+				if deep {
+					name += "/" + sub
+				}
+				one(group, name, sort)
+			}
+		}
+	}
+	return out
+}
+
+// atoms are what rules grant, one right each.
+func atoms(list []rbacv1.PolicyRule) []rbacv1.PolicyRule {
+	seen := map[string]bool{}
+	var keys []string
+	each := func(list []string, f func(string)) {
+		if len(list) == 0 {
+			f("(none)")
+		}
+		for _, s := range list {
+			f(s)
+		}
+	}
+	for _, r := range list {
+		each(r.Verbs, func(verb string) {
+			each(r.APIGroups, func(group string) {
+				each(r.Resources, func(resource string) {
+					each(r.ResourceNames, func(name string) {
+						each(r.NonResourceURLs, func(url string) {
+							key := strings.Join([]string{verb, group, resource, name, url}, " | ")
+							if !seen[key] && !strings.HasPrefix(name, "vivarium.io/rule:") {
+								seen[key] = true
+								keys = append(keys, key)
+							}
+						})
+					})
+				})
+			})
+		})
+	}
+	slices.Sort(keys)
+	return []rbacv1.PolicyRule{{Verbs: keys}}
 }
 
 // aggregation keeps an aggregated role to roles of its tenant.
@@ -320,7 +400,7 @@ func (o *oracle) attributes(a *authorizationv1.ResourceAttributes) {
 	o.selectors(a, tenantGroup)
 	o.ns(&a.Namespace)
 	if a.Name != "" {
-		a.Name = o.shown(o.named(sort, a.Name))
+		a.Name = o.shown(o.named(sort, a.Name, []string{a.Resource}))
 	}
 }
 

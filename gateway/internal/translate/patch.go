@@ -1,10 +1,12 @@
 package translate
 
 import (
+	"slices"
 	"strings"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
+	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/podsecurity"
 )
 
@@ -63,7 +65,28 @@ func (q *request) partial(root *jsonwire.Value) error {
 			}
 		}
 	}
-	return q.value(q.root.Place, root, "")
+	if err := q.value(q.root.Place, root, ""); err != nil {
+		return err
+	}
+	if q.root.Kind == "ClusterRole" && root.Get("rules") != nil {
+		q.labelPatched(root)
+	}
+	return nil
+}
+
+// labelPatched says in a patch with new rules whether some of them are in parts.
+func (q *request) labelPatched(root *jsonwire.Value) {
+	object := func(v *jsonwire.Value, key string) *jsonwire.Value {
+		if v.Get(key).Kind() != jsonwire.Object {
+			v.Set(key, jsonwire.NewObject())
+		}
+		return v.Get(key)
+	}
+	label := new(jsonwire.Value)
+	if q.splitRules {
+		label = jsonwire.NewString("true")
+	}
+	object(object(root, "metadata"), "labels").Set(names.LabelSplitRules, label)
 }
 
 // isNull reports whether something is there and is null.
@@ -79,11 +102,11 @@ func (q *request) operations(ops *jsonwire.Value) error {
 	}
 	var out []*jsonwire.Value
 	for _, op := range ops.Elems() {
-		q.enforced = nil
+		q.enforced, q.before, q.after, q.splitRules = nil, nil, nil, false
 		if err := q.operation(op); err != nil {
 			return err
 		}
-		out = append(out, op)
+		out = append(append(append(out, q.before...), op), q.after...)
 		if q.enforced != nil && op.Get("op").Text() != "test" {
 			out = append(out, jsonwire.NewObject(
 				jsonwire.Member{Key: "op", Value: jsonwire.NewString("add")},
@@ -186,12 +209,14 @@ func decodeSegment(s string) (string, bool) {
 
 // pointer writes the location, in the control cluster's names after set or remove.
 func (l *location) pointer() string {
+	return pointerOf(slices.Concat(l.segs, l.rest))
+}
+
+func pointerOf(segs []string) string {
 	var b strings.Builder
-	for _, segs := range [...][]string{l.segs, l.rest} {
-		for _, s := range segs {
-			b.WriteByte('/')
-			b.WriteString(escapeSegment(s))
-		}
+	for _, s := range segs {
+		b.WriteByte('/')
+		b.WriteString(escapeSegment(s))
 	}
 	return b.String()
 }
@@ -217,9 +242,45 @@ func (l *location) set(what string, value *jsonwire.Value) error {
 		if err := l.protect(what, value); err != nil {
 			return err
 		}
-		return l.value(l.place, value, l.path())
+		if err := l.value(l.place, value, l.path()); err != nil {
+			return err
+		}
+		l.labelSplit(what)
+		return nil
 	}
 	return l.below(what, value)
+}
+
+// splitRulesPath leads to the label of a ClusterRole with rules in parts; splitRulesMessage is for who would count them.
+const (
+	splitRulesPath    = "/metadata/labels/vivarium.io~1split-rules"
+	splitRulesMessage = "a rule of this ClusterRole has resourceNames over cluster-scoped resources and others; a JSON patch cannot change its rules one by one, or its labels as a whole: replace \"rules\", or use another kind of patch"
+)
+
+func operation(what, path string, value *jsonwire.Value) *jsonwire.Value {
+	op := jsonwire.NewObject(jsonwire.Member{Key: "op", Value: jsonwire.NewString(what)}, jsonwire.Member{Key: "path", Value: jsonwire.NewString(path)})
+	if value != nil {
+		op.Set("value", value)
+	}
+	return op
+}
+
+// unlessSplit makes the patch fail if the ClusterRole has rules in parts, which the operation would count or lose.
+func (l *location) unlessSplit() {
+	if l.root.Kind == "ClusterRole" {
+		l.before = append(l.before, operation("test", splitRulesPath, new(jsonwire.Value)))
+	}
+}
+
+// labelSplit says with new rules whether some of them are in parts.
+func (l *location) labelSplit(what string) {
+	if l.place == nil || l.place.Op != rules.PolicyRules || l.root.Kind != "ClusterRole" || what == "test" {
+		return
+	}
+	l.after = append(l.after, operation("add", splitRulesPath, jsonwire.NewString("true")))
+	if !l.splitRules {
+		l.after = append(l.after, operation("remove", splitRulesPath, nil))
+	}
 }
 
 // protect keeps the labels that the platform has put on an object.
@@ -234,6 +295,8 @@ func (l *location) protect(what string, value *jsonwire.Value) error {
 		if what != "add" && what != "replace" || value.Kind() != jsonwire.Object {
 			return invalid("metadata.labels", "would remove labels that the platform needs: change single labels instead")
 		}
+		// The label that goes with split rules would be gone.
+		l.unlessSplit()
 		// Checked before the platform's own are added, which nothing may check again.
 		if err := l.keysToControl(l.place.Op, value, l.path()); err != nil {
 			return err
@@ -250,6 +313,7 @@ func (l *location) remove(op *jsonwire.Value) error {
 		return nil
 	}
 	if len(l.rest) == 0 {
+		l.labelSplit("remove")
 		return l.protect("remove", nil)
 	}
 	if l.place.Op == rules.NamespaceSelector && l.rest[0] == "matchLabels" && len(l.rest) == 1 {
@@ -287,11 +351,26 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 		}
 	case rules.NamespaceSelector:
 		return l.belowSelector(value, path)
-	case rules.OwnerReferences, rules.PolicyRules, rules.Subjects:
+	case rules.PolicyRules:
+		return l.belowRules(value, path)
+	case rules.AggregationRule:
+		return l.belowAggregation(what, value, path)
+	case rules.OwnerReferences, rules.Subjects:
 		if len(l.rest) == 1 {
 			return l.toControl(op, jsonwire.NewArray(orNull(value)), path)
 		}
-		if op == rules.PolicyRules && (l.rest[1] == "verbs" || l.rest[1] == "nonResourceURLs") {
+		// What is the same whatever the rest says.
+		switch member := l.rest[1]; {
+		case op == rules.OwnerReferences && len(l.rest) == 2 && (member == "uid" || member == "controller" || member == "blockOwnerDeletion"):
+			return nil
+		case op == rules.Subjects && len(l.rest) == 2 && member == "apiGroup":
+			return nil
+		case op == rules.Subjects && len(l.rest) == 2 && member == "namespace":
+			// Only ServiceAccounts have one.
+			return l.toControl(rules.Namespace, orNull(value), path)
+		}
+	case rules.RoleRef:
+		if l.rest[0] == "apiGroup" {
 			return nil
 		}
 	case rules.RootCA, rules.ManagedFields:
@@ -313,6 +392,56 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 		}
 	}
 	return invalid(path, "cannot be changed by itself in a JSON patch: replace %q as a whole", strings.Join(l.segs, "."))
+}
+
+// belowRules translates an operation inside a list of RBAC rules.
+func (l *location) belowRules(value *jsonwire.Value, path string) error {
+	l.unlessSplit()
+	if len(l.rest) == 1 {
+		one := jsonwire.NewArray(orNull(value))
+		if err := l.policyRulesToControl(one, path); err != nil {
+			return err
+		}
+		if len(one.Elems()) != 1 {
+			return invalid(path, "a rule with resourceNames over cluster-scoped resources and others cannot be set by itself in a JSON patch: replace %q as a whole", strings.Join(l.segs, "."))
+		}
+		return nil
+	}
+	switch l.rest[1] {
+	case "verbs", "nonResourceURLs":
+		return nil
+	case "apiGroups", "resources":
+		// They decide what the rule's names mean, so it must have none.
+		names := slices.Concat(l.segs, []string{l.rest[0], "resourceNames"})
+		l.before = append(l.before, operation("test", pointerOf(names), new(jsonwire.Value)))
+		if l.rest[1] == "apiGroups" {
+			return l.toControl(rules.Group, orNull(value), path)
+		}
+		return nil
+	}
+	return invalid(path, "cannot be changed by itself in a JSON patch: replace the rule as a whole")
+}
+
+// belowAggregation translates an operation inside an aggregation rule, each of whose selectors must keep its tenant.
+func (l *location) belowAggregation(what string, value *jsonwire.Value, path string) error {
+	if l.rest[0] == "clusterRoleSelectors" {
+		switch whole := orNull(value); {
+		case len(l.rest) == 1:
+			return l.aggregationToControl(jsonwire.NewObject(jsonwire.Member{Key: l.rest[0], Value: whole}), path)
+		case len(l.rest) == 2 && what == "remove":
+			return nil
+		case len(l.rest) == 2:
+			return l.aggregationToControl(jsonwire.NewObject(jsonwire.Member{Key: l.rest[0], Value: jsonwire.NewArray(whole)}), path)
+		case len(l.rest) == 4 && l.rest[2] == "matchLabels":
+			one := jsonwire.NewObject(jsonwire.Member{Key: l.rest[3], Value: whole})
+			if err := l.keysToControl(rules.ClusterRoleLabels, one, path); err != nil {
+				return err
+			}
+			l.rest = append(slices.Clone(l.rest[:3]), one.Members()[0].Key)
+			return nil
+		}
+	}
+	return invalid(path, "cannot be changed by itself in a JSON patch (%s): replace the selector as a whole", what)
 }
 
 // belowSelector translates an operation inside a selector over namespaces, which must keep its tenant.

@@ -38,6 +38,12 @@ func (q *request) protoBody(body []byte) ([]byte, error) {
 		q.speak(protoName(doc.raw))
 	}
 	w := &rewriter{apply: q.applyWhole, absent: q.absent, strict: true}
+	if q.root.Kind == "ClusterRole" {
+		// Whether rules are split shows behind the labels, which say so.
+		if _, err := w.message(q.root.Place, doc.raw, nil, ""); err != nil {
+			return nil, err
+		}
+	}
 	return appendEnvelope(make([]byte, 0, len(body)+128), doc.apiVersion, doc.kind, len(doc.raw), func(dst []byte) ([]byte, error) {
 		return w.message(q.root.Place, doc.raw, dst, "")
 	})

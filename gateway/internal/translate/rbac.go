@@ -20,22 +20,8 @@ const (
 	groupNames
 )
 
-// namesOf classifies the resources of a rule by the tenant's names of their groups.
-func namesOf(groups, resources []string) nameClass {
-	var class nameClass
-	for _, resource := range resources {
-		resource, _, _ = strings.Cut(resource, "/")
-		for _, group := range groups {
-			class |= nameClassOf(group, resource)
-		}
-	}
-	return class
-}
-
 func nameClassOf(group, resource string) nameClass {
 	switch {
-	case resource == "*":
-		return plainNames | prefixedNames
 	case resource == "users" && !strings.Contains(group, "."):
 		return userNames
 	case resource == "groups" && !strings.Contains(group, "."):
@@ -100,64 +86,6 @@ func (v View) resourceNameToTenant(class nameClass, name string) (string, bool) 
 		return name, true
 	}
 	return own, err == nil
-}
-
-// policyRulesToControl translates RBAC rules. One rule whose names mean different things in control (a Namespace and a
-// Pod) has no single translation and is refused.
-func (q *request) policyRulesToControl(list *jsonwire.Value, path string) error {
-	for _, rule := range list.Elems() {
-		groups, resources := texts(rule.Get("apiGroups")), texts(rule.Get("resources"))
-		resourceNames := rule.Get("resourceNames").Elems()
-		if len(resourceNames) > 0 {
-			class := namesOf(groups, resources)
-			if class&(class-1) != 0 {
-				return invalid(path, "a rule with resourceNames must not mix cluster-scoped resources with others: write one rule for each")
-			}
-			for _, name := range resourceNames {
-				if name.Text() != "" {
-					name.SetText(q.view.resourceNameToControl(class, name.Text()))
-				}
-			}
-		}
-		for _, group := range rule.Get("apiGroups").Elems() {
-			if group.Kind() == jsonwire.String {
-				group.SetText(q.view.groupToControl(group.Text()))
-			}
-		}
-	}
-	return nil
-}
-
-// policyRulesToTenant is the inverse. What a rule says about other worlds is left out, and the whole rule where nothing
-// else remains: a rule without names or groups would read as one about everything.
-func (r *response) policyRulesToTenant(list *jsonwire.Value) {
-	list.SetElems(slices.DeleteFunc(list.Elems(), func(rule *jsonwire.Value) bool {
-		if groups := rule.Get("apiGroups"); len(groups.Elems()) > 0 {
-			groups.SetElems(slices.DeleteFunc(groups.Elems(), func(g *jsonwire.Value) bool {
-				own, ok := r.view.groupToTenant(g.Text())
-				if ok && g.Kind() == jsonwire.String {
-					g.SetText(own)
-				}
-				return !ok
-			}))
-			if len(groups.Elems()) == 0 {
-				return true
-			}
-		}
-		resourceNames := rule.Get("resourceNames")
-		if len(resourceNames.Elems()) == 0 {
-			return false
-		}
-		class := namesOf(texts(rule.Get("apiGroups")), texts(rule.Get("resources")))
-		resourceNames.SetElems(slices.DeleteFunc(resourceNames.Elems(), func(name *jsonwire.Value) bool {
-			own, ok := r.view.resourceNameToTenant(class, name.Text())
-			if ok && name.Text() != "" {
-				name.SetText(own)
-			}
-			return !ok
-		}))
-		return len(resourceNames.Elems()) == 0
-	}))
 }
 
 func texts(list *jsonwire.Value) []string {
@@ -261,6 +189,10 @@ func isDirective(v *jsonwire.Value) bool {
 // aggregationToControl keeps an aggregated ClusterRole to roles of its own tenant.
 func (q *request) aggregationToControl(rule *jsonwire.Value, path string) error {
 	for _, sel := range rule.Get("clusterRoleSelectors").Elems() {
+		if sel.Kind() != jsonwire.Object {
+			// Readers take null for a selector of everything.
+			return invalid(path+".clusterRoleSelectors", "must be label selectors, not %s", sel.Kind())
+		}
 		for _, m := range sel.Members() {
 			if m.Key != "matchLabels" && m.Key != "matchExpressions" {
 				return invalid(path, "unknown member %q of a label selector", m.Key)
@@ -278,12 +210,10 @@ func (q *request) aggregationToControl(rule *jsonwire.Value, path string) error 
 				key.SetText(control)
 			}
 		}
-		if sel.Kind() == jsonwire.Object {
-			if sel.Get("matchLabels").Kind() != jsonwire.Object {
-				sel.Set("matchLabels", jsonwire.NewObject())
-			}
-			sel.Get("matchLabels").Set(names.LabelTenant, jsonwire.NewString(string(q.view.Tenant)))
+		if sel.Get("matchLabels").Kind() != jsonwire.Object {
+			sel.Set("matchLabels", jsonwire.NewObject())
 		}
+		sel.Get("matchLabels").Set(names.LabelTenant, jsonwire.NewString(string(q.view.Tenant)))
 	}
 	return nil
 }

@@ -35,6 +35,10 @@ type request struct {
 	namespace, name string
 	// spoken is the name of a namespaced object that looks prefixed: in its own text it stays as it is, as on the way back.
 	spoken string
+	// splitRules says that a rule of the ClusterRole became several.
+	splitRules bool
+	// before and after are what a JSON patch needs around the operation at hand.
+	before, after []*jsonwire.Value
 	// patch says that the body is a part of an object, apply that it is a server-side apply.
 	patch, apply bool
 	// enforced is the Pod Security level that the last operation of a JSON patch asks the control cluster to enforce.

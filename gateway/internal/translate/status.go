@@ -106,7 +106,10 @@ func (r *response) statusToTenant(doc *jsonwire.Value) bool {
 			}
 		}
 	}
-	if message := doc.Get("message"); message.Text() != "" {
+	if message := doc.Get("message"); strings.Contains(message.Text(), splitRulesPath) {
+		// The control cluster names a test that the tenant did not write.
+		message.SetText(splitRulesMessage)
+	} else if message.Text() != "" {
 		message.SetText(r.view.TextToTenant(message.Text(), keep...))
 	}
 	return true

@@ -1,5 +1,7 @@
 package rules
 
+import "slices"
+
 // clusterKinds are the cluster-scoped kinds that are built in; the value says whether their names carry the tenant's
 // prefix in the control cluster. Classes do, save for those that the operator exports; kinds that belong to the control
 // cluster keep their names.
@@ -59,6 +61,19 @@ var clusterResources = map[groupKind]bool{
 	{"flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"}:       true,
 	{"networking.k8s.io", "ipaddresses"}:                                  true,
 	{"networking.k8s.io", "servicecidrs"}:                                 true,
+}
+
+// PrefixedResources gives the resources of a group whose names carry the tenant's prefix, in alphabetical order; of "*",
+// those of every group.
+func PrefixedResources(group string) []string {
+	var out []string
+	for resource, prefixed := range clusterResources {
+		if prefixed && (group == "*" || group == resource.group) {
+			out = append(out, resource.kind)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // builtInGroups are the API groups that a control cluster serves by itself or through its usual extensions. Every other
