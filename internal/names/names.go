@@ -63,7 +63,8 @@ func (t TenantID) Prefix() string { return string(t) + "-" }
 
 // Owns reports whether a control name (namespace, cluster-scoped name, API group) belongs to the tenant.
 func (t TenantID) Owns(control string) bool {
-	return isID(string(t)) && len(control) > idLength+1 && strings.HasPrefix(control, t.Prefix())
+	// Without joining the prefix first: this is asked about every object there is.
+	return isID(string(t)) && len(control) > idLength+1 && control[:idLength] == string(t) && control[idLength] == '-'
 }
 
 // NamespaceToControl gives the control namespace. It fails, in the tenant's words, on a name that is no DNS label or is

@@ -74,4 +74,7 @@ func (r *response) late(kind, apiVersion string, f member) member {
 	}
 }
 
-func (r *response) emitText(s string) error { return r.Emit(jsonwire.AppendQuoted(nil, s)) }
+func (r *response) emitText(s string) error {
+	r.scratch = jsonwire.AppendQuoted(r.scratch[:0], s)
+	return r.Emit(r.scratch)
+}

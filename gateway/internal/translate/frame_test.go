@@ -136,16 +136,3 @@ func TestFrames(t *testing.T) {
 		})
 	}
 }
-
-func BenchmarkScopeOfFrame(b *testing.B) {
-	for name, frame := range frameForms(b, "zq7x9k") {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := ScopeOfFrame(frame); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}

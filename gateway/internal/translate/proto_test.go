@@ -349,19 +349,3 @@ func FuzzProtobuf(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkProtobufListOfPods(b *testing.B) {
-	var list corev1.PodList
-	obj, _, err := scheme.Codecs.UniversalDeserializer().Decode([]byte(podList("zq7x9k", 300)), nil, &list)
-	if err != nil {
-		b.Fatal(err)
-	}
-	doc := toProto(b, obj, schema.GroupVersionKind{Version: "v1", Kind: "PodList"})
-	b.SetBytes(int64(len(doc)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := view.ObjectToTenant(pods, io.Discard, bytes.NewReader(doc)); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

@@ -9,92 +9,168 @@ import (
 )
 
 // Items of answers are rewritten in one pass over the wire: what nobody asks about is a jump over its length, what is
-// renamed is cut in place, and the lengths around it are set behind it. Whatever needs more than that (a map with a key of
-// the platform, an owner that may be another world's) goes through rewriter, message by message, which means the same.
+// renamed is cut, and the lengths around it are set when their messages end. Whatever needs more than that (a map with a
+// key of the platform, an owner that may be another world's) goes through rewriter, message by message, which means the
+// same.
+
+// level is a message that is being read.
+type level struct {
+	place      *rules.Place
+	start, end int // of its content in what is read
+	lengthAt   int // of its length in what is read
+	writtenAt  int // of its length in what is written; -1 as long as nothing in it was changed
+	shrunk     int // how much shorter what is written of it is
+	looked     bool
+	free       bool // neither the prefix nor the domain stands in the rest of it; if looked
+}
+
+// maxLevels is more than the messages of the API lie within each other on the way to a rule.
+const maxLevels = 24
+
+// cuts is a message that is being rewritten.
+type cuts struct {
+	in, out []byte
+	first   int // of what is written of the message
+	from    int // in[from:] has not been written
+	levels  [maxLevels]level
+	depth   int
+}
+
+// replace writes what stands before at, and continues to read at to. The caller writes what comes between.
+func (c *cuts) replace(at, to int) {
+	for d := c.depth; d > 0 && c.levels[d].writtenAt < 0; d-- {
+		c.levels[d].writtenAt = len(c.out) + c.levels[d].lengthAt - c.from
+	}
+	c.out = append(c.out, c.in[c.from:at]...)
+	c.from = to
+}
+
+// leave ends the innermost message: it sets its length if that has changed.
+func (c *cuts) leave() {
+	l := &c.levels[c.depth]
+	c.depth--
+	if l.writtenAt < 0 || l.shrunk == 0 {
+		return
+	}
+	length, width := uint64(l.end-l.start-l.shrunk), l.start-l.lengthAt
+	var varint [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(varint[:], length)
+	if n != width {
+		// Rarely: a length that falls below a power of 128. Written longer than it must be, it would not be what the
+		// tenant sent when it created the object.
+		end := len(c.out)
+		if n > width {
+			c.out = append(c.out, varint[:n-width]...)
+		}
+		copy(c.out[l.writtenAt+n:], c.out[l.writtenAt+width:end])
+		c.out = c.out[:end+n-width]
+	}
+	copy(c.out[l.writtenAt:], varint[:n])
+	c.levels[c.depth].shrunk += l.shrunk + width - n
+}
 
 // wire appends the tenant's form of a message.
 func (r *response) wire(p *rules.Place, in, dst []byte) ([]byte, error) {
-	start := len(dst)
-	from := 0     // in[from:i] is to be copied
-	free := false // neither the prefix nor the domain stands in the rest of the message
-	looked := false
-	for i := 0; i < len(in); {
+	c := &r.wires.cut
+	c.in, c.out, c.first, c.from, c.depth = in, dst, len(dst), 0, 0
+	c.levels[0] = level{place: p, end: len(in), writtenAt: -1}
+	err := r.cutWire(c)
+	dst = append(c.out, in[c.from:]...)
+	c.in, c.out = nil, nil
+	return dst, err
+}
+
+func (r *response) cutWire(c *cuts) error {
+	in := c.in
+	l := &c.levels[0]
+	for i := 0; ; {
+		for i == l.end {
+			if c.depth == 0 {
+				return nil
+			}
+			c.leave()
+			l = &c.levels[c.depth]
+		}
 		at := i
 		tag := uint64(in[i])
 		if i++; tag >= 0x80 {
 			var n int
-			if tag, n = binary.Uvarint(in[at:]); n <= 0 || tag>>3 > 1<<29-1 {
-				return nil, protowire.ErrMalformed
+			if tag, n = binary.Uvarint(in[at:l.end]); n <= 0 || tag>>3 > 1<<29-1 {
+				return protowire.ErrMalformed
 			}
 			i = at + n
 		}
 		if tag < 8 {
-			return nil, protowire.ErrMalformed
+			return protowire.ErrMalformed
 		}
-		if tag&7 != protowire.Bytes {
-			f, rest, err := protowire.Next(in[at:])
-			if err != nil {
-				return nil, err
+		field := l.place.OnWire(int32(tag >> 3))
+		if kind := tag & 7; kind != protowire.Bytes {
+			if field != nil {
+				return fmt.Errorf("%w: %s has wire type %d", protowire.ErrMalformed, field.JSON, kind)
 			}
-			if f.Number < 1<<29 && p.OnWire(f.Number) != nil {
-				return nil, fmt.Errorf("%w: field %d has wire type %d", protowire.ErrMalformed, f.Number, f.Type)
+			switch kind {
+			case protowire.Varint:
+				_, n := binary.Uvarint(in[i:l.end])
+				if n <= 0 {
+					return protowire.ErrMalformed
+				}
+				i += n
+			case protowire.Fixed64:
+				i += 8
+			case protowire.Fixed32:
+				i += 4
+			default:
+				return protowire.ErrMalformed
 			}
-			i = len(in) - len(rest)
+			if i > l.end {
+				return protowire.ErrMalformed
+			}
 			continue
 		}
-		if i >= len(in) {
-			return nil, protowire.ErrMalformed
+		if i >= l.end {
+			return protowire.ErrMalformed
 		}
+		lengthAt := i
 		length := uint64(in[i])
 		if i++; length >= 0x80 {
 			var n int
-			if length, n = binary.Uvarint(in[i-1:]); n <= 0 {
-				return nil, protowire.ErrMalformed
+			if length, n = binary.Uvarint(in[lengthAt:l.end]); n <= 0 {
+				return protowire.ErrMalformed
 			}
-			i += n - 1
+			i = lengthAt + n
 		}
-		if length > uint64(len(in)-i) {
-			return nil, protowire.ErrMalformed
+		if length > uint64(l.end-i) {
+			return protowire.ErrMalformed
 		}
-		value := in[i : i+int(length)]
+		start := i
 		i += int(length)
-		field := p.OnWire(int32(tag >> 3))
 		if field == nil {
 			continue
 		}
+		value := in[start:i]
 		child := field.Place
-		op := child.Op
-		if op == rules.Pass {
-			if child.Shape == rules.Array {
-				child = child.Elem
-				op = child.Op
-			}
-			if op == rules.Pass {
-				if len(value) == 0 || child.Text && !r.needles.In(value) {
-					continue
-				}
-				if child.Shape != rules.Object {
-					return r.slow(p, in, dst[:start])
-				}
-				dst = append(dst, in[from:at]...)
-				from = i
-				var mark protowire.Mark
-				var err error
-				dst, mark = protowire.Open(dst, int32(tag>>3), len(value))
-				if dst, err = r.wire(child, value, dst); err != nil {
-					return nil, err
-				}
-				dst = protowire.Close(dst, mark)
+		if child.Op == rules.Pass && child.Shape == rules.Array {
+			child = child.Elem
+		}
+		switch op := child.Op; op {
+		case rules.Pass:
+			if length == 0 || child.Text && !r.needles.In(value) {
 				continue
 			}
-		}
-		switch op {
-		case rules.Keys, rules.PodKeys, rules.ManagedFields, rules.Text, rules.GenerateName:
-			if !looked {
-				// These stand together in every object. One look is for all of them.
-				looked, free = true, !r.needles.In(in[at:])
+			if child.Shape != rules.Object || c.depth+1 == maxLevels {
+				break
 			}
-			if free && (op != rules.ManagedFields || r.root.Kind != "Namespace") || r.passes(op, value) {
+			c.depth++
+			l = &c.levels[c.depth]
+			*l = level{place: child, start: start, end: i, lengthAt: lengthAt, writtenAt: -1}
+			i = start
+			continue
+		case rules.Keys, rules.PodKeys, rules.ManagedFields, rules.Text, rules.GenerateName:
+			if !l.looked {
+				// These stand together in every object. One look is for all of them.
+				l.looked, l.free = true, !r.needles.In(in[at:l.end])
+			}
+			if l.free && (op != rules.ManagedFields || r.root.Kind != "Namespace") || r.passes(op, value) {
 				continue
 			}
 		case rules.OwnerReferences:
@@ -102,38 +178,60 @@ func (r *response) wire(p *rules.Place, in, dst []byte) ([]byte, error) {
 				continue
 			}
 		default:
-			if r.passes(op, value) {
+			if length == 0 && child.Shape == rules.Leaf && op != rules.OwnNamespace && op != rules.OwnName || r.passes(op, value) {
 				continue
 			}
 			if child.Shape == rules.Leaf || eachOne(child) {
 				if s, ok := r.direct(op, value); ok {
 					if len(s) != len(value) {
-						dst = append(dst, in[from:at]...)
-						from = i
-						dst = protowire.AppendBytes(dst, int32(tag>>3), s)
+						c.replace(at, i)
+						before := len(c.out)
+						c.out = protowire.AppendBytes(c.out, int32(tag>>3), s)
+						l.shrunk += i - at - (len(c.out) - before)
 					}
 					continue
 				}
 			}
 			if child.Shape == rules.Leaf || child.Shape == rules.Object || eachOne(child) {
-				dst = append(dst, in[from:at]...)
-				from = i
-				var err error
+				c.replace(at, i)
+				before := len(c.out)
 				f := protowire.Field{Number: int32(tag >> 3), Type: protowire.Bytes, Raw: in[at:i], Value: value}
-				if dst, err = r.rewriter().one(child, f, dst, ""); err != nil {
-					return nil, err
+				out, err := r.rewriter().one(child, f, c.out, "")
+				if err != nil {
+					return err
 				}
+				c.out = out
+				l.shrunk += i - at - (len(c.out) - before)
 				continue
 			}
 		}
-		return r.slow(p, in, dst[:start])
+		// The message as a whole needs more than cuts: from its start, whatever has been cut already.
+		if err := r.wholeMessage(c); err != nil {
+			return err
+		}
+		i = l.end
 	}
-	return append(dst, in[from:]...), nil
 }
 
-// slow rewrites a message that needs more than cuts.
-func (r *response) slow(p *rules.Place, in, dst []byte) ([]byte, error) {
-	return r.rewriter().message(p, in, dst, "")
+// wholeMessage rewrites the innermost message by rewriter.
+func (r *response) wholeMessage(c *cuts) error {
+	l := &c.levels[c.depth]
+	switch {
+	case c.depth == 0:
+		c.out, c.from = c.out[:c.first], 0
+	case l.writtenAt >= 0:
+		// Something in it is cut. What is written of it is taken back.
+		c.out, c.from = c.out[:l.writtenAt+l.start-l.lengthAt], l.start
+	}
+	c.replace(l.start, l.end)
+	before := len(c.out)
+	out, err := r.rewriter().message(l.place, c.in[l.start:l.end], c.out, "")
+	if err != nil {
+		return err
+	}
+	c.out = out
+	l.shrunk = l.end - l.start - (len(c.out) - before)
+	return nil
 }
 
 // ordinaryWireOwner recognises an owner of a built-in workload kind, all of which are namespaced and keep their names.

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"sync"
@@ -18,6 +19,7 @@ var errForeignItem = errors.New("an object of another world")
 // wires are the buffers of protobuf.
 type wires struct {
 	in  protoReader
+	cut cuts
 	out []byte
 }
 
@@ -54,6 +56,7 @@ type response struct {
 	head     headReader
 	table    *Columns // of the watch that a frame was cut out of
 	define   bool     // the frame shall name its columns
+	scratch  []byte   // for a string that is written
 	// Of the current item.
 	owned bool
 	name  string
@@ -98,7 +101,7 @@ func (r *response) done() {
 	if cap(r.wires.out) > 4*protoBuffer {
 		r.wires.out = nil
 	}
-	*r = response{Scanner: r.Scanner, wires: r.wires, prefix: r.prefix, items: r.items}
+	*r = response{Scanner: r.Scanner, wires: r.wires, prefix: r.prefix, items: r.items, scratch: r.scratch}
 	responses.Put(r)
 }
 
@@ -194,7 +197,7 @@ func (r *response) document() error {
 				apiVersion = text
 				text, _ = r.view.groupVersionToTenant(text)
 			}
-			if err := r.Emit(jsonwire.AppendQuoted(nil, text)); err != nil {
+			if err := r.emitText(text); err != nil {
 				return err
 			}
 		default:
@@ -224,6 +227,9 @@ func (r *response) captureText() (string, error) {
 	raw, err := r.Capture()
 	if err != nil {
 		return "", err
+	}
+	if n := len(raw) - 1; n > 0 && bytes.IndexByte(raw, '\\') < 0 && raw[0] == '"' && raw[n] == '"' {
+		return known(raw[1:n], &r.root), nil
 	}
 	return jsonwire.Unquote(raw)
 }
@@ -335,7 +341,21 @@ func listMember(place *rules.Place) member {
 
 // listMetadata translates the metadata of a list that is shown as it came.
 func (r *response) listMetadata() error {
-	return r.tree(func(meta *jsonwire.Value) error { return r.continueToTenant(meta) })
+	raw, err := r.Capture()
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(raw, []byte(`"continue"`)) {
+		return r.Emit(raw)
+	}
+	meta, err := parseTrusted(raw)
+	if err != nil {
+		return err
+	}
+	if err := r.continueToTenant(meta); err != nil {
+		return err
+	}
+	return r.Emit(meta.Append(nil))
 }
 
 func (r *response) continueToTenant(meta *jsonwire.Value) error {
