@@ -189,6 +189,10 @@ func (t asTenant) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	header["Impersonate-User"] = []string{as.ControlUser()}
 	header["Impersonate-Group"] = as.ControlGroups()
+	delete(header, "Impersonate-Uid")
+	if as.UID != "" {
+		header["Impersonate-Uid"] = []string{as.UID}
+	}
 	out := r.Clone(r.Context())
 	out.Header = header
 	return t.next.RoundTrip(out)

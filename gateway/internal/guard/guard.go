@@ -81,7 +81,7 @@ func (g *Guard) check(r *http.Request) error {
 // passing are the headers that may reach the control cluster.
 func passing(name string) bool {
 	switch name {
-	case "Accept", "Accept-Encoding", "Content-Type", "User-Agent", "If-None-Match", "Impersonate-User", "Impersonate-Group",
+	case "Accept", "Accept-Encoding", "Content-Type", "User-Agent", "If-None-Match", "Impersonate-User", "Impersonate-Group", "Impersonate-Uid",
 		"Connection", "Upgrade", "X-Stream-Protocol-Version", "Sec-Websocket-Key", "Sec-Websocket-Version",
 		"Sec-Websocket-Protocol", "Sec-Websocket-Extensions":
 		return true
@@ -115,6 +115,9 @@ func checkHeaders(id names.TenantID, r *http.Request) error {
 	}
 	if _, err := id.UserToTenant(users[0]); err != nil {
 		return refuse("user %q is impersonated for tenant %s", users[0], id)
+	}
+	if len(r.Header["Impersonate-Uid"]) > 1 {
+		return refuse("%d UIDs are impersonated", len(r.Header["Impersonate-Uid"]))
 	}
 	authenticated := false
 	for _, group := range groups {

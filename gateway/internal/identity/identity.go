@@ -28,6 +28,8 @@ type Identity struct {
 	// User and Groups are in the tenant's words; Groups include those that everybody has.
 	User   string
 	Groups []string
+	// UID is what a user that is acted as was given; empty otherwise.
+	UID string
 	// NotBefore is when the credential was made if it can be revoked by time, NotAfter when it ends; zero if unknown.
 	NotBefore, NotAfter time.Time
 	// Token is the digest of the bearer token, nil for a certificate. The token itself is kept nowhere.

@@ -318,7 +318,7 @@ func TestTokenIsForgotten(t *testing.T) {
 func TestCheckHeaders(t *testing.T) {
 	for name, want := range map[string]int{
 		"Impersonate-User": 200, "Impersonate-Group": 200, "Authorization": 200, "X-Remote-Addr": 200, "Accept": 200,
-		"Impersonate-Uid": 400, "Impersonate-Extra-Scopes": 400, "Impersonate_user": 400, "Impersonate-User_": 400, "Impersonate.user": 400,
+		"Impersonate-Uid": 200, "Impersonate-Extra-Scopes": 400, "Impersonate_user": 400, "Impersonate-User_": 400, "Impersonate.user": 400,
 		"X-Remote-User": 400, "X_remote_group": 400, "X-Remote-Extra-Foo": 400, "Authorization_": 200,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -370,6 +370,10 @@ func TestImpersonate(t *testing.T) {
 		"HalfAnAccount":   {http.Header{"Impersonate-User": {"system:serviceaccount:web"}}, "", nil, 400, "", nil, nil},
 		"OddAccount":      {http.Header{"Impersonate-User": {"system:serviceaccount:web:a:b"}}, "", nil, 400, "", nil, nil},
 		"AccountUpNorth":  {http.Header{"Impersonate-User": {"system:serviceaccount:../x:a"}}, "", nil, 400, "", nil, nil},
+		"UidAlone":        {http.Header{"Impersonate-Uid": {"x"}}, "", nil, 400, "", nil, nil},
+		"TwoUids":         {http.Header{"Impersonate-User": {"bob"}, "Impersonate-Uid": {"x", "y"}}, "", nil, 400, "", nil, nil},
+		"Uid":             {http.Header{"Impersonate-User": {"bob"}, "Impersonate-Uid": {"x"}}, "", nil, 200, "abc123-bob", []string{"abc123-system:authenticated"}, []string{"users//abc123-bob", "uids//x"}},
+		"DeniedUid":       {http.Header{"Impersonate-User": {"bob"}, "Impersonate-Uid": {"x"}}, "uids", nil, 403, "", nil, []string{"users//abc123-bob", "uids//x"}},
 		"TooManyGroups":   {http.Header{"Impersonate-User": {"bob"}, "Impersonate-Group": make([]string, 33)}, "", nil, 400, "", nil, nil},
 		"OneEmptyOfMany":  {http.Header{"Impersonate-User": {"bob"}, "Impersonate-Group": {"a", ""}}, "", nil, 400, "", nil, nil},
 		"TrailingControl": {http.Header{"Impersonate-User": {"bob "}}, "", nil, 400, "", nil, nil},

@@ -16,6 +16,7 @@ import (
 const (
 	headerUser  = "Impersonate-User"
 	headerGroup = "Impersonate-Group"
+	headerUID   = "Impersonate-Uid"
 	// maxGroups bounds the groups of one request; each costs the control cluster a decision.
 	maxGroups = 32
 
@@ -59,9 +60,9 @@ func CheckHeaders(h http.Header) error {
 		// Servers behind have been known to take an underscore for a dash.
 		plain := strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(name))
 		switch {
-		case name == headerUser, name == headerGroup:
+		case name == headerUser, name == headerGroup, name == headerUID:
 		case strings.HasPrefix(plain, "impersonate"):
-			return errBadRequest(fmt.Sprintf("header %q: only %s and %s can be used to act as somebody else", name, headerUser, headerGroup))
+			return errBadRequest(fmt.Sprintf("header %q: only %s, %s and %s can be used to act as somebody else", name, headerUser, headerGroup, headerUID))
 		case strings.HasPrefix(plain, "x-remote-user"), strings.HasPrefix(plain, "x-remote-group"),
 			strings.HasPrefix(plain, "x-remote-extra"), strings.HasPrefix(plain, "x-remote-uid"):
 			return errBadRequest(fmt.Sprintf("header %q: is not accepted", name))
@@ -75,8 +76,8 @@ func CheckHeaders(h http.Header) error {
 // Impersonate gives the identity that a request runs as: the sender's, or the one that its headers ask for. The error is
 // an API error in the tenant's words.
 func (i Impersonator) Impersonate(ctx context.Context, sender Identity, h http.Header) (Identity, error) {
-	users, groups := h.Values(headerUser), h.Values(headerGroup)
-	if len(users) == 0 && len(groups) == 0 {
+	users, groups, uids := h.Values(headerUser), h.Values(headerGroup), h.Values(headerUID)
+	if len(users) == 0 && len(groups) == 0 && len(uids) == 0 {
 		return sender, nil
 	}
 	if len(users) != 1 {
@@ -85,17 +86,20 @@ func (i Impersonator) Impersonate(ctx context.Context, sender Identity, h http.H
 	if len(groups) > maxGroups {
 		return Identity{}, errBadRequest(fmt.Sprintf("header %s: is given more than %d times", headerGroup, maxGroups))
 	}
+	if len(uids) > 1 {
+		return Identity{}, errBadRequest(fmt.Sprintf("header %s: is given more than once", headerUID))
+	}
 	user := users[0]
-	for _, name := range append([]string{user}, groups...) {
+	for _, name := range append(append([]string{user}, groups...), uids...) {
 		if !printable(name) {
-			return Identity{}, errBadRequest("the user and the groups to act as must be printable and not empty")
+			return Identity{}, errBadRequest("the user, the groups and the UID to act as must be printable and not empty")
 		}
 	}
 	if user == userAnonymous {
 		return Identity{}, errBadRequest("nobody can act as system:anonymous: every user of a tenant is known")
 	}
 	target := sender
-	target.User, target.Groups = user, everybody(groups)
+	target.User, target.Groups, target.UID = user, everybody(groups), ""
 	question := Access{User: sender.ControlUser(), Groups: sender.ControlGroups(), Verb: "impersonate", Resource: "users"}
 	question.Name = target.ControlUser()
 	if account, ok := strings.CutPrefix(user, userServiceAccount); ok {
@@ -118,6 +122,14 @@ func (i Impersonator) Impersonate(ctx context.Context, sender Identity, h http.H
 			return Identity{}, err
 		}
 	}
+	if len(uids) > 0 {
+		// A UID says nothing about rights; it is the tenant's own word in its own audit and reviews.
+		target.UID = uids[0]
+		question.Group, question.Resource, question.Namespace, question.Name = "authentication.k8s.io", "uids", "", uids[0]
+		if err := i.ask(ctx, sender, uids[0], question); err != nil {
+			return Identity{}, err
+		}
+	}
 	return target, nil
 }
 
@@ -128,7 +140,7 @@ func (i Impersonator) ask(ctx context.Context, sender Identity, name string, que
 		return errUnavailable("whether this user may act as another cannot be checked at the moment")
 	case !allowed:
 		return apierrors.NewForbidden(schema.GroupResource{Resource: question.Resource}, name,
-			fmt.Errorf("User %q cannot impersonate resource %q in API group \"\" at the cluster scope", sender.User, question.Resource))
+			fmt.Errorf("User %q cannot impersonate resource %q in API group %q at the cluster scope", sender.User, question.Resource, question.Group))
 	}
 	return nil
 }
