@@ -17,6 +17,7 @@ import (
 
 	"vivarium.io/vivarium/gateway/internal/control"
 	"vivarium.io/vivarium/gateway/internal/kinds"
+	"vivarium.io/vivarium/gateway/internal/offers"
 	"vivarium.io/vivarium/gateway/internal/paging"
 	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/boot"
@@ -38,6 +39,7 @@ type exchange struct {
 	kind       *kinds.Kind
 	translated translate.Kind
 	view       translate.View
+	viewer     offers.Viewer
 }
 
 // scope is what a continue token of this request is good for.
@@ -56,7 +58,9 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request) error {
 		return x.tunnel(w, r)
 	case request.Subresource == "log":
 		return x.log(w, r)
-	case x.kind.Confined == kinds.Empty, x.kind.Confined == kinds.Exported, x.kind.Confined == kinds.Claimed:
+	case x.kind.Confined == kinds.Exported, x.kind.Confined == kinds.Claimed:
+		return x.offered(w, r)
+	case x.kind.Confined == kinds.Empty:
 		return x.empty(w, r)
 	case !translate.Supported(x.translated):
 		return errStatus(http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")

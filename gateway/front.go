@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"vivarium.io/vivarium/gateway/internal/control"
@@ -17,6 +18,7 @@ import (
 	"vivarium.io/vivarium/gateway/internal/identity"
 	"vivarium.io/vivarium/gateway/internal/kinds"
 	"vivarium.io/vivarium/gateway/internal/limits"
+	"vivarium.io/vivarium/gateway/internal/offers"
 	"vivarium.io/vivarium/gateway/internal/paging"
 	"vivarium.io/vivarium/gateway/internal/route"
 	"vivarium.io/vivarium/gateway/internal/stream"
@@ -38,8 +40,10 @@ type front struct {
 	control       *control.Client
 	fanout        *fanout.Hub
 	access        *access
-	sealer        *paging.Sealer
-	metrics       *metrics
+	// offers may be nil: then the operator offers nothing.
+	offers  *offers.Set
+	sealer  *paging.Sealer
+	metrics *metrics
 
 	// Of every tenant's view.
 	rootCA             string
@@ -260,8 +264,15 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 		Group: kind.Group, Version: known.request.Version, Resource: kind.Resource, Kind: kind.Kind,
 		Namespaced: kind.Namespaced, Subresource: known.request.Subresource,
 	}}
+	if f.offers != nil {
+		if f.offers.Known() != nil {
+			return apierrors.NewServiceUnavailable("the gateway is starting")
+		}
+		x.viewer = offers.Viewer{ID: known.tenant.ID, Labels: known.tenant.Labels}
+	}
 	x.view = translate.View{
 		Tenant: known.tenant.ID, RootCA: f.rootCA, TokenAudience: f.tokenAudience, ForbiddenAudiences: f.forbiddenAudiences,
+		Exported: x.exported,
 		Continue: func(controlToken string) string { return f.sealer.Seal(x.scope(), controlToken) },
 	}
 	return x.serve(w, r)

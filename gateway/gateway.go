@@ -23,6 +23,7 @@ import (
 	"vivarium.io/vivarium/gateway/internal/identity"
 	"vivarium.io/vivarium/gateway/internal/kinds"
 	"vivarium.io/vivarium/gateway/internal/limits"
+	"vivarium.io/vivarium/gateway/internal/offers"
 	"vivarium.io/vivarium/gateway/internal/paging"
 	"vivarium.io/vivarium/gateway/internal/stream"
 	"vivarium.io/vivarium/gateway/internal/tenants"
@@ -35,6 +36,7 @@ type Server struct {
 	admin      *admin.Server
 	directory  *tenants.Directory
 	controller *tenants.Controller
+	offers     *offers.Set
 	front      *front
 	listener   *listener
 }
@@ -95,8 +97,11 @@ func (s *Server) wire(ctx context.Context, o *Options, files *files, controlConf
 	if err != nil {
 		return err
 	}
+	if s.offers, err = offers.New(controlConfig); err != nil {
+		return err
+	}
 	s.front, err = newFront(frontConfig{
-		control: controlConfig, tenants: s.directory, clientCAs: files.clientCAs, secret: files.secret, servingCA: files.servingCA,
+		control: controlConfig, offers: s.offers, tenants: s.directory, clientCAs: files.clientCAs, secret: files.secret, servingCA: files.servingCA,
 		tenantURL: o.TenantURL, tokenAudience: o.TokenAudience, controlAudiences: o.ControlAudiences,
 		ready: health.Ready, metrics: newMetrics(),
 	})
@@ -124,6 +129,9 @@ func (s *Server) ready(ctx context.Context) error {
 	if !s.directory.HasSynced() {
 		return errors.New("the tenants are not known yet")
 	}
+	if err := s.offers.Known(); err != nil {
+		return err
+	}
 	if err := s.front.discovery.Warm(ctx); err != nil {
 		return fmt.Errorf("control cluster: %w", err)
 	}
@@ -136,6 +144,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.admin.Run(ctx) })
 	group.Go(func() error { return s.directory.Run(ctx) })
 	group.Go(func() error { return s.controller.Run(ctx) })
+	group.Go(func() error { return s.offers.Run(ctx) })
 	group.Go(func() error { return s.front.sessions.Run(ctx) })
 	group.Go(func() error { return s.listener.serve(ctx, s.front) })
 	tenantAddr, adminAddr := s.Addresses()
@@ -154,6 +163,9 @@ func (f *front) close() {
 // tenantChanged follows what the directory sees.
 func (f *front) tenantChanged(id names.TenantID) {
 	f.sessions.Changed(id)
+	if f.offers != nil {
+		f.offers.Wake()
+	}
 	if _, err := f.authenticator.Tenant(id); err != nil {
 		f.limiter.Forget(id)
 	}
@@ -202,6 +214,7 @@ func readFiles(o *Options) (*files, error) {
 // frontConfig is what the tenant listener is made of.
 type frontConfig struct {
 	control          *rest.Config
+	offers           *offers.Set
 	tenants          identity.Tenants
 	clientCAs        *x509.CertPool
 	secret           []byte
@@ -223,7 +236,7 @@ func newFront(c frontConfig) (*front, error) {
 		return nil, err
 	}
 	f := &front{
-		access: newAccess(client), impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), control: client,
+		access: newAccess(client), impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), control: client, offers: c.offers,
 		metrics: c.metrics, rootCA: string(c.servingCA), tokenAudience: c.tokenAudience, forbiddenAudiences: c.controlAudiences,
 	}
 	if f.authenticator, err = identity.New(identity.Config{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strconv"
 	"sync"
 	"time"
@@ -30,6 +31,8 @@ type Tenant struct {
 	CredentialsNotBefore time.Time
 	// Limits are all set and positive.
 	Limits Limits
+	// Labels are those of the Tenant object, by which an operator chooses tenants. They must not be changed.
+	Labels map[string]string
 }
 
 // Limits bound one tenant at one gateway replica.
@@ -130,7 +133,7 @@ func (d *Directory) update(id names.TenantID, tenant Tenant, gone bool) []func(n
 	} else {
 		d.tenants[id] = tenant
 	}
-	if known != gone && old == tenant {
+	if known != gone && reflect.DeepEqual(old, tenant) {
 		return nil
 	}
 	return d.subscribers[:len(d.subscribers):len(d.subscribers)]
@@ -146,6 +149,7 @@ func fromObject(id names.TenantID, object *v1alpha1.Tenant) Tenant {
 		UID:         object.UID,
 		Suspended:   object.Spec.Suspended,
 		Terminating: object.DeletionTimestamp != nil,
+		Labels:      object.Labels,
 		Limits: Limits{
 			RequestsPerSecond: float64(limits.RequestsPerSecond),
 			Burst:             int(limits.Burst),

@@ -2,6 +2,7 @@ package tenants_test
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 
 	"vivarium.io/vivarium/api/v1alpha1"
@@ -27,7 +28,7 @@ func TestDirectory(t *testing.T) {
 		t.Errorf("told of %q", id)
 	}
 	want := tenants.Tenant{ID: "direc1", UID: x.UID, Limits: tenants.Limits{RequestsPerSecond: 50, Burst: 100, MaxInFlight: 100, MaxWatches: 1000, MaxStreams: 100}}
-	if got, ok := w.directory.Get("direc1"); !ok || got != want {
+	if got, ok := w.directory.Get("direc1"); !ok || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %t, want %+v", got, ok, want)
 	}
 	w.change("direc1", func(x *v1alpha1.Tenant) {
@@ -36,15 +37,22 @@ func TestDirectory(t *testing.T) {
 	})
 	<-told
 	want.Limits.MaxInFlight, want.Suspended = 7, true
-	if got, _ := w.directory.Get("direc1"); got != want {
+	if got, _ := w.directory.Get("direc1"); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	// What does not matter to requests is not told.
+	w.change("direc1", func(x *v1alpha1.Tenant) { x.Spec.Weight++ })
+	// Labels decide what the operator offers.
 	w.change("direc1", func(x *v1alpha1.Tenant) { x.Labels = map[string]string{"team": "a"} })
+	<-told
+	want.Labels = map[string]string{"team": "a"}
+	if got, _ := w.directory.Get("direc1"); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
 	w.delete("direc1")
 	<-told
 	want.Terminating = true
-	if got, _ := w.directory.Get("direc1"); got != want {
+	if got, _ := w.directory.Get("direc1"); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	w.change("direc1", func(x *v1alpha1.Tenant) { x.Finalizers = nil })

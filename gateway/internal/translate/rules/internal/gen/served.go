@@ -25,7 +25,7 @@ var left = map[string]string{
 	"ComponentStatus":     "shows the control cluster's own parts",
 	"RangeAllocation":     "internal to the API server",
 	"SerializedReference": "never served",
-	"PersistentVolume":    "needs a filter by the claim that it is bound to",
+	"PersistentVolume":    "cut down by package offers, the rest translated by View.VolumeToTenant",
 	"IPAddress":           "would show every Service of the control cluster",
 	"ServiceCIDR":         "belongs to the control cluster",
 	"CSIDriver":           "belongs to the control cluster",
