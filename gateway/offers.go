@@ -443,7 +443,7 @@ func (o *offer) watch(w http.ResponseWriter, r *http.Request, query url.Values) 
 // same reports whether the tenant is still whom the operator chose, or did not.
 func (o *offer) same() bool {
 	tenant, err := o.front.authenticator.Tenant(o.viewer.ID)
-	return err == nil && labels.Equals(o.viewer.Labels, tenant.Labels)
+	return err == nil && o.viewer.Labels == tenant.Labels
 }
 
 func (o *offer) send(live *live) error {

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/labels"
-
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/internal/names"
 )
@@ -64,7 +62,7 @@ func TestPresent(t *testing.T) {
 }
 
 func TestVisible(t *testing.T) {
-	gold, plain := Viewer{"abc123", labels.Set{"plan": "gold"}}, Viewer{"zzz999", nil}
+	gold, plain := Viewer{"abc123", "plan=gold,team="}, Viewer{"zzz999", ""}
 	class := func(name, metadata string) string {
 		return `{"kind":"StorageClass","metadata":{"name":"` + name + `","resourceVersion":"7",` + metadata + `}}`
 	}

@@ -15,8 +15,8 @@ import (
 // Viewer is a tenant that looks at an object.
 type Viewer struct {
 	ID names.TenantID
-	// Labels are those of the Tenant object.
-	Labels labels.Set
+	// Labels are those of the Tenant object, as labels.Set.String writes them.
+	Labels string
 }
 
 // Object is one object of the control cluster, without what no tenant shall know. It is immutable.
@@ -50,7 +50,11 @@ func (o *Object) Visible(v Viewer) bool {
 		return false
 	}
 	if o.exported {
-		return o.to == nil || o.to.Matches(v.Labels)
+		if o.to == nil {
+			return true
+		}
+		set, err := labels.ConvertSelectorToLabelsMap(v.Labels)
+		return err == nil && o.to.Matches(set)
 	}
 	return v.ID.Owns(string(o.claimed))
 }

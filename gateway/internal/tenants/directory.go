@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"strconv"
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -31,8 +31,8 @@ type Tenant struct {
 	CredentialsNotBefore time.Time
 	// Limits are all set and positive.
 	Limits Limits
-	// Labels are those of the Tenant object, by which an operator chooses tenants. They must not be changed.
-	Labels map[string]string
+	// Labels are those of the Tenant object, by which an operator chooses tenants, as labels.Set.String writes them.
+	Labels string
 }
 
 // Limits bound one tenant at one gateway replica.
@@ -133,7 +133,7 @@ func (d *Directory) update(id names.TenantID, tenant Tenant, gone bool) []func(n
 	} else {
 		d.tenants[id] = tenant
 	}
-	if known != gone && reflect.DeepEqual(old, tenant) {
+	if known != gone && old == tenant {
 		return nil
 	}
 	return d.subscribers[:len(d.subscribers):len(d.subscribers)]
@@ -149,7 +149,7 @@ func fromObject(id names.TenantID, object *v1alpha1.Tenant) Tenant {
 		UID:         object.UID,
 		Suspended:   object.Spec.Suspended,
 		Terminating: object.DeletionTimestamp != nil,
-		Labels:      object.Labels,
+		Labels:      labels.Set(object.Labels).String(),
 		Limits: Limits{
 			RequestsPerSecond: float64(limits.RequestsPerSecond),
 			Burst:             int(limits.Burst),
