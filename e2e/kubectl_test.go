@@ -21,6 +21,9 @@ type client struct {
 	kubeconfig string
 	// foreign must never occur in anything this client is shown.
 	foreign []string
+	// program is what runs instead of the kubectl that belongs to the system, with env besides the usual.
+	program string
+	env     []string
 }
 
 // tenant is the kubectl of a tenant's admin. Whatever it prints is searched for the other tenant and for the tenant's own
@@ -52,8 +55,12 @@ func admin() client {
 
 // command prepares a kubectl call.
 func (c client) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(root(), "bin", "kubectl"), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig, "HOME="+suite.runDir)
+	program := c.program
+	if program == "" {
+		program = filepath.Join(root(), "bin", "kubectl")
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(append(os.Environ(), "KUBECONFIG="+c.kubeconfig, "HOME="+suite.runDir), c.env...)
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
