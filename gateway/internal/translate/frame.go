@@ -489,8 +489,7 @@ func (v View) TableFrameToTenant(k Kind, dst, frame []byte, columns *Columns, de
 }
 
 func (v View) frameToTenant(k Kind, dst, frame []byte, columns *Columns, define bool) ([]byte, error) {
-	out := appender{dst}
-	r, err := v.newResponse(k, &out, bytes.NewReader(frame), bufferSize)
+	r, err := v.newResponse(k, nil, nil, bufferSize)
 	if err != nil {
 		return dst, err
 	}
@@ -506,6 +505,10 @@ func (v View) frameToTenant(k Kind, dst, frame []byte, columns *Columns, define 
 		binary.BigEndian.PutUint32(grown[len(dst):], uint32(len(grown)-len(dst)-4))
 		return grown, nil
 	}
+	r.memory.in.Reset(frame)
+	r.memory.out.b = dst
+	r.Reuse(&r.memory.out, &r.memory.in)
+	r.LookFor(r.prefix, domain)
 	r.table, r.define = columns, define
 	if columns != nil {
 		r.columns = columns.rules
@@ -520,7 +523,7 @@ func (v View) frameToTenant(k Kind, dst, frame []byte, columns *Columns, define 
 	if err := r.Flush(); err != nil {
 		return dst, err
 	}
-	return out.b, nil
+	return r.memory.out.b, nil
 }
 
 // explainFrame keeps the sentinel of a frame apart from what is wrong.
@@ -529,6 +532,12 @@ func explainFrame(err error) error {
 		return ErrForeignItem
 	}
 	return explain(err)
+}
+
+// memory is where a frame comes from and goes to.
+type memory struct {
+	in  bytes.Reader
+	out appender
 }
 
 // appender is a writer into a slice.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/gateway/internal/translate/protowire"
@@ -382,8 +383,9 @@ type pages struct {
 	token   string // to go on behind the page
 	ended   bool   // a foreign item was met
 
-	size uint64 // of all items
-	out  []byte // items that are held or on their way
+	size uint64   // of all items
+	held [][]byte // items, in pieces
+	out  []byte   // items that follow them, or are on their way
 	// again is where reading goes on the second time: the page, and how many of its items are held already.
 	again     string
 	skip      int
@@ -396,13 +398,16 @@ var errLongList = errors.New("the list changed while it was read")
 
 // protoPages makes one list of pages, as ListToTenant says.
 func (r *response) protoPages(dst io.Writer, opts ListOptions, body io.ReadCloser, src io.Reader, page func(string) (io.ReadCloser, error)) error {
-	l := &pages{response: r, opts: opts, page: page, out: r.wires.out[:0], token: opts.First}
-	defer func() { r.wires.out = l.out[:0] }()
+	l := &pages{response: r, opts: opts, page: page, out: piece(), token: opts.First}
+	defer l.done()
 	err := l.each(body, src, 0, func(n int) error {
-		if l.counting {
+		switch {
+		case l.counting:
 			l.out = l.out[:n]
-		} else if len(l.out) > holdPages {
+		case l.size > holdPages:
 			l.out, l.counting, l.again = l.out[:n], true, l.lastToken
+		case len(l.out) >= flushSize:
+			l.held, l.out = append(l.held, l.out), piece()
 		}
 		return nil
 	})
@@ -413,20 +418,27 @@ func (r *response) protoPages(dst io.Writer, opts ListOptions, body io.ReadClose
 	if err != nil {
 		return err
 	}
-	head := append(r.appendHead(nil, l.first, uint64(len(meta))+l.size), meta...)
+	if _, err := dst.Write(append(r.appendHead(nil, l.first, uint64(len(meta))+l.size), meta...)); err != nil {
+		return err
+	}
+	var sent uint64
+	for _, held := range l.held {
+		sent += uint64(len(held))
+		if _, err := dst.Write(held); err != nil {
+			return err
+		}
+	}
 	if !l.counting {
 		// Most lists are done here.
-		_, err := dst.Write(append(append(head, l.out...), protoTail...))
+		_, err := dst.Write(append(l.out, protoTail...))
 		return err
 	}
-	if _, err := dst.Write(head); err != nil {
-		return err
-	}
+	sent += uint64(len(l.out))
 	if _, err := dst.Write(l.out); err != nil {
 		return err
 	}
-	sent, total := uint64(len(l.out)), l.size
-	l.out, l.size, l.ended, l.token = nil, 0, false, l.again
+	total := l.size
+	l.out, l.size, l.ended, l.token = l.out[:0], 0, false, l.again
 	if body, err = page(l.again); err != nil {
 		return fmt.Errorf("read a page again: %w", err)
 	}
@@ -449,6 +461,25 @@ func (r *response) protoPages(dst io.Writer, opts ListOptions, body io.ReadClose
 	}
 	_, err = dst.Write(append(l.out, protoTail...))
 	return err
+}
+
+// pieces are what held lists are made of: growing one slice would leave as much garbage as it holds.
+var pieces sync.Pool
+
+func piece() []byte {
+	if p, ok := pieces.Get().(*[]byte); ok {
+		return (*p)[:0]
+	}
+	return make([]byte, 0, flushSize+flushSize/4)
+}
+
+// done gives the pieces back.
+func (l *pages) done() {
+	for _, p := range append(l.held, l.out) {
+		if cap(p) <= 2*flushSize {
+			pieces.Put(&p)
+		}
+	}
 }
 
 // finalMeta writes the metadata of the list.

@@ -68,10 +68,10 @@ func (r *response) protoFrame(frame, dst []byte) ([]byte, error) {
 		frame = rest
 		switch {
 		case f.Number == 1 && f.Type == protowire.Bytes && kind == "":
-			kind = string(f.Value)
+			kind = frameType(f.Value)
 			r.bookmark = kind == "BOOKMARK"
 			dst = append(dst, f.Raw...)
-		case f.Number == 2 && f.Type == protowire.Bytes && frameTypes[`"`+kind+`"`] && !seen:
+		case f.Number == 2 && f.Type == protowire.Bytes && kind != "" && !seen:
 			seen = true
 			inner, rest, err := protowire.Next(f.Value)
 			if err != nil || inner.Number != 1 || inner.Type != protowire.Bytes || len(rest) > 0 {

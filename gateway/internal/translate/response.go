@@ -54,6 +54,7 @@ type response struct {
 	wires    wires           // of protobuf
 	needles  needle.Pair     // the prefix and the domain
 	head     headReader
+	memory   memory
 	table    *Columns // of the watch that a frame was cut out of
 	define   bool     // the frame shall name its columns
 	scratch  []byte   // for a string that is written
@@ -185,7 +186,7 @@ func (r *response) document() error {
 		if err != nil {
 			return err
 		}
-		switch key := string(rawKey); key {
+		switch key := knownKey(rawKey); key {
 		case "kind", "apiVersion":
 			text, err := r.captureText()
 			if err != nil {
@@ -234,6 +235,27 @@ func (r *response) captureText() (string, error) {
 	return jsonwire.Unquote(raw)
 }
 
+// knownKey makes a string of a key that nearly always is one of a few.
+func knownKey(raw []byte) string {
+	switch string(raw) {
+	case "kind":
+		return "kind"
+	case "apiVersion":
+		return "apiVersion"
+	case "metadata":
+		return "metadata"
+	case "items":
+		return "items"
+	case "spec":
+		return "spec"
+	case "status":
+		return "status"
+	case "data":
+		return "data"
+	}
+	return string(raw)
+}
+
 // members handles the rest of a document from a key on.
 func (r *response) members(key string, f member) error {
 	for {
@@ -248,7 +270,7 @@ func (r *response) members(key string, f member) error {
 		if err != nil {
 			return err
 		}
-		key = string(raw)
+		key = knownKey(raw)
 	}
 }
 

@@ -80,10 +80,12 @@ func (r *response) frame(filter bool) error {
 			if err != nil {
 				return err
 			}
-			kind = string(raw)
-			r.bookmark = kind == `"BOOKMARK"`
+			if len(raw) > 2 {
+				kind = frameType(raw[1 : len(raw)-1])
+			}
+			r.bookmark = kind == "BOOKMARK"
 			return r.Emit(raw)
-		case string(key) == "object" && frameTypes[kind]:
+		case string(key) == "object" && kind != "":
 			return r.document()
 		}
 		return foreign("a frame of type %s with %q", kind, key)
@@ -104,6 +106,3 @@ func (r *response) frame(filter bool) error {
 	r.unsent = nil
 	return r.Emit([]byte{'\n'})
 }
-
-// frameTypes are the types of frames, as they are spelt on the wire.
-var frameTypes = map[string]bool{`"ADDED"`: true, `"MODIFIED"`: true, `"DELETED"`: true, `"BOOKMARK"`: true, `"ERROR"`: true}
