@@ -251,10 +251,12 @@ func (l *location) set(what string, value *jsonwire.Value) error {
 	return l.below(what, value)
 }
 
-// splitRulesPath leads to the label of a ClusterRole with rules in parts; splitRulesMessage is for who would count them.
+// splitRulesPath leads to the label of a ClusterRole with rules in parts; splitRulesMessage is for who may have counted them.
 const (
 	splitRulesPath    = "/metadata/labels/vivarium.io~1split-rules"
-	splitRulesMessage = "a rule of this ClusterRole has resourceNames over cluster-scoped resources and others; a JSON patch cannot change its rules one by one, or its labels as a whole: replace \"rules\", or use another kind of patch"
+	splitRulesMessage = "the patch does not apply: a path does not exist, a test failed, or a rule of this ClusterRole has resourceNames over cluster-scoped resources and others, in which case a JSON patch cannot change its rules one by one, or its labels as a whole: replace \"rules\", or use another kind of patch"
+	// patchFailed is all that a stock API server says about a JSON patch that fails.
+	patchFailed = "the server rejected our request due to an error in our request"
 )
 
 func operation(what, path string, value *jsonwire.Value) *jsonwire.Value {
