@@ -10,9 +10,11 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"vivarium.io/vivarium/gateway/internal/control"
+	"vivarium.io/vivarium/gateway/internal/customs"
 	"vivarium.io/vivarium/gateway/internal/discovery"
 	"vivarium.io/vivarium/gateway/internal/fanout"
 	"vivarium.io/vivarium/gateway/internal/identity"
@@ -25,6 +27,7 @@ import (
 	"vivarium.io/vivarium/gateway/internal/tenants"
 	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/internal/names"
 )
 
 // front answers tenants. Its links run in the order of [front.handler]: each does one thing and adds what it found out to
@@ -36,6 +39,7 @@ type front struct {
 	strangers     *limits.Strangers
 	sessions      *stream.Sessions
 	table         *kinds.Table
+	customs       *customs.Registry
 	discovery     *discovery.Server
 	control       *control.Client
 	fanout        *fanout.Hub
@@ -248,12 +252,12 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 	known := factsFrom(r.Context())
 	if !known.request.IsResource {
 		out := newReply(w, r)
-		if err := f.discovery.Serve(out, r, known.request); err != nil {
+		if err := f.discovery.Serve(out, r, known.request, f.world(known.tenant.ID)); err != nil {
 			return err
 		}
 		return f.finish(out.Close())
 	}
-	kind, err := f.table.Decide(known.request)
+	kind, has, err := f.decide(r.Context(), known)
 	if err != nil {
 		return err
 	}
@@ -270,12 +274,38 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 		x.viewer = offers.Viewer{ID: known.tenant.ID, Labels: known.tenant.Labels}
 	}
+	if custom := kind.Custom; custom != nil {
+		x.translated.Custom, x.translated.ListKind, x.translated.Columns = true, custom.ListKind, custom.Columns[known.request.Version]
+		x.translated.Collection = known.request.Verb == "list" || known.request.Verb == "deletecollection"
+	}
 	x.view = translate.View{
 		Tenant: known.tenant.ID, RootCA: f.rootCA, TokenAudience: f.tokenAudience, ForbiddenAudiences: f.forbiddenAudiences,
 		Exported: x.exported,
+		SharedGroups: has.SharedGroups(), Customs: has,
 		Continue: func(controlToken string) string { return f.sealer.Seal(x.scope(), controlToken) },
 	}
 	return x.serve(w, r)
+}
+
+// world is whose discovery is asked for.
+func (f *front) world(id names.TenantID) discovery.World {
+	has := f.customs.Of(id)
+	return discovery.World{
+		Tenant: id, Customs: has,
+		Schemas: func(ctx context.Context, group string) ([]*apiextensionsv1.CustomResourceDefinition, bool, error) {
+			return f.customs.Schemas(ctx, id, has, group)
+		},
+	}
+}
+
+// decide finds the kind of a request and what custom kinds its tenant has. Built-in groups come first: nothing can take
+// their place.
+func (f *front) decide(ctx context.Context, known *facts) (*kinds.Kind, *customs.Snapshot, error) {
+	kind, err := f.table.Decide(known.request)
+	if errors.Is(err, kinds.ErrNoSuchPath) {
+		return f.customs.Find(ctx, known.tenant.ID, known.request)
+	}
+	return kind, f.customs.Of(known.tenant.ID), err
 }
 
 // finish says whether an answer got through; if it did not, nobody is there to be told.

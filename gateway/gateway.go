@@ -18,6 +18,7 @@ import (
 
 	"vivarium.io/vivarium/gateway/internal/admin"
 	"vivarium.io/vivarium/gateway/internal/control"
+	"vivarium.io/vivarium/gateway/internal/customs"
 	"vivarium.io/vivarium/gateway/internal/discovery"
 	"vivarium.io/vivarium/gateway/internal/fanout"
 	"vivarium.io/vivarium/gateway/internal/identity"
@@ -132,6 +133,9 @@ func (s *Server) ready(ctx context.Context) error {
 	if err := s.offers.Known(); err != nil {
 		return err
 	}
+	if !s.front.customs.HasSynced() {
+		return errors.New("the custom resource definitions are not known yet")
+	}
 	if err := s.front.discovery.Warm(ctx); err != nil {
 		return fmt.Errorf("control cluster: %w", err)
 	}
@@ -145,6 +149,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.directory.Run(ctx) })
 	group.Go(func() error { return s.controller.Run(ctx) })
 	group.Go(func() error { return s.offers.Run(ctx) })
+	group.Go(func() error { return s.front.customs.Run(ctx) })
 	group.Go(func() error { return s.front.sessions.Run(ctx) })
 	group.Go(func() error { return s.listener.serve(ctx, s.front) })
 	tenantAddr, adminAddr := s.Addresses()
@@ -231,12 +236,16 @@ func newFront(c frontConfig) (*front, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--tenant-url: %w", err)
 	}
-	client, err := control.New(control.Config{REST: c.control, Refused: c.metrics.refused.Inc})
+	registry, err := customs.New(customs.Config{Control: c.control})
+	if err != nil {
+		return nil, err
+	}
+	client, err := control.New(control.Config{REST: c.control, Shared: registry.SharedWith, Refused: c.metrics.refused.Inc})
 	if err != nil {
 		return nil, err
 	}
 	f := &front{
-		access: newAccess(client), impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), control: client, offers: c.offers,
+		access: newAccess(client), impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), customs: registry, control: client, offers: c.offers,
 		metrics: c.metrics, rootCA: string(c.servingCA), tokenAudience: c.tokenAudience, forbiddenAudiences: c.controlAudiences,
 	}
 	if f.authenticator, err = identity.New(identity.Config{

@@ -27,6 +27,7 @@ func TestRefusals(t *testing.T) {
 	zip := gzip.NewWriter(&bomb)
 	_, _ = zip.Write(bytes.Repeat([]byte{' '}, 1<<20))
 	_ = zip.Close()
+	const definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 	cm := `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}}`
 
 	cases := map[string]struct {
@@ -92,7 +93,6 @@ func TestRefusals(t *testing.T) {
 
 		// Kinds, verbs and subresources.
 		"Tenants":              {request("GET /apis/vivarium.io/v1alpha1/tenants"), -404},
-		"OtherTenantsGroup":    {request("GET /apis/zzz999-example.com/v1/foos"), -404},
 		"Metrics":              {request("GET /metrics"), -404},
 		"Profiles":             {request("GET /debug/pprof/heap"), -404},
 		"Logs":                 {request("GET /logs/"), 400},
@@ -115,7 +115,16 @@ func TestRefusals(t *testing.T) {
 		"DeleteAllRoles":       {request("DELETE /apis/rbac.authorization.k8s.io/v1/clusterroles"), 405},
 		"DaemonSet":            {withBody("POST /apis/apps/v1/namespaces/default/daemonsets", "{}"), 403},
 		"Webhook":              {withBody("POST /apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", "{}"), 403},
-		"CustomResource":       {withBody("POST /apis/apiextensions.k8s.io/v1/customresourcedefinitions", "{}"), 403},
+		"Definition":           {withBody("POST "+definitions, "{}"), 422},
+		"DefinitionBuiltIn":    {withBody("POST "+definitions, `{"metadata":{"name":"pods.apps"},"spec":{"group":"apps"}}`), 403},
+		"DefinitionPlatform":   {withBody("POST "+definitions, `{"metadata":{"name":"a.vivarium.io"},"spec":{"group":"vivarium.io"}}`), 403},
+		"DefinitionWebhook":    {withBody("POST "+definitions, `{"metadata":{"name":"a.x.io"},"spec":{"group":"x.io","conversion":{"strategy":"Webhook"}}}`), 403},
+		"DefinitionLabel":      {withBody("POST "+definitions, `{"metadata":{"name":"a.x.io","labels":{"vivarium.io/tenant":"zzz999"}}}`), 403},
+		"DefinitionOtherName":  {withBody("PUT "+definitions+"/a.x.io", `{"metadata":{"name":"b.x.io"}}`), 400},
+		"DefinitionBareName":   {withBody("POST "+definitions, `{"metadata":{"name":"a"}}`), 422},
+		"DefinitionBareGet":    {request("GET " + definitions + "/a"), 404},
+		"DefinitionLabels":     {request("PATCH "+definitions+"/a.x.io", "Content-Type: application/json-patch+json", "Content-Length: 43") + `[{"op":"remove","path":"/metadata/labels"}]`, 422},
+		"DefinitionSelector":   {request("GET " + definitions + "?labelSelector=vivarium.io%2Ftenant"), 403},
 		"PersistentVolume":     {withBody("POST /api/v1/persistentvolumes", "{}"), 403},
 		"Signing":              {withBody("POST /apis/certificates.k8s.io/v1/certificatesigningrequests", "{}"), 403},
 		"EndpointsWrite":       {withBody("POST /api/v1/namespaces/default/endpoints", "{}"), 403},

@@ -220,16 +220,16 @@ func answerAccess(allowed bool) http.HandlerFunc {
 func TestNothing(t *testing.T) {
 	h := newHarness(t)
 	h.answerWith(answerAccess(true))
-	const crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+	const drivers = "/apis/storage.k8s.io/v1/csidrivers"
 	for accept, want := range map[string]string{
-		"application/json": `{"kind":"CustomResourceDefinitionList","apiVersion":"apiextensions.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[]}`,
+		"application/json": `{"kind":"CSIDriverList","apiVersion":"storage.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[]}`,
 		"application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io": `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[]}`,
 	} {
-		if res, body := h.do("GET", crds, "", http.Header{"Accept": {accept}}); res.StatusCode != 200 || body != want {
+		if res, body := h.do("GET", drivers, "", http.Header{"Accept": {accept}}); res.StatusCode != 200 || body != want {
 			t.Errorf("%s: %d %s", accept, res.StatusCode, body)
 		}
 	}
-	res, body := h.do("GET", crds+"?watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=1", "", nil)
+	res, body := h.do("GET", drivers+"?watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=1", "", nil)
 	if res.StatusCode != 200 || !strings.Contains(body, "initial-events-end") {
 		t.Errorf("watch: %d %s", res.StatusCode, body)
 	}
@@ -238,22 +238,22 @@ func TestNothing(t *testing.T) {
 		t.Errorf("the control cluster was asked %v %v", asTenant, own)
 	}
 	for i, verb := range []string{"list", "list", "watch"} {
-		want := `"resourceAttributes":{"verb":"` + verb + `","group":"apiextensions.k8s.io","resource":"customresourcedefinitions"},"user":"abc123-admin"`
+		want := `"resourceAttributes":{"verb":"` + verb + `","group":"storage.k8s.io","resource":"csidrivers"},"user":"abc123-admin"`
 		if i < len(own) && !strings.Contains(own[i].Body, want) {
 			t.Errorf("asked %s, want %s", own[i].Body, want)
 		}
 	}
-	res, body = h.do("GET", crds+"?nonsense=1", "", nil)
+	res, body = h.do("GET", drivers+"?nonsense=1", "", nil)
 	status(t, res, body, 400)
 	if asTenant, own := h.taken(); len(asTenant)+len(own) != 0 {
 		t.Errorf("the control cluster was asked %v %v", asTenant, own)
 	}
-	res, body = h.do("GET", crds+"/a.example.com", "", nil)
+	res, body = h.do("GET", drivers+"/a.example.com", "", nil)
 	status(t, res, body, 404)
 	h.answerWith(answerAccess(false))
-	res, body = h.do("GET", crds+"/a.example.com", "", nil)
+	res, body = h.do("GET", drivers+"/a.example.com", "", nil)
 	status(t, res, body, 403)
-	const want = `customresourcedefinitions.apiextensions.k8s.io \"a.example.com\" is forbidden: User \"admin\" cannot get resource \"customresourcedefinitions\" in API group \"apiextensions.k8s.io\" at the cluster scope`
+	const want = `csidrivers.storage.k8s.io \"a.example.com\" is forbidden: User \"admin\" cannot get resource \"csidrivers\" in API group \"storage.k8s.io\" at the cluster scope`
 	if !strings.Contains(body, want) {
 		t.Errorf("answer is %s, want %s", body, want)
 	}

@@ -123,7 +123,8 @@ type shared struct {
 // share decides whether a watch can be served from the shared one. Whatever is not plainly of a known form goes to the
 // control cluster, whose answer is the right one.
 func (x *exchange) share(query url.Values, accept string) *shared {
-	if !x.everywhere() || query.Get("labelSelector") != "" || query.Get("fieldSelector") != "" {
+	// Custom kinds have no shared watch: most are one tenant's, and the gateway itself may not read them.
+	if x.kind.Custom != nil || !x.everywhere() || query.Get("labelSelector") != "" || query.Get("fieldSelector") != "" {
 		// What a selector leaves out only the control cluster can tell: an object that no longer matches is gone.
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 
 	"vivarium.io/vivarium/gateway/internal/guard"
 	"vivarium.io/vivarium/gateway/internal/identity"
+	"vivarium.io/vivarium/internal/names"
 )
 
 const (
@@ -64,6 +65,8 @@ type Call struct {
 type Config struct {
 	// REST is the gateway's own identity at the control cluster.
 	REST *rest.Config
+	// Shared is guard.Guard.Shared.
+	Shared func(id names.TenantID, group, resource string) bool
 	// Refused is called when the guard refuses a request.
 	Refused func()
 }
@@ -114,7 +117,7 @@ func New(c Config) (*Client, error) {
 		if err != nil {
 			return nil, fmt.Errorf("credentials for the control cluster: %w", err)
 		}
-		client.modes[mode] = asTenant{&guard.Guard{Next: wrapped, Host: base.Host, BasePath: base.Path, Refused: c.Refused}}
+		client.modes[mode] = asTenant{&guard.Guard{Next: wrapped, Host: base.Host, BasePath: base.Path, Shared: c.Shared, Refused: c.Refused}}
 	}
 	wrapped, err := transport.HTTPWrappersForConfig(config, short)
 	if err != nil {

@@ -91,7 +91,7 @@ func (f *fixture) get(t *testing.T, uri, accept string, headers ...string) (*htt
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
-	return w, f.server.Serve(w, r, req)
+	return w, f.server.Serve(w, r, req, World{})
 }
 
 const kubectlAccept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"

@@ -40,6 +40,9 @@ type groups struct {
 	aggregated, list body
 	// byGroup and byVersion are legacy answers, by group and by "group/version" (or "v1").
 	byGroup, byVersion map[string]body
+	// served and legacy are what aggregated and list were written of.
+	served apidiscoveryv2.APIGroupDiscoveryList
+	legacy metav1.APIGroupList
 }
 
 // newGroups cuts an aggregated discovery document down to what is served. core tells /api from /apis; server is the
@@ -73,6 +76,7 @@ func newGroups(raw []byte, table *kinds.Table, core bool, server string) (groups
 		return groups{}, err
 	}
 	if !core {
+		out.served, out.legacy = served, legacy
 		out.list, err = newBody(legacy)
 		return out, err
 	}

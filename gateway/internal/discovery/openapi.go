@@ -164,6 +164,7 @@ type index struct {
 	body body
 	// versions holds the hash of each document, by its path ("api/v1", "apis/apps/v1").
 	versions map[string]string
+	served   indexDocument
 }
 
 type indexDocument struct {
@@ -196,6 +197,7 @@ func newIndex(raw []byte, table *kinds.Table) (index, error) {
 		served.Paths[path] = indexEntry{ServerRelativeURL: "/openapi/v3/" + path + "?hash=" + hash}
 	}
 	var err error
+	out.served = served
 	out.body, err = newBody(served)
 	return out, err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,6 +52,8 @@ type Server struct {
 	v2       *source[*openAPI]
 	v3       *source[index]
 	versions map[string]*source[*openAPI]
+	// customV2 and customV3 are the documents of tenants with custom kinds.
+	customV2, customV3 documents
 
 	// mu guards versions.
 	mu sync.Mutex
@@ -64,8 +67,17 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	// A document of all kinds is megabytes, one of a group's version a few kilobytes.
+	customV2, err := newDocuments(16)
+	if err != nil {
+		return nil, err
+	}
+	customV3, err := newDocuments(512)
+	if err != nil {
+		return nil, err
+	}
 	return &Server{
-		config: c,
+		config: c, customV2: customV2, customV3: customV3,
 		core: newSource(c, "/api", aggregatedType, func(raw []byte) (groups, error) {
 			return newGroups(raw, c.Table, true, c.Address)
 		}),
@@ -99,7 +111,7 @@ func newOpenAPI(raw []byte, protoType string, convert func([]byte) ([]byte, erro
 }
 
 // Serve answers a request that is for no resource. Its error is an API error or kinds.ErrNoSuchPath.
-func (s *Server) Serve(w http.ResponseWriter, r *http.Request, req *route.Request) error {
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, req *route.Request, world World) error {
 	answer := s.find(req.Segments)
 	if answer == nil {
 		return kinds.ErrNoSuchPath
@@ -113,7 +125,7 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, req *route.Reques
 			return apierrors.NewBadRequest("invalid timeout specified in the request URL - " + err.Error())
 		}
 	}
-	err := answer(w, r, req)
+	err := answer(w, r, req, world)
 	var status apierrors.APIStatus
 	if err == nil || errors.As(err, &status) || errors.Is(err, kinds.ErrNoSuchPath) {
 		return err
@@ -122,7 +134,7 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, req *route.Reques
 	return control.Unavailable()
 }
 
-type answerer func(w http.ResponseWriter, r *http.Request, req *route.Request) error
+type answerer func(w http.ResponseWriter, r *http.Request, req *route.Request, world World) error
 
 func (s *Server) find(segments []string) answerer {
 	if len(segments) == 0 {
@@ -158,7 +170,7 @@ func (s *Server) find(segments []string) answerer {
 	return nil
 }
 
-func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request, _ *route.Request) error {
+func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request, _ *route.Request, _ World) error {
 	paths := []string{"/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"}
 	b, err := newBody(metav1.RootPaths{Paths: paths})
 	if err != nil {
@@ -169,26 +181,40 @@ func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request, _ *route.Requ
 }
 
 func (s *Server) serveGroups(from *source[groups]) answerer {
-	return func(w http.ResponseWriter, r *http.Request, req *route.Request) error {
+	return func(w http.ResponseWriter, r *http.Request, req *route.Request, world World) error {
 		known, err := from.get(r.Context())
 		if err != nil {
 			return err
 		}
 		path := strings.Join(req.Segments[1:], "/")
 		if path == "" {
+			aggregated, list := known.aggregated, known.list
+			if from == s.named {
+				if aggregated, list, err = known.withCustoms(world.groups()); err != nil {
+					return err
+				}
+			}
 			switch chooseDiscovery(r.Header.Values("Accept")) {
 			case aggregatedType:
-				write(w, r, aggregatedType, known.aggregated.json, known.aggregated.etag)
+				write(w, r, aggregatedType, aggregated.json, aggregated.etag)
 				return nil
 			case "":
 				return notAcceptable(jsonType)
 			}
-			write(w, r, jsonType, known.list.json, known.list.etag)
+			write(w, r, jsonType, list.json, list.etag)
 			return nil
 		}
 		answer, ok := known.byVersion[path]
 		if !ok {
 			answer, ok = known.byGroup[path]
+		}
+		if !ok && from == s.named {
+			name, version, _ := strings.Cut(path, "/")
+			if g, has := world.group(name); has {
+				if answer, ok, err = customPath(g, version); err != nil {
+					return err
+				}
+			}
 		}
 		if !ok {
 			return kinds.ErrNoSuchPath
@@ -239,7 +265,7 @@ func notAcceptable(types string) error {
 	}}
 }
 
-func (s *Server) serveVersion(w http.ResponseWriter, r *http.Request, _ *route.Request) error {
+func (s *Server) serveVersion(w http.ResponseWriter, r *http.Request, _ *route.Request, _ World) error {
 	raw, err := s.version.get(r.Context())
 	if err != nil {
 		return err
@@ -248,7 +274,7 @@ func (s *Server) serveVersion(w http.ResponseWriter, r *http.Request, _ *route.R
 	return nil
 }
 
-func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request, req *route.Request) error {
+func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request, req *route.Request, _ World) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if err := s.config.Ready(); err != nil && req.Segments[0] == "readyz" {
@@ -261,24 +287,31 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request, req *route.
 	return nil
 }
 
-func (s *Server) serveV2(w http.ResponseWriter, r *http.Request, _ *route.Request) error {
+func (s *Server) serveV2(w http.ResponseWriter, r *http.Request, _ *route.Request, world World) error {
 	document, err := s.v2.get(r.Context())
 	if err != nil {
+		return err
+	}
+	if document, err = s.customV2For(r.Context(), document, world); err != nil {
 		return err
 	}
 	return document.serve(w, r)
 }
 
-func (s *Server) serveIndex(w http.ResponseWriter, r *http.Request, _ *route.Request) error {
+func (s *Server) serveIndex(w http.ResponseWriter, r *http.Request, _ *route.Request, world World) error {
 	known, err := s.v3.get(r.Context())
 	if err != nil {
 		return err
 	}
-	write(w, r, jsonType, known.body.json, known.body.etag)
+	contents, err := known.withCustoms(world.groups())
+	if err != nil {
+		return err
+	}
+	write(w, r, jsonType, contents.json, contents.etag)
 	return nil
 }
 
-func (s *Server) serveV3(w http.ResponseWriter, r *http.Request, req *route.Request) error {
+func (s *Server) serveV3(w http.ResponseWriter, r *http.Request, req *route.Request, world World) error {
 	path := strings.Join(req.Segments[2:], "/")
 	known, err := s.v3.get(r.Context())
 	if err != nil {
@@ -286,6 +319,11 @@ func (s *Server) serveV3(w http.ResponseWriter, r *http.Request, req *route.Requ
 	}
 	hash, ok := known.versions[path]
 	if !ok {
+		if parts := req.Segments[2:]; len(parts) == 3 && parts[0] == "apis" {
+			if g, has := world.group(parts[1]); has && slices.Contains(g.Versions, parts[2]) {
+				return s.serveCustomV3(w, r, world, g, parts[2], req.Query.Get("hash"))
+			}
+		}
 		return kinds.ErrNoSuchPath
 	}
 	document, err := s.document(path).get(r.Context())
@@ -293,11 +331,15 @@ func (s *Server) serveV3(w http.ResponseWriter, r *http.Request, req *route.Requ
 		return err
 	}
 	if req.Query.Get("hash") == hash {
-		// What the hash names never changes; the client alone keeps it.
-		w.Header().Set("Cache-Control", "private, immutable")
-		w.Header().Set("Expires", s.config.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
+		s.keep(w)
 	}
 	return document.serve(w, r)
+}
+
+// keep lets a client keep a document: what its hash names never changes, and is the client's alone.
+func (s *Server) keep(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "private, immutable")
+	w.Header().Set("Expires", s.config.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
 }
 
 // document gives the source of one group and version, which the index is known to have: there are no more than it names.

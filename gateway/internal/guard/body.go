@@ -10,7 +10,7 @@ import (
 const maxBody = 8 << 20
 
 // checkBody looks at the body that creates a cluster-scoped object: it alone says what the object will be called.
-func (w *want) checkBody() error {
+func (w *want) checkBody(owns func(name string) bool) error {
 	read := metadata
 	switch contentType := w.body.Header.Get("Content-Type"); contentType {
 	case "application/json":
@@ -36,7 +36,7 @@ func (w *want) checkBody() error {
 		return refuse("a cluster-scoped object in namespace %q", namespace)
 	case name == "" && generateName == "":
 		return refuse("the body names no object")
-	case name != "" && !w.id.Owns(name):
+	case name != "" && !owns(name):
 		return refuse("a new object %q for tenant %s", name, w.id)
 	case generateName != "" && !strings.HasPrefix(generateName, w.id.Prefix()):
 		return refuse("a new object %q... for tenant %s", generateName, w.id)

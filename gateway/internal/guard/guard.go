@@ -32,6 +32,8 @@ type Guard struct {
 	Next http.RoundTripper
 	// Host and BasePath are those of the control cluster.
 	Host, BasePath string
+	// Shared says whether the operator shares a resource of a group of its own with a tenant; nil for none.
+	Shared func(id names.TenantID, group, resource string) bool
 	// Refused is called for each refusal.
 	Refused func()
 }
@@ -68,7 +70,7 @@ func (g *Guard) check(r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w := want{id: id, method: r.Method, query: query, body: r}
+	w := want{id: id, method: r.Method, query: query, body: r, shared: g.Shared}
 	if err := w.check(parts); err != nil {
 		return err
 	}

@@ -28,7 +28,10 @@ func good() http.Header {
 func send(t *testing.T, tenant names.TenantID, method, uri, body string, header http.Header) error {
 	t.Helper()
 	refused, sent := 0, 0
-	g := &Guard{Host: "control.test", BasePath: "/base", Refused: func() { refused++ }, Next: roundTripperFn(func(r *http.Request) (*http.Response, error) {
+	shared := func(id names.TenantID, group, resource string) bool {
+		return id == "abc123" && group == "shared.test" && resource == "things"
+	}
+	g := &Guard{Host: "control.test", BasePath: "/base", Shared: shared, Refused: func() { refused++ }, Next: roundTripperFn(func(r *http.Request) (*http.Response, error) {
 		sent++
 		if r.Body != nil {
 			if got, err := io.ReadAll(r.Body); err != nil || string(got) != body {
@@ -62,7 +65,11 @@ func from(start string) string {
 }
 
 func TestPaths(t *testing.T) {
-	const roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+	const (
+		roles       = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+		custom      = "/apis/abc123-example.com/v1"
+		definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+	)
 	cases := map[string]struct {
 		method, uri, body string
 		want              bool
@@ -96,6 +103,37 @@ func TestPaths(t *testing.T) {
 		"PodProxy":               {"GET", "/api/v1/namespaces/abc123-web/pods/a/proxy/x", "", false},
 		"ServiceExec":            {"POST", "/api/v1/namespaces/abc123-web/services/a/exec", "", false},
 		"UnknownKind":            {"GET", "/api/v1/namespaces/abc123-web/foos", "", false},
+		"Custom":                 {"PUT", custom + "/namespaces/abc123-web/foos/a/status", "", true},
+		"CustomForeignNamespace": {"GET", custom + "/namespaces/zzz999-web/foos/a", "", false},
+		"CustomForeignGroup":     {"GET", "/apis/zzz999-example.com/v1/namespaces/abc123-web/foos/a", "", false},
+		"CustomBareGroup":        {"GET", "/apis/example.com/v1/namespaces/abc123-web/foos/a", "", false},
+		"CustomExec":             {"POST", custom + "/namespaces/abc123-web/foos/a/exec", "", false},
+		"CustomList":             {"GET", custom + "/foos?limit=500&continue=" + from("abc123-"), "", true},
+		"CustomListAll":          {"GET", custom + "/foos", "", false},
+		"CustomWatch":            {"GET", custom + "/foos?watch=true", "", true},
+		"CustomNamed":            {"PATCH", custom + "/foos/abc123-a/scale", "", true},
+		"CustomNamedForeign":     {"GET", custom + "/foos/zzz999-a", "", false},
+		"CustomCreate":           {"POST", custom + "/foos", `{"metadata":{"name":"abc123-a"}}`, true},
+		"CustomCreateBare":       {"POST", custom + "/foos", `{"metadata":{"name":"a"}}`, false},
+		"Shared":                 {"GET", "/apis/shared.test/v1/namespaces/abc123-web/things/a", "", true},
+		"SharedOther":            {"GET", "/apis/shared.test/v1/namespaces/abc123-web/others/a", "", false},
+		"SharedForeignNamespace": {"GET", "/apis/shared.test/v1/namespaces/zzz999-web/things/a", "", false},
+		"Definition":             {"GET", definitions + "/foos.abc123-example.com", "", true},
+		"DefinitionStatus":       {"PUT", definitions + "/foos.abc123-example.com/status", "", true},
+		"DefinitionForeign":      {"DELETE", definitions + "/foos.zzz999-example.com", "", false},
+		"DefinitionBare":         {"GET", definitions + "/foos.example.com", "", false},
+		"DefinitionPrefixed":     {"GET", definitions + "/abc123-foos.example.com", "", false},
+		"DefinitionDeeper":       {"GET", definitions + "/foos.example.abc123-com", "", false},
+		"DefinitionFinalize":     {"PUT", definitions + "/foos.abc123-example.com/finalize", "", false},
+		"Definitions":            {"GET", definitions + "?labelSelector=a%3Db%2Cvivarium.io%2Ftenant%3Dabc123", "", true},
+		"DefinitionsDeleted":     {"DELETE", definitions + "?labelSelector=vivarium.io%2Ftenant%3Dabc123", "", true},
+		"DefinitionsAll":         {"GET", definitions, "", false},
+		"DefinitionsForeign":     {"GET", definitions + "?labelSelector=vivarium.io%2Ftenant%3Dzzz999", "", false},
+		"DefinitionsLonger":      {"GET", definitions + "?labelSelector=vivarium.io%2Ftenant%3Dabc1234", "", false},
+		"DefinitionsNot":         {"GET", definitions + "?labelSelector=vivarium.io%2Ftenant%21%3Dabc123", "", false},
+		"DefinitionCreate":       {"POST", definitions, `{"metadata":{"name":"foos.abc123-example.com"}}`, true},
+		"DefinitionCreateBare":   {"POST", definitions, `{"metadata":{"name":"foos.example.com"}}`, false},
+		"DefinitionGenerate":     {"POST", definitions, `{"metadata":{"generateName":"foos.abc123-"}}`, false},
 		"UnknownGroup":           {"GET", "/apis/example.com/v1/namespaces/abc123-web/foos", "", false},
 		"Volumes":                {"GET", "/api/v1/persistentvolumes/abc123-x", "", false},
 		"Webhooks":               {"GET", "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/abc123-x", "", false},

@@ -54,8 +54,12 @@ type want struct {
 	method string
 	query  url.Values
 	body   *http.Request
+	// shared is Guard.Shared.
+	shared func(id names.TenantID, group, resource string) bool
 	// tunnel is set by check for the few paths that may be upgraded to another protocol.
 	tunnel bool
+	// isCustom is set by check for kinds that are not built in.
+	isCustom bool
 }
 
 // inNamespaces are the kinds that live in namespaces, by group.
@@ -143,6 +147,11 @@ func (w *want) check(parts []string) error {
 		return w.checkEverywhere(resource)
 	case byName(group, resource):
 		return w.checkNamed(resource, parts[1:])
+	case group == "apiextensions.k8s.io" && resource == "customresourcedefinitions":
+		return w.checkDefinition(parts[1:])
+	case w.custom(group, resource):
+		// Whether the kind is namespaced is not known here: a name must be the tenant's, and a list begin there.
+		return w.checkNamed(resource, parts[1:])
 	}
 	return refuse("%s %s of group %q", w.method, strings.Join(parts, "/"), group)
 }
@@ -152,7 +161,7 @@ func (w *want) checkInside(group, namespace string, parts []string) error {
 	if !w.id.Owns(namespace) {
 		return refuse("namespace %q for tenant %s", namespace, w.id)
 	}
-	if !inNamespaces(group, parts[0]) || len(parts) > 3 {
+	if !inNamespaces(group, parts[0]) && !w.custom(group, parts[0]) || len(parts) > 3 {
 		return refuse("%s %s of group %q", w.method, strings.Join(parts, "/"), group)
 	}
 	if len(parts) < 3 {
@@ -186,15 +195,51 @@ func (w *want) checkNodes(parts []string) error {
 func (w *want) checkNamed(resource string, parts []string) error {
 	switch {
 	case len(parts) == 0 && w.method == http.MethodPost:
-		return w.checkBody()
+		return w.checkBody(w.id.Owns)
 	case len(parts) == 0:
 		return w.checkEverywhere(resource)
 	case !w.id.Owns(parts[0]):
 		return refuse("%s %q for tenant %s", resource, parts[0], w.id)
 	case len(parts) == 1, len(parts) == 2 && parts[1] == "status" && w.method == http.MethodGet:
 		return nil
+	case len(parts) == 2 && among("status scale", parts[1]) && w.isCustom:
+		return nil
 	}
 	return refuse("%s %s/%s", w.method, resource, strings.Join(parts, "/"))
+}
+
+// custom reports whether a resource is of a group of the tenant's own or one that is shared with it.
+func (w *want) custom(group, resource string) bool {
+	w.isCustom = w.id.Owns(group) || w.shared != nil && strings.Contains(group, ".") && w.shared(w.id, group, resource)
+	return w.isCustom
+}
+
+// checkDefinition looks at CustomResourceDefinitions, whose names carry the tenant behind their first dot; parts follow the
+// resource. A collection is cut down to the tenant's by its label.
+func (w *want) checkDefinition(parts []string) error {
+	switch {
+	case len(parts) == 0 && w.method == http.MethodPost:
+		return w.checkBody(w.ownsDefinition)
+	case len(parts) == 0:
+		only := names.LabelTenant + "=" + string(w.id)
+		for requirement := range strings.SplitSeq(w.query.Get("labelSelector"), ",") {
+			// A comma stands between requirements or between values in brackets, and no value has an equals sign.
+			if requirement == only {
+				return nil
+			}
+		}
+		return refuse("%s of all definitions without the label of tenant %s", w.method, w.id)
+	case !w.ownsDefinition(parts[0]):
+		return refuse("definition %q for tenant %s", parts[0], w.id)
+	case len(parts) == 1, len(parts) == 2 && parts[1] == "status":
+		return nil
+	}
+	return refuse("%s of a definition: %s", w.method, strings.Join(parts, "/"))
+}
+
+func (w *want) ownsDefinition(name string) bool {
+	_, group, ok := strings.Cut(name, ".")
+	return ok && w.id.Owns(group)
 }
 
 // checkEverywhere looks at a collection that holds the objects of all tenants. A watch is filtered on its way back; a

@@ -34,6 +34,9 @@ const (
 	Exported
 	// Claimed: the objects are the control cluster's volumes; a tenant sees those that are bound to its claims.
 	Claimed
+	// ByDefinition: the objects are CustomResourceDefinitions, whose names carry the prefix in their middle; a label selector
+	// finds a tenant's.
+	ByDefinition
 )
 
 // Kind is one kind that tenants may use.
@@ -48,6 +51,8 @@ type Kind struct {
 	// Namespaced tells whether objects live in a namespace.
 	Namespaced bool
 	Confined   Confinement
+	// Custom is what a CustomResourceDefinition says of its kind; nil for kinds that are built in.
+	Custom *Custom
 
 	verbs        []string
 	subresources map[string][]string
@@ -57,15 +62,26 @@ type Kind struct {
 	reasons map[string]string
 	// absent says that the kind is answered for as by a cluster that has never heard of it.
 	absent bool
+	// only are the versions that have a subresource, where not all have.
+	only map[string][]string
 }
 
 // Scope says which part of a path carries the tenant's name.
 func (k *Kind) Scope() route.Scope {
+	if k.Custom != nil && !k.Custom.Shared {
+		return k.scope() | route.OwnGroup
+	}
+	return k.scope()
+}
+
+func (k *Kind) scope() route.Scope {
 	switch k.Confined {
 	case ByNamespace:
 		return route.Namespaced
 	case ByName:
 		return route.Named
+	case ByDefinition:
+		return route.Defined
 	case ByLabel, Stateless, Empty, Exported, Claimed:
 	}
 	if k.Namespaced {
@@ -143,7 +159,15 @@ func (t *Table) Decide(r *route.Request) (*Kind, error) {
 		return nil, ErrNoSuchPath
 	}
 	k, ok := t.Lookup(r.Group, r.Resource)
-	if !ok || k.absent || !slices.Contains(k.Versions, r.Version) || !k.fits(r) {
+	if !ok || k.absent {
+		return nil, route.NotFound(r.Verb)
+	}
+	return k.Decide(r)
+}
+
+// Decide does so for a request whose kind has been found.
+func (k *Kind) Decide(r *route.Request) (*Kind, error) {
+	if !slices.Contains(k.Versions, r.Version) || !k.fits(r) || !k.has(r.Version, r.Subresource) {
 		return nil, route.NotFound(r.Verb)
 	}
 	if reason, refused := k.reasons[r.Subresource]; refused {

@@ -7,11 +7,13 @@ const (
 	// statusWrites are for the tenant's own controllers. Kinds whose status steers the platform (Pods, Services,
 	// Namespaces, claims, quotas) show theirs only.
 	statusWrites = "get patch update"
+	// withoutCollection is for cluster-scoped kinds. Deleting every object of a kind at once would need a selector that the
+	// control cluster applies to all tenants; kubectl deletes one by one.
+	withoutCollection = "create delete get list patch update watch"
 )
 
 // Reasons that several kinds share.
 const (
-	whyCustom    = "custom resources are not served yet"
 	whyAdmission = "admission configuration acts on every tenant of the control cluster and is not served yet"
 	whyShared    = "this is configuration of the shared control cluster"
 	whyStorage   = "storage is the platform's: ask for it with a PersistentVolumeClaim"
@@ -176,9 +178,6 @@ func workloads() []*Kind {
 
 func policies() []*Kind {
 	const rbac, authz, authn = "rbac.authorization.k8s.io", "authorization.k8s.io", "authentication.k8s.io"
-	// Deleting every cluster-scoped object of a kind at once would need a selector that the control cluster applies to
-	// all tenants; kubectl deletes one by one.
-	const withoutCollection = "create delete get list patch update watch"
 	local := review(authz, "localsubjectaccessreviews", "LocalSubjectAccessReview")
 	local.Namespaced = true
 	return []*Kind{
@@ -241,8 +240,7 @@ func platform() []*Kind {
 		absent(devices, "devicetaintrules", "DeviceTaintRule", "v1alpha3 v1beta2", false).noSub("status", whyGated),
 		absent(devices, "resourcepoolstatusrequests", "ResourcePoolStatusRequest", "v1alpha3", false).noSub("status", whyGated),
 
-		// Clients that meet a kind they do not know look here.
-		nothing("apiextensions.k8s.io", "customresourcedefinitions", "CustomResourceDefinition", false, whyCustom).noSub("status", whyCustom),
+		definitions(),
 		nothing("apiregistration.k8s.io", "apiservices", "APIService", false, whyAggregation).noSub("status", whyAggregation),
 
 		nothing(certificates, "certificatesigningrequests", "CertificateSigningRequest", false, whyCertificates).

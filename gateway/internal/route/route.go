@@ -153,7 +153,12 @@ const (
 	Namespaced
 	// Named paths carry it in the object's name.
 	Named
+	// Defined paths carry it in the group that the name of a CustomResourceDefinition ends with.
+	Defined
 )
+
+// OwnGroup, added to a scope, says that the path's group carries it too.
+const OwnGroup Scope = 1 << 8
 
 // ControlPath is the path in the control cluster's names, with every segment escaped. It fails, in the tenant's words, on
 // a namespace that cannot be one.
@@ -163,7 +168,14 @@ func (r *Request) ControlPath(id names.TenantID, scope Scope) (string, error) {
 	if r.Group != "" {
 		group = 3
 	}
-	switch scope {
+	if scope&OwnGroup != 0 && r.Group != "" {
+		own, err := id.GroupToControl(r.Group)
+		if err != nil {
+			return "", NotFound(r.Verb)
+		}
+		s[1] = own
+	}
+	switch scope &^ OwnGroup {
 	case Namespaced:
 		if r.Namespace == "" {
 			break
@@ -178,6 +190,16 @@ func (r *Request) ControlPath(id names.TenantID, scope Scope) (string, error) {
 			break
 		}
 		s[group+1] = id.NameToControl(r.Name)
+	case Defined:
+		if r.Name == "" {
+			break
+		}
+		name, err := id.DefinitionToControl(r.Name)
+		if err != nil {
+			// Nothing can have such a name.
+			return "", apierrors.NewNotFound(r.GroupResource(), r.Name)
+		}
+		s[group+1] = name
 	case Literal:
 	}
 	return join(s), nil

@@ -6,7 +6,7 @@ func (v View) ResourceName(group, resource, name string) string {
 	if name == "" {
 		return ""
 	}
-	return v.resourceNameToControl(nameClassOf(group, resource), name)
+	return v.resourceNameToControl(v.nameClassOf(group, resource), name)
 }
 
 // Group gives the control cluster's name of an API group of the tenant's world.

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
+	"vivarium.io/vivarium/internal/names"
 )
 
 // annotationLastApplied is where kubectl keeps what it applied. It is the client's own text, which passes as it is; but the
@@ -27,6 +28,9 @@ func (r *response) lastAppliedToTenant(text *jsonwire.Value) bool {
 	if !r.root.Namespaced {
 		own = applied.At("metadata", "name").Text()
 	}
+	if isDefinition(r.kind) {
+		_, own, _ = names.SplitDefinition(own)
+	}
 	if rest, ok := strings.CutPrefix(own, prefix); !ok || r.twice && !strings.HasPrefix(rest, prefix) {
 		return true
 	}
@@ -35,7 +39,7 @@ func (r *response) lastAppliedToTenant(text *jsonwire.Value) bool {
 	if inner.treeToTenant(r.root.Place, applied) != nil {
 		return false
 	}
-	if gv := applied.Get("apiVersion"); gv.Text() != "" {
+	if gv := applied.Get("apiVersion"); gv.Text() != "" && !r.root.Custom {
 		own, _ := r.view.groupVersionToTenant(gv.Text())
 		gv.SetText(own)
 	}

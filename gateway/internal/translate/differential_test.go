@@ -327,7 +327,8 @@ func agree(t testing.TB, root rules.Root, obj runtime.Object, control, create bo
 
 // compared are the kinds that the oracle knows.
 func compared(root rules.Root) bool {
-	return root.Op != rules.VirtualNode && root.Kind != "ControllerRevision"
+	// A CustomResourceDefinition is none of client-go's types, and its schema has no end; TestDefinitions is about it.
+	return root.Op != rules.VirtualNode && root.Kind != "ControllerRevision" && root.Kind != "CustomResourceDefinition"
 }
 
 // TestOracleOnPublishedObjects compares both rewriters with the oracle, both ways, over the published objects of every

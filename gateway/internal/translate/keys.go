@@ -42,7 +42,7 @@ func (q *request) keyToControl(op rules.Op, key, path string) (string, error) {
 		if q.kind.Kind == "Namespace" && protectedNamespaceKey(key) {
 			return "", forbidden(path, "the key %q is set by the platform on every namespace", key)
 		}
-	case rules.Keys, rules.ClassAnnotations:
+	case rules.Keys, rules.ClassAnnotations, rules.OwnedLabels:
 		return key, nil
 	}
 	if netkeys.Forbidden(key) {
@@ -154,6 +154,9 @@ func (q *request) injectedLabels() []jsonwire.Member {
 	case q.root.Group == "" && q.root.Kind == "Namespace":
 		return []jsonwire.Member{tenant, {Key: podsecurity.Enforce, Value: jsonwire.NewString(podsecurity.Baseline)},
 			{Key: podsecurity.EnforceVersion, Value: jsonwire.NewString(podsecurity.Latest)}}
+	case isDefinition(q.kind):
+		// Its name begins with its plural: the label is how a tenant's are found.
+		return []jsonwire.Member{tenant}
 	case q.root.Group == "rbac.authorization.k8s.io" && q.root.Kind == "ClusterRole":
 		// Aggregation selects by it, so that no role of another tenant flows in.
 		if q.splitRules {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
+	"vivarium.io/vivarium/gateway/internal/translate/rules"
 	"vivarium.io/vivarium/internal/names"
 )
 
@@ -39,6 +40,20 @@ func (q *request) nameToControl(kind, name, path string) (string, error) {
 	return q.view.classToControl(kind, name), nil
 }
 
+// kindNameToControl translates the name of an object by its kind. apiVersion is the tenant's.
+func (q *request) kindNameToControl(apiVersion, kind, name, path string) (string, error) {
+	switch class := q.view.kindClass(apiVersion, kind); {
+	case class == crdNames:
+		return q.definitionToControl(name, path)
+	case class != prefixedNames:
+		return name, nil
+	}
+	if group, _, given := cutGroupVersion(apiVersion); given && !rules.BuiltInGroup(group) {
+		return q.view.Tenant.NameToControl(name), nil
+	}
+	return q.nameToControl(kind, name, path)
+}
+
 // ownerReferencesToControl translates owners: only cluster-scoped owners of the tenant have another name in control.
 func (q *request) ownerReferencesToControl(v *jsonwire.Value, path string) error {
 	for _, ref := range v.Elems() {
@@ -65,13 +80,11 @@ func (q *request) referenceToControl(ref *jsonwire.Value, path string) error {
 		if kind.Text() == "" && q.patch {
 			return invalid(path, "name an object together with its kind")
 		}
-		if prefixedKind(apiVersion.Text(), kind.Text()) {
-			control, err := q.nameToControl(kind.Text(), name.Text(), path+".name")
-			if err != nil {
-				return err
-			}
-			name.SetText(control)
+		control, err := q.kindNameToControl(apiVersion.Text(), kind.Text(), name.Text(), path+".name")
+		if err != nil {
+			return err
 		}
+		name.SetText(control)
 	}
 	if apiVersion.Text() != "" {
 		apiVersion.SetText(q.view.groupVersionToControl(apiVersion.Text()))
@@ -94,16 +107,10 @@ func (r *response) referenceToTenant(ref *jsonwire.Value) bool {
 		if !ok {
 			return false
 		}
-		if name := ref.Get("name"); name.Text() != "" && prefixedKind(gv, kind.Text()) {
-			own, ok := r.view.objectToTenant(kind.Text(), name.Text())
-			if !ok {
-				return false
-			}
-			name.SetText(own)
-		}
 		apiVersion.SetText(tenant)
-	} else if name := ref.Get("name"); name.Text() != "" && prefixedKind("", kind.Text()) {
-		own, ok := r.view.objectToTenant(kind.Text(), name.Text())
+	}
+	if name := ref.Get("name"); name.Text() != "" {
+		own, ok := r.view.kindNameToTenant(apiVersion.Text(), kind.Text(), name.Text())
 		if !ok {
 			return false
 		}
@@ -133,12 +140,11 @@ func (q *request) involvedObjectToControl(ref *jsonwire.Value, path string) erro
 
 // involvedObjectToTenant is the inverse.
 func (r *response) involvedObjectToTenant(ref *jsonwire.Value) {
-	cluster := clusterKind(ref.Get("apiVersion").Text(), ref.Get("kind").Text())
 	if !r.referenceToTenant(ref) {
 		*ref = *jsonwire.NewObject()
 		return
 	}
-	if cluster {
+	if r.view.clusterKind(ref.Get("apiVersion").Text(), ref.Get("kind").Text()) {
 		ref.Delete("namespace")
 	}
 }

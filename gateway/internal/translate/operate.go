@@ -16,7 +16,7 @@ var domain = []byte(names.Domain)
 func (r *response) operate(op rules.Op) error {
 	switch op {
 	case rules.NodeName, rules.SchedulerName, rules.TokenAudience, rules.TokenAudiences,
-		rules.SecretType, rules.ExternalIPs:
+		rules.SecretType, rules.ExternalIPs, rules.ConversionStrategy:
 		// Rules about what a tenant may ask for.
 		return r.Skip()
 	case rules.RootCA:
@@ -69,7 +69,7 @@ func (r *response) operate(op rules.Op) error {
 			}
 		}
 		return r.Emit(raw)
-	case rules.Keys, rules.PodKeys:
+	case rules.Keys, rules.PodKeys, rules.OwnedLabels:
 		if !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) {
 			return r.Emit(raw)
 		}
@@ -136,7 +136,7 @@ func (r *response) toTenant(op rules.Op, v *jsonwire.Value) error {
 	switch op {
 	case rules.OwnNamespace, rules.OwnName:
 		own, err := r.view.Tenant.NameToTenant(v.Text())
-		if op == rules.OwnName && r.view.exported(r.root.Kind, v.Text()) {
+		if op == rules.OwnName && !r.root.Custom && r.view.exported(r.root.Kind, v.Text()) {
 			own, err = v.Text(), nil
 		}
 		if err != nil {
@@ -147,13 +147,23 @@ func (r *response) toTenant(op rules.Op, v *jsonwire.Value) error {
 		}
 		r.owned, r.twice = true, strings.HasPrefix(own, string(r.prefix))
 		v.SetText(own)
+	case rules.DefinitionName:
+		own, err := r.view.Tenant.DefinitionToTenant(v.Text())
+		if err != nil {
+			if r.bookmark && v.Text() == "" {
+				return nil
+			}
+			return errForeignItem
+		}
+		r.owned = true
+		v.SetText(own)
 	case rules.ObjectName:
 		r.name = v.Text()
 	case rules.GenerateName:
 		if own, err := r.view.Tenant.NameToTenant(v.Text()); err == nil {
 			v.SetText(own)
 		}
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations:
+	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
 		r.keysToTenant(op, v)
 	case rules.OwnerReferences:
 		r.ownerReferencesToTenant(v)

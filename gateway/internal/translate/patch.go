@@ -333,7 +333,7 @@ func (l *location) remove(op *jsonwire.Value) error {
 func (l *location) below(what string, value *jsonwire.Value) error {
 	path := l.path()
 	switch op := l.place.Op; op {
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations:
+	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
 		if len(l.rest) == 1 {
 			one := jsonwire.NewObject(jsonwire.Member{Key: l.rest[0], Value: orNull(value)})
 			if directive(l.rest[0]) {
@@ -495,7 +495,7 @@ func plainKey(key string) bool {
 
 func isKeys(op rules.Op) bool {
 	switch op {
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations:
+	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
 		return true
 	}
 	return false

@@ -99,7 +99,7 @@ func (q *request) applyWhole(op rules.Op, v *jsonwire.Value, path string) error 
 		return err
 	}
 	switch op {
-	case rules.NamespaceLabels, rules.ClusterRoleLabels:
+	case rules.NamespaceLabels, rules.ClusterRoleLabels, rules.OwnedLabels:
 		if q.kind.Subresource == "" {
 			q.inject(v)
 		}
@@ -114,7 +114,7 @@ func (q *request) applyWhole(op rules.Op, v *jsonwire.Value, path string) error 
 // absent gives what the platform puts where the tenant has nothing.
 func (q *request) absent(op rules.Op) *jsonwire.Value {
 	switch op {
-	case rules.NamespaceLabels, rules.ClusterRoleLabels:
+	case rules.NamespaceLabels, rules.ClusterRoleLabels, rules.OwnedLabels:
 		if q.kind.Subresource == "" {
 			return jsonwire.NewObject(q.injectedLabels()...)
 		}

@@ -85,11 +85,11 @@ func (r *response) direct(op rules.Op, s []byte) ([]byte, bool) {
 func (r *response) passes(op rules.Op, raw []byte) bool {
 	switch op {
 	case rules.NodeName, rules.SchedulerName, rules.TokenAudience, rules.TokenAudiences,
-		rules.SecretType, rules.ExternalIPs:
+		rules.SecretType, rules.ExternalIPs, rules.ConversionStrategy:
 		return true
 	case rules.RootCA:
 		return r.name != rootCAConfigMap
-	case rules.Keys, rules.PodKeys:
+	case rules.Keys, rules.PodKeys, rules.OwnedLabels:
 		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix)
 	case rules.ManagedFields:
 		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) && r.root.Kind != "Namespace"

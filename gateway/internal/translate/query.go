@@ -115,15 +115,26 @@ func (v View) QueryToControl(k Kind, verb string, query url.Values) (url.Values,
 			out.Add(key, control)
 		}
 	}
-	if root, ok := bodyRoot(k); ok && root.Op == rules.VirtualNode && (verb == "list" || verb == "watch") {
-		// Only virtual nodes are the tenants' to see.
-		if sel := out.Get("labelSelector"); sel != "" {
-			out.Set("labelSelector", sel+","+names.LabelPool)
-		} else {
-			out.Set("labelSelector", names.LabelPool)
+	if verb == "list" || verb == "watch" || verb == "deletecollection" {
+		if only := v.selectorOf(k); only != "" && out.Get("labelSelector") != "" {
+			out.Set("labelSelector", out.Get("labelSelector")+","+only)
+		} else if only != "" {
+			out.Set("labelSelector", only)
 		}
 	}
 	return out, nil
+}
+
+// selectorOf tells the tenant's objects of a kind from others where their names do not.
+func (v View) selectorOf(k Kind) string {
+	if root, ok := v.bodyRoot(k); ok && root.Op == rules.VirtualNode {
+		// Only virtual nodes are the tenants' to see.
+		return names.LabelPool
+	}
+	if isDefinition(k) {
+		return names.LabelTenant + "=" + string(v.Tenant)
+	}
+	return ""
 }
 
 func (v View) parameterToControl(k Kind, p parameter, key, value string) (string, error) {
@@ -218,7 +229,7 @@ func (v View) fieldSelectorToControl(k Kind, text string) (string, error) {
 	about := aboutOf(requirements)
 	var out []string
 	for _, r := range requirements {
-		if about.is(r.Field, "namespace") && r.Value == "" && clusterKind(about.apiVersion, about.kind) {
+		if about.is(r.Field, "namespace") && r.Value == "" && v.clusterKind(about.apiVersion, about.kind) {
 			// Events about cluster-scoped objects are stored with the Event's own namespace.
 			continue
 		}
@@ -238,33 +249,57 @@ func (v View) fieldSelectorToControl(k Kind, text string) (string, error) {
 // fieldToControl translates what a field is compared with.
 func (q *request) fieldToControl(about about, field, value string) (string, error) {
 	const path = "fieldSelector"
-	prefixed, cluster := rules.PrefixedResource(q.kind.Group, q.kind.Resource)
 	switch {
-	case field == "metadata.name" && cluster && prefixed:
-		return q.nameToControl(q.kind.Kind, value, path)
+	case field == "metadata.name":
+		return q.selectedNameToControl(value, path)
 	case field == "metadata.namespace", about.is(field, "namespace"):
 		return q.view.namespaceToControl(value, path)
-	case about.is(field, "name") && prefixedKind(about.apiVersion, about.kind):
-		return q.nameToControl(about.kind, value, path)
+	case about.is(field, "name") && value != "":
+		return q.kindNameToControl(about.apiVersion, about.kind, value, path)
 	case about.is(field, "apiVersion"):
 		return q.view.groupVersionToControl(value), nil
 	}
 	return value, nil
 }
 
+// selectedNameToControl translates the name that objects of the request's kind are selected by.
+func (q *request) selectedNameToControl(value, path string) (string, error) {
+	switch q.view.nameClassOf(q.kind.Group, q.kind.Resource) {
+	case crdNames:
+		// What cannot be the name of one selects none.
+		if control, err := q.view.Tenant.DefinitionToControl(value); err == nil {
+			return control, nil
+		}
+	case prefixedNames:
+		if rules.BuiltInGroup(q.kind.Group) {
+			return q.nameToControl(q.kind.Kind, value, path)
+		}
+		if value != "" {
+			return q.view.Tenant.NameToControl(value), nil
+		}
+	}
+	return value, nil
+}
+
 // fieldToTenant is the inverse; what is not the tenant's is empty.
 func (r *response) fieldToTenant(k Kind, about about, field, value string) string {
-	prefixed, cluster := rules.PrefixedResource(k.Group, k.Resource)
 	switch {
 	case value == "":
 		return ""
-	case field == "metadata.name" && cluster && prefixed:
-		own, _ := r.view.objectToTenant(k.Kind, value)
-		return own
+	case field == "metadata.name":
+		switch class := r.view.nameClassOf(k.Group, k.Resource); {
+		case class == prefixedNames && rules.BuiltInGroup(k.Group):
+			own, _ := r.view.objectToTenant(k.Kind, value)
+			return own
+		case class == prefixedNames, class == crdNames:
+			own, _ := r.view.resourceNameToTenant(class, value)
+			return own
+		}
 	case field == "metadata.namespace", about.is(field, "namespace"):
 		return r.namespaceToTenant(value)
-	case about.is(field, "name") && prefixedKind(about.apiVersion, about.kind):
-		own, _ := r.view.objectToTenant(about.kind, value)
+	case about.is(field, "name"):
+		apiVersion, _ := r.view.groupVersionToTenant(about.apiVersion)
+		own, _ := r.view.kindNameToTenant(apiVersion, about.kind, value)
 		return own
 	case about.is(field, "apiVersion"):
 		own, _ := r.view.groupVersionToTenant(value)

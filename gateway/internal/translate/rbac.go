@@ -20,7 +20,7 @@ const (
 	groupNames
 )
 
-func nameClassOf(group, resource string) nameClass {
+func (v View) nameClassOf(group, resource string) nameClass {
 	switch {
 	case resource == "users" && !strings.Contains(group, "."):
 		return userNames
@@ -42,6 +42,12 @@ func nameClassOf(group, resource string) nameClass {
 		}
 		return plainNames
 	}
+	if v.Customs != nil && !rules.BuiltInGroup(group) {
+		if namespaced, known := v.Customs.ScopeOfResource(group, resource); known && !namespaced {
+			return prefixedNames
+		}
+		return plainNames
+	}
 	if prefixed, _ := rules.PrefixedResource(group, resource); prefixed {
 		return prefixedNames
 	}
@@ -53,8 +59,8 @@ func (v View) resourceNameToControl(class nameClass, name string) string {
 	case prefixedNames:
 		return v.Tenant.NameToControl(name)
 	case crdNames:
-		if plural, group, ok := strings.Cut(name, "."); ok {
-			return plural + "." + v.groupToControl(group)
+		if plural, group, ok := names.SplitDefinition(name); ok {
+			return names.JoinDefinition(plural, v.groupToControl(group))
 		}
 	case userNames:
 		return v.Tenant.UserToControl(name)
@@ -72,12 +78,12 @@ func (v View) resourceNameToTenant(class nameClass, name string) (string, bool) 
 	case prefixedNames:
 		own, err = v.Tenant.NameToTenant(name)
 	case crdNames:
-		plural, group, ok := strings.Cut(name, ".")
+		plural, group, ok := names.SplitDefinition(name)
 		if !ok {
 			return name, true
 		}
 		group, ok = v.groupToTenant(group)
-		return plural + "." + group, ok
+		return names.JoinDefinition(plural, group), ok
 	case userNames:
 		own, err = v.Tenant.UserToTenant(name)
 	case groupNames:

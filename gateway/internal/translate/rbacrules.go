@@ -29,7 +29,7 @@ func (v View) ruleNameToControl(group, resource, name string) string {
 	if name == "" {
 		return ""
 	}
-	class := nameClassOf(group, resource)
+	class := v.nameClassOf(group, resource)
 	if class == prefixedNames && v.exported(classResources[resource], name) {
 		return name
 	}
@@ -38,7 +38,7 @@ func (v View) ruleNameToControl(group, resource, name string) string {
 
 // ruleNameToTenant is the inverse; false means that the name is not the tenant's.
 func (v View) ruleNameToTenant(group, resource, name string) (string, bool) {
-	class := nameClassOf(group, resource)
+	class := v.nameClassOf(group, resource)
 	if class == prefixedNames && v.exported(classResources[resource], name) {
 		return name, true
 	}
@@ -113,7 +113,7 @@ func (v View) split(groups, resources, resourceNames []string) []rulePart {
 func specialResources(group string) []string {
 	out := rules.PrefixedResources(group)
 	for _, resource := range [...]string{"users", "groups"} {
-		if nameClassOf(group, resource) != plainNames {
+		if (View{}).nameClassOf(group, resource) != plainNames {
 			out = append(out, resource)
 		}
 	}
@@ -302,7 +302,7 @@ func (r *response) sameNames(groups, resources []string) (group, resource string
 			return "", "*"
 		}
 		for _, g := range groups {
-			if class |= nameClassOf(g, base); class&(class-1) != 0 {
+			if class |= r.view.nameClassOf(g, base); class&(class-1) != 0 {
 				return "", "*"
 			}
 			group, resource = g, base

@@ -52,7 +52,7 @@ func (v View) BodyToControl(k Kind, verb, contentType string, body []byte, names
 	if _, err := names.ParseTenantID(string(v.Tenant)); err != nil {
 		return nil, "", malformed("no tenant")
 	}
-	root, ok := bodyRoot(k)
+	root, ok := v.bodyRoot(k)
 	if !ok {
 		return nil, "", &Error{Code: http.StatusNotFound, Reason: "NotFound", Message: "the server could not find the requested resource"}
 	}
@@ -114,6 +114,9 @@ func (q *request) body(media string, body []byte) ([]byte, string, error) {
 			}
 			body = converted
 		case typeProto:
+			if q.root.Custom && (q.verb == "create" || q.verb == "update") {
+				return nil, "", unsupportedMedia("a body of type %q is not understood here: use %s or %s", media, typeJSON, typeYAML)
+			}
 			out, err := q.protoBody(body)
 			return out, typeProto, err
 		default:
@@ -164,7 +167,10 @@ func (q *request) whole(root *jsonwire.Value) error {
 // translated by the wrong rules.
 func (q *request) checkType(root *jsonwire.Value) error {
 	gv := q.root.Version
-	if q.root.Group != "" {
+	switch {
+	case q.root.Custom:
+		gv = q.kind.Group + "/" + gv
+	case q.root.Group != "":
 		gv = q.root.Group + "/" + gv
 	}
 	for key, want := range map[string]string{"kind": q.root.Kind, "apiVersion": gv} {
@@ -279,7 +285,7 @@ func join(path, key string) string {
 // toControl applies an operation to a value.
 func (q *request) toControl(op rules.Op, v *jsonwire.Value, path string) error {
 	switch op {
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations:
+	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
 		return q.keysToControl(op, v, path)
 	case rules.OwnerReferences:
 		return q.ownerReferencesToControl(v, path)
@@ -356,7 +362,17 @@ func (q *request) text(op rules.Op, s, path string) (string, error) {
 		if q.name != "" && s != q.name {
 			return "", malformed("the name of the object (%s) does not match the name on the URL (%s)", s, q.name)
 		}
+		if q.root.Custom {
+			return q.view.Tenant.NameToControl(s), nil
+		}
 		return q.nameToControl(q.root.Kind, s, path)
+	case rules.DefinitionName:
+		if q.name != "" && s != q.name {
+			return "", malformed("the name of the object (%s) does not match the name on the URL (%s)", s, q.name)
+		}
+		return q.definitionToControl(s, path)
+	case rules.ConversionStrategy:
+		return s, conversionToControl(s, path)
 	case rules.ObjectName:
 		if q.name != "" && s != q.name {
 			return "", malformed("the name of the object (%s) does not match the name on the URL (%s)", s, q.name)
@@ -364,6 +380,9 @@ func (q *request) text(op rules.Op, s, path string) (string, error) {
 	case rules.GenerateName:
 		return q.view.Tenant.NameToControl(s), nil
 	case rules.Group:
+		if isDefinition(q.kind) {
+			return q.definitionGroupToControl(s, path)
+		}
 		return q.view.groupToControl(s), nil
 	case rules.GroupVersion:
 		return q.view.groupVersionToControl(s), nil

@@ -41,7 +41,7 @@ func bodyRoot(k Kind) (rules.Root, bool) {
 // Supported reports whether there is a rule table for a kind and its subresource. Everything else must be refused.
 // Subresources that carry no object (log, exec, attach, portforward, proxy) have none: only their query is translated.
 func Supported(k Kind) bool {
-	r, ok := bodyRoot(k)
+	r, ok := View{}.bodyRoot(k)
 	return ok && (k.Subresource != "" || r.Namespaced == k.Namespaced)
 }
 
@@ -96,31 +96,4 @@ func cutGroupVersion(gv string) (group, version string, ok bool) {
 		}
 	}
 	return "", gv, false
-}
-
-// prefixedKind reports whether objects of a kind have names of the tenant's own in the control cluster.
-func prefixedKind(apiVersion, kind string) bool {
-	cluster, prefixed := scopeOf(apiVersion, kind)
-	return cluster && prefixed
-}
-
-// clusterKind reports whether a kind is cluster-scoped.
-func clusterKind(apiVersion, kind string) bool {
-	cluster, _ := scopeOf(apiVersion, kind)
-	return cluster
-}
-
-// scopeOf finds the scope of a built-in kind. References may leave out the version; the few cluster-scoped kinds that a
-// tenant can refer to have names of their own.
-func scopeOf(apiVersion, kind string) (cluster, prefixed bool) {
-	if apiVersion == "" {
-		for _, group := range [...]string{"", "rbac.authorization.k8s.io"} {
-			if cluster, prefixed = rules.ClusterScoped(group, kind); cluster {
-				break
-			}
-		}
-		return cluster, prefixed
-	}
-	group, _, _ := cutGroupVersion(apiVersion)
-	return rules.ClusterScoped(group, kind)
 }

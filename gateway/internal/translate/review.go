@@ -19,7 +19,7 @@ func (q *request) attributesToControl(attrs *jsonwire.Value, path string) error 
 		ns.SetText(control)
 	}
 	if name := attrs.Get("name"); name.Text() != "" {
-		name.SetText(q.view.resourceNameToControl(attributeClass(attrs), name.Text()))
+		name.SetText(q.view.resourceNameToControl(q.view.attributeClass(attrs), name.Text()))
 	}
 	if err := q.reviewSelectorsToControl(attrs, path); err != nil {
 		return err
@@ -32,11 +32,11 @@ func (q *request) attributesToControl(attrs *jsonwire.Value, path string) error 
 
 // attributeClass is the class of the one name a review asks about. "*" stands for every resource and has no name to
 // translate.
-func attributeClass(attrs *jsonwire.Value) nameClass {
+func (v View) attributeClass(attrs *jsonwire.Value) nameClass {
 	if attrs.Get("resource").Text() == "*" {
 		return plainNames
 	}
-	return nameClassOf(attrs.Get("group").Text(), attrs.Get("resource").Text())
+	return v.nameClassOf(attrs.Get("group").Text(), attrs.Get("resource").Text())
 }
 
 // attributesToTenant is the inverse. A review is echoed to whoever asked, so what cannot be translated back is hidden.
@@ -52,7 +52,7 @@ func (r *response) attributesToTenant(attrs *jsonwire.Value) {
 		ns.SetText(r.namespaceToTenant(ns.Text()))
 	}
 	if name := attrs.Get("name"); name.Text() != "" {
-		own, ok := r.view.resourceNameToTenant(attributeClass(attrs), name.Text())
+		own, ok := r.view.resourceNameToTenant(r.view.attributeClass(attrs), name.Text())
 		if !ok {
 			own = ""
 		}

@@ -9,13 +9,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
-	"vivarium.io/vivarium/gateway/internal/translate/rules"
 )
 
 // StatusToTenant translates the body of a response with an error code. A body that is no Status, or one that speaks about
 // the gateway's own rights, becomes one that says nothing but the code. It never fails.
 func (v View) StatusToTenant(k Kind, code int, body []byte) []byte {
-	root, _ := bodyRoot(k)
+	root, _ := v.bodyRoot(k)
 	r := &response{view: v, kind: k, root: root, prefix: []byte(v.Tenant.Prefix())}
 	if bytes.HasPrefix(body, protoMagic) {
 		if out, ok := r.protoStatus(body); ok {
@@ -86,10 +85,21 @@ func (r *response) statusToTenant(doc *jsonwire.Value) bool {
 		return false
 	}
 	var keep []string
-	if prefixed, _ := rules.PrefixedResource(group, kind); prefixed || prefixedKind(group+"/", kind) || kind == "namespaces" {
+	ownGroup, _ := r.view.groupToTenant(group)
+	class := r.view.nameClassOf(ownGroup, kind)
+	if class == plainNames {
+		class = r.view.kindClass(ownGroup+"/", kind)
+	}
+	if class == crdNames && name.Text() != "" {
+		if own, err := r.view.Tenant.DefinitionToTenant(name.Text()); err == nil {
+			name.SetText(own)
+		} else if !isDefinition(r.kind) {
+			return false
+		}
+	} else if class == prefixedNames || kind == "namespaces" {
 		if own, err := r.view.Tenant.NameToTenant(name.Text()); err == nil {
 			name.SetText(own)
-		} else if name.Text() != "" && !r.view.exported(r.root.Kind, name.Text()) {
+		} else if name.Text() != "" && (r.root.Custom || !r.view.exported(r.root.Kind, name.Text())) {
 			return false
 		}
 	} else if name.Text() != "" {

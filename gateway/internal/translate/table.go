@@ -25,24 +25,26 @@ const (
 	attributesCell
 	ingressCell
 	hiddenCell
+	definitionCell // the name of a CustomResourceDefinition
 )
 
 // columnRules are the columns of the API server's own tables that say more than the object's fields may.
 var columnRules = map[string]map[string]columnRule{
-	"namespaces":              {"Name": nameCell},
-	"clusterroles":            {"Name": nameCell},
-	"clusterrolebindings":     {"Name": nameCell, "Role": roleCell, "Users": usersCell, "Groups": groupsCell, "ServiceAccounts": accountsCell},
-	"rolebindings":            {"Role": roleCell, "Users": usersCell, "Groups": groupsCell, "ServiceAccounts": accountsCell},
-	"events":                  {"Object": aboutCell, "Message": textCell},
-	"storageclasses":          {"Name": nameCell},
-	"volumeattributesclasses": {"Name": nameCell},
-	"priorityclasses":         {"Name": nameCell},
-	"runtimeclasses":          {"Name": nameCell},
-	"ingressclasses":          {"Name": nameCell},
-	"ingresses":               {"Class": ingressCell},
-	"persistentvolumeclaims":  {"StorageClass": storageCell, "VolumeAttributesClass": attributesCell},
-	"nodes":                   {"Internal-IP": hiddenCell, "External-IP": hiddenCell},
-	"resourcequotas":          {"Request": textCell, "Limit": textCell},
+	"namespaces":                {"Name": nameCell},
+	"clusterroles":              {"Name": nameCell},
+	"clusterrolebindings":       {"Name": nameCell, "Role": roleCell, "Users": usersCell, "Groups": groupsCell, "ServiceAccounts": accountsCell},
+	"rolebindings":              {"Role": roleCell, "Users": usersCell, "Groups": groupsCell, "ServiceAccounts": accountsCell},
+	"events":                    {"Object": aboutCell, "Message": textCell},
+	"storageclasses":            {"Name": nameCell},
+	"volumeattributesclasses":   {"Name": nameCell},
+	"priorityclasses":           {"Name": nameCell},
+	"runtimeclasses":            {"Name": nameCell},
+	"ingressclasses":            {"Name": nameCell},
+	"ingresses":                 {"Class": ingressCell},
+	"persistentvolumeclaims":    {"StorageClass": storageCell, "VolumeAttributesClass": attributesCell},
+	"nodes":                     {"Internal-IP": hiddenCell, "External-IP": hiddenCell},
+	"resourcequotas":            {"Request": textCell, "Limit": textCell},
+	"customresourcedefinitions": {"Name": definitionCell},
 }
 
 // tableMember handles the members of a Table.
@@ -90,6 +92,9 @@ func (r *response) setColumns(columns *jsonwire.Value) {
 		return
 	}
 	known := columnRules[r.kind.Resource]
+	if r.kind.Custom {
+		known = r.kind.columnRules()
+	}
 	r.columns = make([]columnRule, 0, len(columns.Elems()))
 	for _, c := range columns.Elems() {
 		r.columns = append(r.columns, known[c.Get("name").Text()])
@@ -130,8 +135,13 @@ func plain(columns []columnRule) bool {
 // rowObject walks a row's object: the whole object, its metadata, or null.
 func (r *response) rowObject() error {
 	var kind, version string
+	custom := false
 	return r.object(func(rawKey []byte) error {
 		key := string(rawKey)
+		if custom = custom || r.root.Custom && kind == "" && key != "kind"; custom {
+			// Only documents of the API server's own types say first what they are.
+			return r.late(r.root.Kind, r.groupVersion(), (*response).ofRoot)(r, key)
+		}
 		switch key {
 		case "kind", "apiVersion":
 			raw, err := r.Capture()
@@ -198,11 +208,14 @@ func (r *response) cell(rule columnRule, text string) string {
 	case nameCell:
 		own, err := r.view.Tenant.NameToTenant(text)
 		switch {
-		case r.view.exported(r.root.Kind, strings.TrimSuffix(text, " (default)")):
+		case !r.root.Custom && r.view.exported(r.root.Kind, strings.TrimSuffix(text, " (default)")):
 			return text
 		case err != nil:
 			return ""
 		}
+		return own
+	case definitionCell:
+		own, _ := r.view.Tenant.DefinitionToTenant(text)
 		return own
 	case storageCell:
 		return r.view.classToTenant("StorageClass", text)

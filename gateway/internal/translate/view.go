@@ -12,12 +12,21 @@ type Kind struct {
 	// Subresource is empty for the resource itself.
 	Subresource string
 
-	// Custom says that the kind is a custom resource's. Its documents have their keys in alphabetical order, so that what
-	// they are stands behind what they hold, and their lists are called ListKind. Collection says that the answer may be a
-	// list of them, which nothing in it would tell in time.
+	// Custom says that the kind is a custom resource's; Group is the tenant's word for its group. Its documents have their
+	// keys in alphabetical order, so that what they are stands behind what they hold, and their lists are called ListKind.
+	// Collection says that the answer may be a list of them, which nothing in it would tell in time.
 	Custom     bool
 	ListKind   string
 	Collection bool
+	// Columns are the columns of a custom kind's tables that show its metadata, one per line.
+	Columns string
+}
+
+// Customs knows the custom kinds of one tenant, by the tenant's names.
+type Customs interface {
+	// ScopeOfKind and ScopeOfResource say whether objects live in namespaces; known is false for what is not there.
+	ScopeOfKind(group, kind string) (namespaced, known bool)
+	ScopeOfResource(group, resource string) (namespaced, known bool)
 }
 
 // View is the world of one tenant: who it is and what the translation must know besides. A View is immutable, cheap to
@@ -34,6 +43,8 @@ type View struct {
 	ForbiddenAudiences []string
 	// SharedGroups are API groups of operator CRDs that this tenant may use under their own names.
 	SharedGroups []string
+	// Customs knows the tenant's custom kinds, shared ones included; nil for none.
+	Customs Customs
 	// Exported says which classes (kinds StorageClass, VolumeAttributesClass, PriorityClass, RuntimeClass, IngressClass) the
 	// operator offers to this tenant under their own names; nil for none. A control cluster that fills in a default class
 	// must export it, or objects that were given it cannot be updated by their tenant.

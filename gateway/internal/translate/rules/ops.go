@@ -96,6 +96,12 @@ const (
 	Continue
 	// RemainingItems is the count of items that a page left out.
 	RemainingItems
+	// OwnedLabels are the labels of a cluster-scoped object whose tenant its label tells.
+	OwnedLabels
+	// DefinitionName is metadata.name of a CustomResourceDefinition of the tenant. A foreign one makes it foreign.
+	DefinitionName
+	// ConversionStrategy says how objects of a CustomResourceDefinition are converted.
+	ConversionStrategy
 	opCount
 )
 
@@ -112,6 +118,7 @@ var opNames = [opCount]string{
 	PriorityClass: "priority-class", RuntimeClass: "runtime-class", IngressClass: "ingress-class", ScopeSelector: "scope-selector",
 	ClassAnnotations: "class-annotations",
 	SecretType:       "secret-type", ExternalIPs: "external-ips", Continue: "continue", RemainingItems: "remaining-items",
+	OwnedLabels: "owned-labels", DefinitionName: "definition-name", ConversionStrategy: "conversion-strategy",
 }
 
 // String gives the operation's name in fields.txt.

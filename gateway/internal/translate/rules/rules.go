@@ -139,6 +139,9 @@ type Root struct {
 	// Prefixed says that the kind's names are the tenant's and carry its prefix in the control cluster. False for
 	// namespaced kinds and for those the operator exports.
 	Prefixed bool
+	// Custom tells kinds that a CustomResourceDefinition made from those that are built in. Their documents are encoded with
+	// sorted keys, and their group may carry the tenant's prefix in the control cluster.
+	Custom bool
 	*Place
 	// ToTenant is the table for answers.
 	ToTenant *Place

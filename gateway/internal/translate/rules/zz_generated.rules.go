@@ -3,396 +3,412 @@
 package rules
 
 var defs = []typeDef{
-	// 0: meta/v1.ObjectMeta@ConfigMap.name
-	{op: 5 /* object-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 1: meta/v1.ObjectMeta@ConfigMap.namespace
-	{op: 2 /* own-namespace */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 2: meta/v1.ObjectMeta@ConfigMap.labels
-	{op: 11 /* keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 3: meta/v1.ObjectMeta@ConfigMap.ownerReferences
-	{op: 15 /* owner-references */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 5},
-	// 4: meta/v1.ObjectMeta@ConfigMap.managedFields
-	{op: 16 /* managed-fields */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 6},
-	// 5: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"namespace", 3, 1, false}, {"labels", 11, 2, false}, {"annotations", 12, 2, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 6: core/v1.ConfigMap.data
-	{op: 30 /* root-ca */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 7: /v1, Kind=ConfigMap
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"data", 2, 6, false}}, value: WireOpaque, message: -1},
-	// 8: core/v1.ObjectReference
-	{op: 17 /* object-reference */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
-	// 9: core/v1.EndpointAddress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 2, 8, false}}, value: WireOpaque, message: -1},
-	// 10: elements of core/v1.EndpointSubset.addresses
-	{op: 0 /* pass */, shape: Array, elem: 9, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 11: core/v1.EndpointSubset
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"addresses", 1, 10, false}, {"notReadyAddresses", 2, 10, false}}, value: WireOpaque, message: -1},
-	// 12: elements of core/v1.Endpoints.subsets
-	{op: 0 /* pass */, shape: Array, elem: 11, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 13: /v1, Kind=Endpoints
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"subsets", 2, 12, false}}, value: WireOpaque, message: -1},
-	// 14: core/v1.Event.involvedObject
-	{op: 18 /* involved-object */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
-	// 15: core/v1.Event.message
-	{op: 10 /* text */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 16: /v1, Kind=Event
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"involvedObject", 2, 14, false}, {"message", 4, 15, false}, {"related", 13, 8, false}}, value: WireOpaque, message: -1},
-	// 17: /v1, Kind=LimitRange
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}}, value: WireOpaque, message: -1},
-	// 18: meta/v1.ObjectMeta@Namespace.name
-	{op: 3 /* own-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 19: meta/v1.ObjectMeta@Namespace.generateName
-	{op: 4 /* generate-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 20: meta/v1.ObjectMeta@Namespace.namespace
+	// 0: meta/v1.ObjectMeta@CustomResourceDefinition.name
+	{op: 47 /* definition-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 1: meta/v1.ObjectMeta@CustomResourceDefinition.namespace
 	{op: 1 /* namespace */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 21: meta/v1.ObjectMeta@Namespace.labels
-	{op: 13 /* namespace-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 22: meta/v1.ObjectMeta@Namespace.annotations
-	{op: 12 /* pod-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 23: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 18, false}, {"generateName", 2, 19, false}, {"namespace", 3, 20, false}, {"labels", 11, 21, false}, {"annotations", 12, 22, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 24: core/v1.NamespaceCondition
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 6, 15, false}}, value: WireOpaque, message: -1},
-	// 25: elements of core/v1.NamespaceStatus.conditions
-	{op: 0 /* pass */, shape: Array, elem: 24, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 26: core/v1.NamespaceStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 25, false}}, value: WireOpaque, message: -1},
-	// 27: /v1, Kind=Namespace
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 23, false}, {"status", 3, 26, false}}, value: WireOpaque, message: -1},
-	// 28: core/v1.Node
-	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 8},
-	// 29: meta/v1.ObjectMeta@PersistentVolumeClaim.annotations
-	{op: 41 /* class-annotations */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 30: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"namespace", 3, 1, false}, {"labels", 11, 2, false}, {"annotations", 12, 29, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 31: core/v1.PersistentVolumeClaimSpec.storageClassName
-	{op: 35 /* storage-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 32: core/v1.TypedLocalObjectReference.apiGroup
+	// 2: meta/v1.ObjectMeta@CustomResourceDefinition.labels
+	{op: 46 /* owned-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 3: meta/v1.ObjectMeta@CustomResourceDefinition.annotations
+	{op: 11 /* keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 4: meta/v1.ObjectMeta@CustomResourceDefinition.ownerReferences
+	{op: 15 /* owner-references */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 5},
+	// 5: meta/v1.ObjectMeta@CustomResourceDefinition.managedFields
+	{op: 16 /* managed-fields */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 6},
+	// 6: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"namespace", 3, 1, false}, {"labels", 11, 2, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 7: apiextensions/v1.CustomResourceDefinitionSpec.group
 	{op: 6 /* group */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 33: core/v1.TypedLocalObjectReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}}, value: WireOpaque, message: -1},
-	// 34: core/v1.TypedObjectReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 4, 20, false}}, value: WireOpaque, message: -1},
-	// 35: core/v1.PersistentVolumeClaimSpec.volumeAttributesClassName
+	// 8: apiextensions/v1.CustomResourceConversion.strategy
+	{op: 48 /* conversion-strategy */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 9: apiextensions/v1.CustomResourceConversion
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"strategy", 1, 8, false}}, value: WireOpaque, message: -1},
+	// 10: apiextensions/v1.CustomResourceDefinitionSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"group", 1, 7, false}, {"conversion", 9, 9, false}}, value: WireOpaque, message: -1},
+	// 11: apiextensions/v1.CustomResourceDefinitionCondition.message
+	{op: 10 /* text */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 12: apiextensions/v1.CustomResourceDefinitionCondition
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 5, 11, false}}, value: WireOpaque, message: -1},
+	// 13: elements of apiextensions/v1.CustomResourceDefinitionStatus.conditions
+	{op: 0 /* pass */, shape: Array, elem: 12, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 14: apiextensions/v1.CustomResourceDefinitionStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 13, false}}, value: WireOpaque, message: -1},
+	// 15: apiextensions.k8s.io/v1, Kind=CustomResourceDefinition
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 10, false}, {"status", 3, 14, false}}, value: WireOpaque, message: -1},
+	// 16: meta/v1.ObjectMeta@ConfigMap.name
+	{op: 5 /* object-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 17: meta/v1.ObjectMeta@ConfigMap.namespace
+	{op: 2 /* own-namespace */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 18: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 16, false}, {"namespace", 3, 17, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 19: core/v1.ConfigMap.data
+	{op: 30 /* root-ca */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 20: /v1, Kind=ConfigMap
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"data", 2, 19, false}}, value: WireOpaque, message: -1},
+	// 21: core/v1.ObjectReference
+	{op: 17 /* object-reference */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
+	// 22: core/v1.EndpointAddress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 2, 21, false}}, value: WireOpaque, message: -1},
+	// 23: elements of core/v1.EndpointSubset.addresses
+	{op: 0 /* pass */, shape: Array, elem: 22, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 24: core/v1.EndpointSubset
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"addresses", 1, 23, false}, {"notReadyAddresses", 2, 23, false}}, value: WireOpaque, message: -1},
+	// 25: elements of core/v1.Endpoints.subsets
+	{op: 0 /* pass */, shape: Array, elem: 24, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 26: /v1, Kind=Endpoints
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"subsets", 2, 25, false}}, value: WireOpaque, message: -1},
+	// 27: core/v1.Event.involvedObject
+	{op: 18 /* involved-object */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
+	// 28: /v1, Kind=Event
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"involvedObject", 2, 27, false}, {"message", 4, 11, false}, {"related", 13, 21, false}}, value: WireOpaque, message: -1},
+	// 29: /v1, Kind=LimitRange
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}}, value: WireOpaque, message: -1},
+	// 30: meta/v1.ObjectMeta@Namespace.name
+	{op: 3 /* own-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 31: meta/v1.ObjectMeta@Namespace.generateName
+	{op: 4 /* generate-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 32: meta/v1.ObjectMeta@Namespace.labels
+	{op: 13 /* namespace-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 33: meta/v1.ObjectMeta@Namespace.annotations
+	{op: 12 /* pod-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 34: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 32, false}, {"annotations", 12, 33, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 35: core/v1.NamespaceCondition
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 6, 11, false}}, value: WireOpaque, message: -1},
+	// 36: elements of core/v1.NamespaceStatus.conditions
+	{op: 0 /* pass */, shape: Array, elem: 35, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 37: core/v1.NamespaceStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 36, false}}, value: WireOpaque, message: -1},
+	// 38: /v1, Kind=Namespace
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 34, false}, {"status", 3, 37, false}}, value: WireOpaque, message: -1},
+	// 39: core/v1.Node
+	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 8},
+	// 40: meta/v1.ObjectMeta@PersistentVolumeClaim.annotations
+	{op: 41 /* class-annotations */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 41: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 16, false}, {"namespace", 3, 17, false}, {"labels", 11, 3, false}, {"annotations", 12, 40, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 42: core/v1.PersistentVolumeClaimSpec.storageClassName
+	{op: 35 /* storage-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 43: core/v1.TypedLocalObjectReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 7, false}}, value: WireOpaque, message: -1},
+	// 44: core/v1.TypedObjectReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 7, false}, {"namespace", 4, 1, false}}, value: WireOpaque, message: -1},
+	// 45: core/v1.PersistentVolumeClaimSpec.volumeAttributesClassName
 	{op: 36 /* volume-attributes-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 36: core/v1.PersistentVolumeClaimSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"storageClassName", 5, 31, false}, {"dataSource", 7, 33, false}, {"dataSourceRef", 8, 34, false}, {"volumeAttributesClassName", 9, 35, false}}, value: WireOpaque, message: -1},
-	// 37: core/v1.ModifyVolumeStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetVolumeAttributesClassName", 1, 35, false}}, value: WireOpaque, message: -1},
-	// 38: core/v1.PersistentVolumeClaimStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 4, 25, false}, {"currentVolumeAttributesClassName", 8, 35, false}, {"modifyVolumeStatus", 9, 37, false}}, value: WireOpaque, message: -1},
-	// 39: /v1, Kind=PersistentVolumeClaim
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 30, false}, {"spec", 2, 36, false}, {"status", 3, 38, false}}, value: WireOpaque, message: -1},
-	// 40: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"namespace", 3, 1, false}, {"labels", 11, 22, false}, {"annotations", 12, 22, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 41: core/v1.ServiceAccountTokenProjection.audience
+	// 46: core/v1.PersistentVolumeClaimSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"storageClassName", 5, 42, false}, {"dataSource", 7, 43, false}, {"dataSourceRef", 8, 44, false}, {"volumeAttributesClassName", 9, 45, false}}, value: WireOpaque, message: -1},
+	// 47: core/v1.ModifyVolumeStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetVolumeAttributesClassName", 1, 45, false}}, value: WireOpaque, message: -1},
+	// 48: core/v1.PersistentVolumeClaimStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 4, 36, false}, {"currentVolumeAttributesClassName", 8, 45, false}, {"modifyVolumeStatus", 9, 47, false}}, value: WireOpaque, message: -1},
+	// 49: /v1, Kind=PersistentVolumeClaim
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 41, false}, {"spec", 2, 46, false}, {"status", 3, 48, false}}, value: WireOpaque, message: -1},
+	// 50: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 16, false}, {"namespace", 3, 17, false}, {"labels", 11, 33, false}, {"annotations", 12, 33, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 51: core/v1.ServiceAccountTokenProjection.audience
 	{op: 28 /* token-audience */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 42: core/v1.ServiceAccountTokenProjection
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audience", 1, 41, false}}, value: WireOpaque, message: -1},
-	// 43: core/v1.VolumeProjection
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"serviceAccountToken", 4, 42, false}}, value: WireOpaque, message: -1},
-	// 44: elements of core/v1.ProjectedVolumeSource.sources
-	{op: 0 /* pass */, shape: Array, elem: 43, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 45: core/v1.ProjectedVolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"sources", 1, 44, false}}, value: WireOpaque, message: -1},
-	// 46: core/v1.StorageOSVolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeNamespace", 2, 20, false}}, value: WireOpaque, message: -1},
-	// 47: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 20, false}, {"labels", 11, 2, false}, {"annotations", 12, 29, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 48: core/v1.PersistentVolumeClaimTemplate
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 47, false}, {"spec", 2, 36, false}}, value: WireOpaque, message: -1},
-	// 49: core/v1.EphemeralVolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeClaimTemplate", 1, 48, false}}, value: WireOpaque, message: -1},
-	// 50: core/v1.VolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"projected", 26, 45, false}, {"storageos", 27, 46, false}, {"ephemeral", 29, 49, false}}, value: WireOpaque, message: -1},
-	// 51: core/v1.Volume
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 50, true}}, value: WireOpaque, message: -1},
-	// 52: elements of core/v1.PodSpec.volumes
-	{op: 0 /* pass */, shape: Array, elem: 51, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 53: core/v1.PodSpec.nodeName
+	// 52: core/v1.ServiceAccountTokenProjection
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audience", 1, 51, false}}, value: WireOpaque, message: -1},
+	// 53: core/v1.VolumeProjection
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"serviceAccountToken", 4, 52, false}}, value: WireOpaque, message: -1},
+	// 54: elements of core/v1.ProjectedVolumeSource.sources
+	{op: 0 /* pass */, shape: Array, elem: 53, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 55: core/v1.ProjectedVolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"sources", 1, 54, false}}, value: WireOpaque, message: -1},
+	// 56: core/v1.StorageOSVolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeNamespace", 2, 1, false}}, value: WireOpaque, message: -1},
+	// 57: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 1, false}, {"labels", 11, 3, false}, {"annotations", 12, 40, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 58: core/v1.PersistentVolumeClaimTemplate
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 57, false}, {"spec", 2, 46, false}}, value: WireOpaque, message: -1},
+	// 59: core/v1.EphemeralVolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeClaimTemplate", 1, 58, false}}, value: WireOpaque, message: -1},
+	// 60: core/v1.VolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"projected", 26, 55, false}, {"storageos", 27, 56, false}, {"ephemeral", 29, 59, false}}, value: WireOpaque, message: -1},
+	// 61: core/v1.Volume
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 60, true}}, value: WireOpaque, message: -1},
+	// 62: elements of core/v1.PodSpec.volumes
+	{op: 0 /* pass */, shape: Array, elem: 61, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 63: core/v1.PodSpec.nodeName
 	{op: 33 /* node-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 54: core/v1.PodAffinityTerm.namespaces
+	// 64: core/v1.PodAffinityTerm.namespaces
 	{op: 1 /* namespace */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 55: core/v1.PodAffinityTerm.namespaceSelector
+	// 65: core/v1.PodAffinityTerm.namespaceSelector
 	{op: 19 /* namespace-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 27},
-	// 56: core/v1.PodAffinityTerm
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaces", 2, 54, false}, {"namespaceSelector", 4, 55, false}}, value: WireOpaque, message: -1},
-	// 57: elements of core/v1.PodAffinity.requiredDuringSchedulingIgnoredDuringExecution
-	{op: 0 /* pass */, shape: Array, elem: 56, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 58: core/v1.WeightedPodAffinityTerm
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinityTerm", 2, 56, false}}, value: WireOpaque, message: -1},
-	// 59: elements of core/v1.PodAffinity.preferredDuringSchedulingIgnoredDuringExecution
-	{op: 0 /* pass */, shape: Array, elem: 58, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 60: core/v1.PodAffinity
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"requiredDuringSchedulingIgnoredDuringExecution", 1, 57, false}, {"preferredDuringSchedulingIgnoredDuringExecution", 2, 59, false}}, value: WireOpaque, message: -1},
-	// 61: core/v1.Affinity
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinity", 2, 60, false}, {"podAntiAffinity", 3, 60, false}}, value: WireOpaque, message: -1},
-	// 62: core/v1.PodSpec.schedulerName
+	// 66: core/v1.PodAffinityTerm
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaces", 2, 64, false}, {"namespaceSelector", 4, 65, false}}, value: WireOpaque, message: -1},
+	// 67: elements of core/v1.PodAffinity.requiredDuringSchedulingIgnoredDuringExecution
+	{op: 0 /* pass */, shape: Array, elem: 66, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 68: core/v1.WeightedPodAffinityTerm
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinityTerm", 2, 66, false}}, value: WireOpaque, message: -1},
+	// 69: elements of core/v1.PodAffinity.preferredDuringSchedulingIgnoredDuringExecution
+	{op: 0 /* pass */, shape: Array, elem: 68, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 70: core/v1.PodAffinity
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"requiredDuringSchedulingIgnoredDuringExecution", 1, 67, false}, {"preferredDuringSchedulingIgnoredDuringExecution", 2, 69, false}}, value: WireOpaque, message: -1},
+	// 71: core/v1.Affinity
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinity", 2, 70, false}, {"podAntiAffinity", 3, 70, false}}, value: WireOpaque, message: -1},
+	// 72: core/v1.PodSpec.schedulerName
 	{op: 34 /* scheduler-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 63: core/v1.PodSpec.priorityClassName
+	// 73: core/v1.PodSpec.priorityClassName
 	{op: 37 /* priority-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 64: core/v1.PodSpec.runtimeClassName
+	// 74: core/v1.PodSpec.runtimeClassName
 	{op: 38 /* runtime-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 65: core/v1.PodSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumes", 1, 52, false}, {"nodeName", 10, 53, false}, {"affinity", 18, 61, false}, {"schedulerName", 19, 62, false}, {"priorityClassName", 24, 63, false}, {"runtimeClassName", 29, 64, false}}, value: WireOpaque, message: -1},
-	// 66: core/v1.ContainerStateWaiting
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 2, 15, false}}, value: WireOpaque, message: -1},
-	// 67: core/v1.ContainerStateTerminated
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 4, 15, false}}, value: WireOpaque, message: -1},
-	// 68: core/v1.ContainerState
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"waiting", 1, 66, false}, {"terminated", 3, 67, false}}, value: WireOpaque, message: -1},
-	// 69: core/v1.ResourceStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resources", 2, 25, false}}, value: WireOpaque, message: -1},
-	// 70: elements of core/v1.ContainerStatus.allocatedResourcesStatus
-	{op: 0 /* pass */, shape: Array, elem: 69, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 71: core/v1.ContainerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"state", 2, 68, false}, {"lastState", 3, 68, false}, {"allocatedResourcesStatus", 14, 70, false}}, value: WireOpaque, message: -1},
-	// 72: elements of core/v1.PodStatus.initContainerStatuses
-	{op: 0 /* pass */, shape: Array, elem: 71, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 73: core/v1.PodStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 25, false}, {"message", 3, 15, false}, {"initContainerStatuses", 10, 72, false}, {"containerStatuses", 8, 72, false}, {"ephemeralContainerStatuses", 13, 72, false}}, value: WireOpaque, message: -1},
-	// 74: /v1, Kind=Pod
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 40, false}, {"spec", 2, 65, false}, {"status", 3, 73, false}}, value: WireOpaque, message: -1},
-	// 75: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 20, false}, {"labels", 11, 22, false}, {"annotations", 12, 22, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 76: core/v1.PodTemplateSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 75, false}, {"spec", 2, 65, false}}, value: WireOpaque, message: -1},
-	// 77: /v1, Kind=PodTemplate
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"template", 2, 76, false}}, value: WireOpaque, message: -1},
-	// 78: core/v1.ReplicationControllerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 76, false}}, value: WireOpaque, message: -1},
-	// 79: core/v1.ReplicationControllerCondition
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 5, 15, false}}, value: WireOpaque, message: -1},
-	// 80: elements of core/v1.ReplicationControllerStatus.conditions
+	// 75: core/v1.PodSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumes", 1, 62, false}, {"nodeName", 10, 63, false}, {"affinity", 18, 71, false}, {"schedulerName", 19, 72, false}, {"priorityClassName", 24, 73, false}, {"runtimeClassName", 29, 74, false}}, value: WireOpaque, message: -1},
+	// 76: core/v1.ContainerStateWaiting
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 2, 11, false}}, value: WireOpaque, message: -1},
+	// 77: core/v1.ContainerStateTerminated
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 4, 11, false}}, value: WireOpaque, message: -1},
+	// 78: core/v1.ContainerState
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"waiting", 1, 76, false}, {"terminated", 3, 77, false}}, value: WireOpaque, message: -1},
+	// 79: core/v1.ResourceStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resources", 2, 36, false}}, value: WireOpaque, message: -1},
+	// 80: elements of core/v1.ContainerStatus.allocatedResourcesStatus
 	{op: 0 /* pass */, shape: Array, elem: 79, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 81: core/v1.ReplicationControllerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 6, 80, false}}, value: WireOpaque, message: -1},
-	// 82: /v1, Kind=ReplicationController
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 78, false}, {"status", 3, 81, false}}, value: WireOpaque, message: -1},
-	// 83: core/v1.ResourceQuotaSpec.hard
+	// 81: core/v1.ContainerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"state", 2, 78, false}, {"lastState", 3, 78, false}, {"allocatedResourcesStatus", 14, 80, false}}, value: WireOpaque, message: -1},
+	// 82: elements of core/v1.PodStatus.initContainerStatuses
+	{op: 0 /* pass */, shape: Array, elem: 81, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 83: core/v1.PodStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 36, false}, {"message", 3, 11, false}, {"initContainerStatuses", 10, 82, false}, {"containerStatuses", 8, 82, false}, {"ephemeralContainerStatuses", 13, 82, false}}, value: WireOpaque, message: -1},
+	// 84: /v1, Kind=Pod
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 50, false}, {"spec", 2, 75, false}, {"status", 3, 83, false}}, value: WireOpaque, message: -1},
+	// 85: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 1, false}, {"labels", 11, 33, false}, {"annotations", 12, 33, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 86: core/v1.PodTemplateSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 85, false}, {"spec", 2, 75, false}}, value: WireOpaque, message: -1},
+	// 87: /v1, Kind=PodTemplate
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"template", 2, 86, false}}, value: WireOpaque, message: -1},
+	// 88: core/v1.ReplicationControllerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 86, false}}, value: WireOpaque, message: -1},
+	// 89: core/v1.ReplicationControllerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 6, 13, false}}, value: WireOpaque, message: -1},
+	// 90: /v1, Kind=ReplicationController
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 88, false}, {"status", 3, 89, false}}, value: WireOpaque, message: -1},
+	// 91: core/v1.ResourceQuotaSpec.hard
 	{op: 29 /* quota-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 84: core/v1.ScopedResourceSelectorRequirement
+	// 92: core/v1.ScopedResourceSelectorRequirement
 	{op: 40 /* scope-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 29},
-	// 85: elements of core/v1.ScopeSelector.matchExpressions
-	{op: 0 /* pass */, shape: Array, elem: 84, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 86: core/v1.ScopeSelector
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"matchExpressions", 1, 85, false}}, value: WireOpaque, message: -1},
-	// 87: core/v1.ResourceQuotaSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 83, false}, {"scopeSelector", 3, 86, false}}, value: WireOpaque, message: -1},
-	// 88: core/v1.ResourceQuotaStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 83, false}, {"used", 2, 83, false}}, value: WireOpaque, message: -1},
-	// 89: /v1, Kind=ResourceQuota
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 87, false}, {"status", 3, 88, false}}, value: WireOpaque, message: -1},
-	// 90: core/v1.Secret.type
+	// 93: elements of core/v1.ScopeSelector.matchExpressions
+	{op: 0 /* pass */, shape: Array, elem: 92, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 94: core/v1.ScopeSelector
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"matchExpressions", 1, 93, false}}, value: WireOpaque, message: -1},
+	// 95: core/v1.ResourceQuotaSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 91, false}, {"scopeSelector", 3, 94, false}}, value: WireOpaque, message: -1},
+	// 96: core/v1.ResourceQuotaStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 91, false}, {"used", 2, 91, false}}, value: WireOpaque, message: -1},
+	// 97: /v1, Kind=ResourceQuota
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 95, false}, {"status", 3, 96, false}}, value: WireOpaque, message: -1},
+	// 98: core/v1.Secret.type
 	{op: 42 /* secret-type */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 91: /v1, Kind=Secret
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"type", 3, 90, false}}, value: WireOpaque, message: -1},
-	// 92: core/v1.ServiceSpec.externalIPs
+	// 99: /v1, Kind=Secret
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"type", 3, 98, false}}, value: WireOpaque, message: -1},
+	// 100: core/v1.ServiceSpec.externalIPs
 	{op: 43 /* external-ips */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 93: core/v1.ServiceSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"externalIPs", 5, 92, false}}, value: WireOpaque, message: -1},
-	// 94: core/v1.PortStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"error", 3, 15, false}}, value: WireOpaque, message: -1},
-	// 95: elements of core/v1.LoadBalancerIngress.ports
-	{op: 0 /* pass */, shape: Array, elem: 94, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 96: core/v1.LoadBalancerIngress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ports", 4, 95, false}}, value: WireOpaque, message: -1},
-	// 97: elements of core/v1.LoadBalancerStatus.ingress
-	{op: 0 /* pass */, shape: Array, elem: 96, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 98: core/v1.LoadBalancerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 1, 97, false}}, value: WireOpaque, message: -1},
-	// 99: core/v1.ServiceStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 98, false}, {"conditions", 2, 25, false}}, value: WireOpaque, message: -1},
-	// 100: /v1, Kind=Service
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 40, false}, {"spec", 2, 93, false}, {"status", 3, 99, false}}, value: WireOpaque, message: -1},
-	// 101: elements of core/v1.ServiceAccount.secrets
-	{op: 0 /* pass */, shape: Array, elem: 8, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 102: /v1, Kind=ServiceAccount
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"secrets", 2, 101, false}}, value: WireOpaque, message: -1},
-	// 103: apps/v1.ControllerRevision.data
+	// 101: core/v1.ServiceSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"externalIPs", 5, 100, false}}, value: WireOpaque, message: -1},
+	// 102: core/v1.PortStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"error", 3, 11, false}}, value: WireOpaque, message: -1},
+	// 103: elements of core/v1.LoadBalancerIngress.ports
+	{op: 0 /* pass */, shape: Array, elem: 102, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 104: core/v1.LoadBalancerIngress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ports", 4, 103, false}}, value: WireOpaque, message: -1},
+	// 105: elements of core/v1.LoadBalancerStatus.ingress
+	{op: 0 /* pass */, shape: Array, elem: 104, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 106: core/v1.LoadBalancerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 1, 105, false}}, value: WireOpaque, message: -1},
+	// 107: core/v1.ServiceStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 106, false}, {"conditions", 2, 36, false}}, value: WireOpaque, message: -1},
+	// 108: /v1, Kind=Service
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 50, false}, {"spec", 2, 101, false}, {"status", 3, 107, false}}, value: WireOpaque, message: -1},
+	// 109: elements of core/v1.ServiceAccount.secrets
+	{op: 0 /* pass */, shape: Array, elem: 21, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 110: /v1, Kind=ServiceAccount
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"secrets", 2, 109, false}}, value: WireOpaque, message: -1},
+	// 111: apps/v1.ControllerRevision.data
 	{op: 31 /* revision-data */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireJSON, message: -1},
-	// 104: apps/v1, Kind=ControllerRevision
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"data", 2, 103, false}}, value: WireOpaque, message: -1},
-	// 105: apps/v1.DaemonSetSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 2, 76, false}}, value: WireOpaque, message: -1},
-	// 106: apps/v1.DaemonSetStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 10, 80, false}}, value: WireOpaque, message: -1},
-	// 107: apps/v1, Kind=DaemonSet
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 105, false}, {"status", 3, 106, false}}, value: WireOpaque, message: -1},
-	// 108: core/v1.PersistentVolumeClaim
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 47, false}, {"spec", 2, 36, false}, {"status", 3, 38, false}}, value: WireOpaque, message: -1},
-	// 109: elements of apps/v1.StatefulSetSpec.volumeClaimTemplates
-	{op: 0 /* pass */, shape: Array, elem: 108, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 110: apps/v1.StatefulSetSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 76, false}, {"volumeClaimTemplates", 4, 109, false}}, value: WireOpaque, message: -1},
-	// 111: apps/v1, Kind=StatefulSet
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 110, false}, {"status", 3, 106, false}}, value: WireOpaque, message: -1},
-	// 112: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 20, false}, {"labels", 11, 2, false}, {"annotations", 12, 2, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 113: authentication/v1.UserInfo
+	// 112: apps/v1, Kind=ControllerRevision
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"data", 2, 111, false}}, value: WireOpaque, message: -1},
+	// 113: apps/v1.DaemonSetSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 2, 86, false}}, value: WireOpaque, message: -1},
+	// 114: apps/v1.DaemonSetStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 10, 13, false}}, value: WireOpaque, message: -1},
+	// 115: apps/v1, Kind=DaemonSet
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 113, false}, {"status", 3, 114, false}}, value: WireOpaque, message: -1},
+	// 116: core/v1.PersistentVolumeClaim
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 57, false}, {"spec", 2, 46, false}, {"status", 3, 48, false}}, value: WireOpaque, message: -1},
+	// 117: elements of apps/v1.StatefulSetSpec.volumeClaimTemplates
+	{op: 0 /* pass */, shape: Array, elem: 116, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 118: apps/v1.StatefulSetSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 86, false}, {"volumeClaimTemplates", 4, 117, false}}, value: WireOpaque, message: -1},
+	// 119: apps/v1, Kind=StatefulSet
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 118, false}, {"status", 3, 114, false}}, value: WireOpaque, message: -1},
+	// 120: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 1, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 121: authentication/v1.UserInfo
 	{op: 25 /* user-info */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 30},
-	// 114: authentication/v1.SelfSubjectReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"userInfo", 1, 113, false}}, value: WireOpaque, message: -1},
-	// 115: authentication.k8s.io/v1, Kind=SelfSubjectReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"status", 2, 114, false}}, value: WireOpaque, message: -1},
-	// 116: authentication/v1.TokenRequestSpec.audiences
+	// 122: authentication/v1.SelfSubjectReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"userInfo", 1, 121, false}}, value: WireOpaque, message: -1},
+	// 123: authentication.k8s.io/v1, Kind=SelfSubjectReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"status", 2, 122, false}}, value: WireOpaque, message: -1},
+	// 124: authentication/v1.TokenRequestSpec.audiences
 	{op: 27 /* token-audiences */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 117: authentication/v1.TokenRequestSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 1, 116, false}}, value: WireOpaque, message: -1},
-	// 118: authentication.k8s.io/v1, Kind=TokenRequest
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 117, false}}, value: WireOpaque, message: -1},
-	// 119: authentication/v1.TokenReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 2, 116, false}}, value: WireOpaque, message: -1},
-	// 120: authentication/v1.TokenReviewStatus
+	// 125: authentication/v1.TokenRequestSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 1, 124, false}}, value: WireOpaque, message: -1},
+	// 126: authentication.k8s.io/v1, Kind=TokenRequest
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 125, false}}, value: WireOpaque, message: -1},
+	// 127: authentication/v1.TokenReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 2, 124, false}}, value: WireOpaque, message: -1},
+	// 128: authentication/v1.TokenReviewStatus
 	{op: 26 /* token-review-status */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 31},
-	// 121: authentication.k8s.io/v1, Kind=TokenReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"spec", 2, 119, false}, {"status", 3, 120, false}}, value: WireOpaque, message: -1},
-	// 122: authorization/v1.ResourceAttributes
+	// 129: authentication.k8s.io/v1, Kind=TokenReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"spec", 2, 127, false}, {"status", 3, 128, false}}, value: WireOpaque, message: -1},
+	// 130: authorization/v1.ResourceAttributes
 	{op: 24 /* resource-attributes */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 32},
-	// 123: authorization/v1.SubjectAccessReviewSpec.user
+	// 131: authorization/v1.SubjectAccessReviewSpec.user
 	{op: 8 /* user */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 124: authorization/v1.SubjectAccessReviewSpec.groups
+	// 132: authorization/v1.SubjectAccessReviewSpec.groups
 	{op: 9 /* user-group */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 125: authorization/v1.SubjectAccessReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 122, false}, {"user", 3, 123, false}, {"groups", 4, 124, false}}, value: WireOpaque, message: -1},
-	// 126: authorization/v1.SubjectAccessReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"reason", 2, 15, false}, {"evaluationError", 3, 15, false}}, value: WireOpaque, message: -1},
-	// 127: authorization.k8s.io/v1, Kind=LocalSubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 125, false}, {"status", 3, 126, false}}, value: WireOpaque, message: -1},
-	// 128: authorization/v1.SelfSubjectAccessReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 122, false}}, value: WireOpaque, message: -1},
-	// 129: authorization.k8s.io/v1, Kind=SelfSubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"spec", 2, 128, false}, {"status", 3, 126, false}}, value: WireOpaque, message: -1},
-	// 130: authorization/v1.SelfSubjectRulesReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 1, 20, false}}, value: WireOpaque, message: -1},
-	// 131: authorization/v1.SubjectRulesReviewStatus.resourceRules
+	// 133: authorization/v1.SubjectAccessReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 130, false}, {"user", 3, 131, false}, {"groups", 4, 132, false}}, value: WireOpaque, message: -1},
+	// 134: authorization/v1.SubjectAccessReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"reason", 2, 11, false}, {"evaluationError", 3, 11, false}}, value: WireOpaque, message: -1},
+	// 135: authorization.k8s.io/v1, Kind=LocalSubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 133, false}, {"status", 3, 134, false}}, value: WireOpaque, message: -1},
+	// 136: authorization/v1.SelfSubjectAccessReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 130, false}}, value: WireOpaque, message: -1},
+	// 137: authorization.k8s.io/v1, Kind=SelfSubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"spec", 2, 136, false}, {"status", 3, 134, false}}, value: WireOpaque, message: -1},
+	// 138: authorization/v1.SelfSubjectRulesReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 1, 1, false}}, value: WireOpaque, message: -1},
+	// 139: authorization/v1.SubjectRulesReviewStatus.resourceRules
 	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 36},
-	// 132: authorization/v1.SubjectRulesReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 1, 131, false}, {"evaluationError", 4, 15, false}}, value: WireOpaque, message: -1},
-	// 133: authorization.k8s.io/v1, Kind=SelfSubjectRulesReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"spec", 2, 130, false}, {"status", 3, 132, false}}, value: WireOpaque, message: -1},
-	// 134: authorization.k8s.io/v1, Kind=SubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"spec", 2, 125, false}, {"status", 3, 126, false}}, value: WireOpaque, message: -1},
-	// 135: autoscaling/v1.CrossVersionObjectReference.apiVersion
+	// 140: authorization/v1.SubjectRulesReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 1, 139, false}, {"evaluationError", 4, 11, false}}, value: WireOpaque, message: -1},
+	// 141: authorization.k8s.io/v1, Kind=SelfSubjectRulesReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"spec", 2, 138, false}, {"status", 3, 140, false}}, value: WireOpaque, message: -1},
+	// 142: authorization.k8s.io/v1, Kind=SubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"spec", 2, 133, false}, {"status", 3, 134, false}}, value: WireOpaque, message: -1},
+	// 143: autoscaling/v1.CrossVersionObjectReference.apiVersion
 	{op: 7 /* group-version */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 136: autoscaling/v1.CrossVersionObjectReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiVersion", 3, 135, false}}, value: WireOpaque, message: -1},
-	// 137: autoscaling/v1.HorizontalPodAutoscalerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 136, false}}, value: WireOpaque, message: -1},
-	// 138: autoscaling/v1, Kind=HorizontalPodAutoscaler
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 137, false}}, value: WireOpaque, message: -1},
-	// 139: autoscaling/v2.ObjectMetricSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 1, 136, false}}, value: WireOpaque, message: -1},
-	// 140: autoscaling/v2.MetricSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 139, false}}, value: WireOpaque, message: -1},
-	// 141: elements of autoscaling/v2.HorizontalPodAutoscalerSpec.metrics
-	{op: 0 /* pass */, shape: Array, elem: 140, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 142: autoscaling/v2.HorizontalPodAutoscalerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 136, false}, {"metrics", 4, 141, false}}, value: WireOpaque, message: -1},
-	// 143: autoscaling/v2.ObjectMetricStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 3, 136, false}}, value: WireOpaque, message: -1},
-	// 144: autoscaling/v2.MetricStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 143, false}}, value: WireOpaque, message: -1},
-	// 145: elements of autoscaling/v2.HorizontalPodAutoscalerStatus.currentMetrics
-	{op: 0 /* pass */, shape: Array, elem: 144, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 146: autoscaling/v2.HorizontalPodAutoscalerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"currentMetrics", 5, 145, false}, {"conditions", 6, 80, false}}, value: WireOpaque, message: -1},
-	// 147: autoscaling/v2, Kind=HorizontalPodAutoscaler
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 142, false}, {"status", 3, 146, false}}, value: WireOpaque, message: -1},
-	// 148: batch/v1.JobSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 6, 76, false}}, value: WireOpaque, message: -1},
-	// 149: batch/v1.JobTemplateSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 112, false}, {"spec", 2, 148, false}}, value: WireOpaque, message: -1},
-	// 150: batch/v1.CronJobSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"jobTemplate", 5, 149, false}}, value: WireOpaque, message: -1},
-	// 151: batch/v1.CronJobStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"active", 1, 101, false}}, value: WireOpaque, message: -1},
-	// 152: batch/v1, Kind=CronJob
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 150, false}, {"status", 3, 151, false}}, value: WireOpaque, message: -1},
-	// 153: batch/v1.JobStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 25, false}}, value: WireOpaque, message: -1},
-	// 154: batch/v1, Kind=Job
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 148, false}, {"status", 3, 153, false}}, value: WireOpaque, message: -1},
-	// 155: discovery/v1.Endpoint
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 4, 8, false}}, value: WireOpaque, message: -1},
-	// 156: elements of discovery/v1.EndpointSlice.endpoints
-	{op: 0 /* pass */, shape: Array, elem: 155, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 157: discovery.k8s.io/v1, Kind=EndpointSlice
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"endpoints", 2, 156, false}}, value: WireOpaque, message: -1},
-	// 158: events.k8s.io/v1, Kind=Event
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"regarding", 8, 14, false}, {"related", 9, 8, false}, {"note", 10, 15, false}}, value: WireOpaque, message: -1},
-	// 159: networking/v1.IngressSpec.ingressClassName
+	// 144: autoscaling/v1.CrossVersionObjectReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiVersion", 3, 143, false}}, value: WireOpaque, message: -1},
+	// 145: autoscaling/v1.HorizontalPodAutoscalerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 144, false}}, value: WireOpaque, message: -1},
+	// 146: autoscaling/v1, Kind=HorizontalPodAutoscaler
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 145, false}}, value: WireOpaque, message: -1},
+	// 147: autoscaling/v2.ObjectMetricSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 1, 144, false}}, value: WireOpaque, message: -1},
+	// 148: autoscaling/v2.MetricSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 147, false}}, value: WireOpaque, message: -1},
+	// 149: elements of autoscaling/v2.HorizontalPodAutoscalerSpec.metrics
+	{op: 0 /* pass */, shape: Array, elem: 148, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 150: autoscaling/v2.HorizontalPodAutoscalerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 144, false}, {"metrics", 4, 149, false}}, value: WireOpaque, message: -1},
+	// 151: autoscaling/v2.ObjectMetricStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 3, 144, false}}, value: WireOpaque, message: -1},
+	// 152: autoscaling/v2.MetricStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 151, false}}, value: WireOpaque, message: -1},
+	// 153: elements of autoscaling/v2.HorizontalPodAutoscalerStatus.currentMetrics
+	{op: 0 /* pass */, shape: Array, elem: 152, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 154: autoscaling/v2.HorizontalPodAutoscalerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"currentMetrics", 5, 153, false}, {"conditions", 6, 13, false}}, value: WireOpaque, message: -1},
+	// 155: autoscaling/v2, Kind=HorizontalPodAutoscaler
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 150, false}, {"status", 3, 154, false}}, value: WireOpaque, message: -1},
+	// 156: batch/v1.JobSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 6, 86, false}}, value: WireOpaque, message: -1},
+	// 157: batch/v1.JobTemplateSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"spec", 2, 156, false}}, value: WireOpaque, message: -1},
+	// 158: batch/v1.CronJobSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"jobTemplate", 5, 157, false}}, value: WireOpaque, message: -1},
+	// 159: batch/v1.CronJobStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"active", 1, 109, false}}, value: WireOpaque, message: -1},
+	// 160: batch/v1, Kind=CronJob
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 158, false}, {"status", 3, 159, false}}, value: WireOpaque, message: -1},
+	// 161: batch/v1.JobStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 36, false}}, value: WireOpaque, message: -1},
+	// 162: batch/v1, Kind=Job
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 156, false}, {"status", 3, 161, false}}, value: WireOpaque, message: -1},
+	// 163: discovery/v1.Endpoint
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 4, 21, false}}, value: WireOpaque, message: -1},
+	// 164: elements of discovery/v1.EndpointSlice.endpoints
+	{op: 0 /* pass */, shape: Array, elem: 163, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 165: discovery.k8s.io/v1, Kind=EndpointSlice
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"endpoints", 2, 164, false}}, value: WireOpaque, message: -1},
+	// 166: events.k8s.io/v1, Kind=Event
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"regarding", 8, 27, false}, {"related", 9, 21, false}, {"note", 10, 11, false}}, value: WireOpaque, message: -1},
+	// 167: networking/v1.IngressSpec.ingressClassName
 	{op: 39 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 160: networking/v1.IngressBackend
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 33, false}}, value: WireOpaque, message: -1},
-	// 161: networking/v1.HTTPIngressPath
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 160, false}}, value: WireOpaque, message: -1},
-	// 162: elements of networking/v1.HTTPIngressRuleValue.paths
-	{op: 0 /* pass */, shape: Array, elem: 161, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 163: networking/v1.HTTPIngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 162, false}}, value: WireOpaque, message: -1},
-	// 164: networking/v1.IngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 163, false}}, value: WireOpaque, message: -1},
-	// 165: networking/v1.IngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 164, true}}, value: WireOpaque, message: -1},
-	// 166: elements of networking/v1.IngressSpec.rules
-	{op: 0 /* pass */, shape: Array, elem: 165, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 167: networking/v1.IngressSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 159, false}, {"defaultBackend", 1, 160, false}, {"rules", 3, 166, false}}, value: WireOpaque, message: -1},
-	// 168: networking/v1.IngressStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 98, false}}, value: WireOpaque, message: -1},
-	// 169: networking.k8s.io/v1, Kind=Ingress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 30, false}, {"spec", 2, 167, false}, {"status", 3, 168, false}}, value: WireOpaque, message: -1},
-	// 170: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 18, false}, {"generateName", 2, 19, false}, {"namespace", 3, 20, false}, {"labels", 11, 2, false}, {"annotations", 12, 2, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 171: networking/v1.IngressClassParametersReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 5, 20, false}}, value: WireOpaque, message: -1},
-	// 172: networking/v1.IngressClassSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 171, false}}, value: WireOpaque, message: -1},
-	// 173: networking.k8s.io/v1, Kind=IngressClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 170, false}, {"spec", 2, 172, false}}, value: WireOpaque, message: -1},
-	// 174: networking/v1.NetworkPolicyPeer
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 55, false}}, value: WireOpaque, message: -1},
-	// 175: elements of networking/v1.NetworkPolicyIngressRule.from
-	{op: 0 /* pass */, shape: Array, elem: 174, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 176: networking/v1.NetworkPolicyIngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 175, false}}, value: WireOpaque, message: -1},
-	// 177: elements of networking/v1.NetworkPolicySpec.ingress
-	{op: 0 /* pass */, shape: Array, elem: 176, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 178: networking/v1.NetworkPolicyEgressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 175, false}}, value: WireOpaque, message: -1},
-	// 179: elements of networking/v1.NetworkPolicySpec.egress
-	{op: 0 /* pass */, shape: Array, elem: 178, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 180: networking/v1.NetworkPolicySpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 177, false}, {"egress", 3, 179, false}}, value: WireOpaque, message: -1},
-	// 181: networking.k8s.io/v1, Kind=NetworkPolicy
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"spec", 2, 180, false}}, value: WireOpaque, message: -1},
-	// 182: node.k8s.io/v1, Kind=RuntimeClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 170, false}}, value: WireOpaque, message: -1},
-	// 183: policy/v1.PodDisruptionBudgetStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 25, false}}, value: WireOpaque, message: -1},
-	// 184: policy/v1, Kind=PodDisruptionBudget
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"status", 3, 183, false}}, value: WireOpaque, message: -1},
-	// 185: meta/v1.ObjectMeta@ClusterRole.labels
+	// 168: networking/v1.IngressBackend
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 43, false}}, value: WireOpaque, message: -1},
+	// 169: networking/v1.HTTPIngressPath
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 168, false}}, value: WireOpaque, message: -1},
+	// 170: elements of networking/v1.HTTPIngressRuleValue.paths
+	{op: 0 /* pass */, shape: Array, elem: 169, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 171: networking/v1.HTTPIngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 170, false}}, value: WireOpaque, message: -1},
+	// 172: networking/v1.IngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 171, false}}, value: WireOpaque, message: -1},
+	// 173: networking/v1.IngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 172, true}}, value: WireOpaque, message: -1},
+	// 174: elements of networking/v1.IngressSpec.rules
+	{op: 0 /* pass */, shape: Array, elem: 173, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 175: networking/v1.IngressSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 167, false}, {"defaultBackend", 1, 168, false}, {"rules", 3, 174, false}}, value: WireOpaque, message: -1},
+	// 176: networking/v1.IngressStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 106, false}}, value: WireOpaque, message: -1},
+	// 177: networking.k8s.io/v1, Kind=Ingress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 41, false}, {"spec", 2, 175, false}, {"status", 3, 176, false}}, value: WireOpaque, message: -1},
+	// 178: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 179: networking/v1.IngressClassParametersReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 7, false}, {"namespace", 5, 1, false}}, value: WireOpaque, message: -1},
+	// 180: networking/v1.IngressClassSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 179, false}}, value: WireOpaque, message: -1},
+	// 181: networking.k8s.io/v1, Kind=IngressClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 178, false}, {"spec", 2, 180, false}}, value: WireOpaque, message: -1},
+	// 182: networking/v1.NetworkPolicyPeer
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 65, false}}, value: WireOpaque, message: -1},
+	// 183: elements of networking/v1.NetworkPolicyIngressRule.from
+	{op: 0 /* pass */, shape: Array, elem: 182, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 184: networking/v1.NetworkPolicyIngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 183, false}}, value: WireOpaque, message: -1},
+	// 185: elements of networking/v1.NetworkPolicySpec.ingress
+	{op: 0 /* pass */, shape: Array, elem: 184, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 186: networking/v1.NetworkPolicyEgressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 183, false}}, value: WireOpaque, message: -1},
+	// 187: elements of networking/v1.NetworkPolicySpec.egress
+	{op: 0 /* pass */, shape: Array, elem: 186, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 188: networking/v1.NetworkPolicySpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 185, false}, {"egress", 3, 187, false}}, value: WireOpaque, message: -1},
+	// 189: networking.k8s.io/v1, Kind=NetworkPolicy
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 188, false}}, value: WireOpaque, message: -1},
+	// 190: node.k8s.io/v1, Kind=RuntimeClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 178, false}}, value: WireOpaque, message: -1},
+	// 191: policy/v1.PodDisruptionBudgetStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 36, false}}, value: WireOpaque, message: -1},
+	// 192: policy/v1, Kind=PodDisruptionBudget
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"status", 3, 191, false}}, value: WireOpaque, message: -1},
+	// 193: meta/v1.ObjectMeta@ClusterRole.labels
 	{op: 14 /* cluster-role-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 186: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 18, false}, {"generateName", 2, 19, false}, {"namespace", 3, 20, false}, {"labels", 11, 185, false}, {"annotations", 12, 2, false}, {"ownerReferences", 13, 3, false}, {"managedFields", 17, 4, false}}, value: WireOpaque, message: -1},
-	// 187: rbac/v1.ClusterRole.rules
+	// 194: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 193, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 195: rbac/v1.ClusterRole.rules
 	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
-	// 188: rbac/v1.AggregationRule
+	// 196: rbac/v1.AggregationRule
 	{op: 23 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
-	// 189: rbac.authorization.k8s.io/v1, Kind=ClusterRole
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 186, false}, {"rules", 2, 187, false}, {"aggregationRule", 3, 188, false}}, value: WireOpaque, message: -1},
-	// 190: rbac/v1.ClusterRoleBinding.subjects
+	// 197: rbac.authorization.k8s.io/v1, Kind=ClusterRole
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 194, false}, {"rules", 2, 195, false}, {"aggregationRule", 3, 196, false}}, value: WireOpaque, message: -1},
+	// 198: rbac/v1.ClusterRoleBinding.subjects
 	{op: 22 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
-	// 191: rbac/v1.RoleRef
+	// 199: rbac/v1.RoleRef
 	{op: 21 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
-	// 192: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 170, false}, {"subjects", 2, 190, false}, {"roleRef", 3, 191, false}}, value: WireOpaque, message: -1},
-	// 193: rbac.authorization.k8s.io/v1, Kind=Role
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"rules", 2, 187, false}}, value: WireOpaque, message: -1},
-	// 194: rbac.authorization.k8s.io/v1, Kind=RoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 5, false}, {"subjects", 2, 190, false}, {"roleRef", 3, 191, false}}, value: WireOpaque, message: -1},
+	// 200: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 178, false}, {"subjects", 2, 198, false}, {"roleRef", 3, 199, false}}, value: WireOpaque, message: -1},
+	// 201: rbac.authorization.k8s.io/v1, Kind=Role
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"rules", 2, 195, false}}, value: WireOpaque, message: -1},
+	// 202: rbac.authorization.k8s.io/v1, Kind=RoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"subjects", 2, 198, false}, {"roleRef", 3, 199, false}}, value: WireOpaque, message: -1},
 }
 
 const (
@@ -486,51 +502,52 @@ var messageDefs = []messageDef{
 }
 
 var roots = []rootDef{
-	{"", "v1", "ConfigMap", true, false, 7},
-	{"", "v1", "Endpoints", true, false, 13},
-	{"", "v1", "Event", true, false, 16},
-	{"", "v1", "LimitRange", true, false, 17},
-	{"", "v1", "Namespace", false, true, 27},
-	{"", "v1", "Node", false, false, 28},
-	{"", "v1", "PersistentVolumeClaim", true, false, 39},
-	{"", "v1", "Pod", true, false, 74},
-	{"", "v1", "PodTemplate", true, false, 77},
-	{"", "v1", "ReplicationController", true, false, 82},
-	{"", "v1", "ResourceQuota", true, false, 89},
-	{"", "v1", "Secret", true, false, 91},
-	{"", "v1", "Service", true, false, 100},
-	{"", "v1", "ServiceAccount", true, false, 102},
-	{"apps", "v1", "ControllerRevision", true, false, 104},
-	{"apps", "v1", "DaemonSet", true, false, 107},
-	{"apps", "v1", "Deployment", true, false, 82},
-	{"apps", "v1", "ReplicaSet", true, false, 82},
-	{"apps", "v1", "StatefulSet", true, false, 111},
-	{"authentication.k8s.io", "v1", "SelfSubjectReview", false, false, 115},
-	{"authentication.k8s.io", "v1", "TokenRequest", true, false, 118},
-	{"authentication.k8s.io", "v1", "TokenReview", false, false, 121},
-	{"authorization.k8s.io", "v1", "LocalSubjectAccessReview", true, false, 127},
-	{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", false, false, 129},
-	{"authorization.k8s.io", "v1", "SelfSubjectRulesReview", false, false, 133},
-	{"authorization.k8s.io", "v1", "SubjectAccessReview", false, false, 134},
-	{"autoscaling", "v1", "HorizontalPodAutoscaler", true, false, 138},
-	{"autoscaling", "v1", "Scale", true, false, 17},
-	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 147},
-	{"batch", "v1", "CronJob", true, false, 152},
-	{"batch", "v1", "Job", true, false, 154},
-	{"coordination.k8s.io", "v1", "Lease", true, false, 17},
-	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 157},
-	{"events.k8s.io", "v1", "Event", true, false, 158},
-	{"networking.k8s.io", "v1", "Ingress", true, false, 169},
-	{"networking.k8s.io", "v1", "IngressClass", false, true, 173},
-	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 181},
-	{"node.k8s.io", "v1", "RuntimeClass", false, true, 182},
-	{"policy", "v1", "Eviction", true, false, 17},
-	{"policy", "v1", "PodDisruptionBudget", true, false, 184},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 189},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 192},
-	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 193},
-	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 194},
-	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 182},
-	{"storage.k8s.io", "v1", "StorageClass", false, true, 182},
-	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 182},
+	{"apiextensions.k8s.io", "v1", "CustomResourceDefinition", false, true, 15},
+	{"", "v1", "ConfigMap", true, false, 20},
+	{"", "v1", "Endpoints", true, false, 26},
+	{"", "v1", "Event", true, false, 28},
+	{"", "v1", "LimitRange", true, false, 29},
+	{"", "v1", "Namespace", false, true, 38},
+	{"", "v1", "Node", false, false, 39},
+	{"", "v1", "PersistentVolumeClaim", true, false, 49},
+	{"", "v1", "Pod", true, false, 84},
+	{"", "v1", "PodTemplate", true, false, 87},
+	{"", "v1", "ReplicationController", true, false, 90},
+	{"", "v1", "ResourceQuota", true, false, 97},
+	{"", "v1", "Secret", true, false, 99},
+	{"", "v1", "Service", true, false, 108},
+	{"", "v1", "ServiceAccount", true, false, 110},
+	{"apps", "v1", "ControllerRevision", true, false, 112},
+	{"apps", "v1", "DaemonSet", true, false, 115},
+	{"apps", "v1", "Deployment", true, false, 90},
+	{"apps", "v1", "ReplicaSet", true, false, 90},
+	{"apps", "v1", "StatefulSet", true, false, 119},
+	{"authentication.k8s.io", "v1", "SelfSubjectReview", false, false, 123},
+	{"authentication.k8s.io", "v1", "TokenRequest", true, false, 126},
+	{"authentication.k8s.io", "v1", "TokenReview", false, false, 129},
+	{"authorization.k8s.io", "v1", "LocalSubjectAccessReview", true, false, 135},
+	{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", false, false, 137},
+	{"authorization.k8s.io", "v1", "SelfSubjectRulesReview", false, false, 141},
+	{"authorization.k8s.io", "v1", "SubjectAccessReview", false, false, 142},
+	{"autoscaling", "v1", "HorizontalPodAutoscaler", true, false, 146},
+	{"autoscaling", "v1", "Scale", true, false, 29},
+	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 155},
+	{"batch", "v1", "CronJob", true, false, 160},
+	{"batch", "v1", "Job", true, false, 162},
+	{"coordination.k8s.io", "v1", "Lease", true, false, 29},
+	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 165},
+	{"events.k8s.io", "v1", "Event", true, false, 166},
+	{"networking.k8s.io", "v1", "Ingress", true, false, 177},
+	{"networking.k8s.io", "v1", "IngressClass", false, true, 181},
+	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 189},
+	{"node.k8s.io", "v1", "RuntimeClass", false, true, 190},
+	{"policy", "v1", "Eviction", true, false, 29},
+	{"policy", "v1", "PodDisruptionBudget", true, false, 192},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 197},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 200},
+	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 201},
+	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 202},
+	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 190},
+	{"storage.k8s.io", "v1", "StorageClass", false, true, 190},
+	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 190},
 }

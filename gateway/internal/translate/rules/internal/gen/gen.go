@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/kubernetes/scheme"
 
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
 )
@@ -60,7 +59,7 @@ func Generate(d Decisions) (Result, error) {
 	listMeta, status := g.message(reflect.TypeFor[metav1.ListMeta]()), g.message(reflect.TypeFor[metav1.Status]())
 	var roots []string
 	for _, s := range Served() {
-		obj, err := scheme.Scheme.New(s.GroupVersionKind)
+		obj, err := known.New(s.GroupVersionKind)
 		if err != nil {
 			return Result{}, fmt.Errorf("type of %s: %w", s.GroupVersionKind, err)
 		}
@@ -300,6 +299,9 @@ func (g *generator) field(keys []string, t reflect.Type, place []string, seen []
 	}
 	t = deref(t)
 	if op, ok := g.decide(typeName(t)); ok && t.Kind() == reflect.Struct {
+		if op == rules.Pass {
+			return -1
+		}
 		return g.add(typeName(t), g.operation(op, t))
 	}
 	switch {
@@ -380,7 +382,7 @@ func deref(t reflect.Type) reflect.Type {
 func typeName(t reflect.Type) string {
 	t = deref(t)
 	pkg := t.PkgPath()
-	for _, p := range []string{"k8s.io/api/", "k8s.io/apimachinery/pkg/apis/", "k8s.io/apimachinery/pkg/api/", "k8s.io/apimachinery/pkg/util/", "k8s.io/apimachinery/pkg/"} {
+	for _, p := range []string{"k8s.io/api/", "k8s.io/apiextensions-apiserver/pkg/apis/", "k8s.io/apimachinery/pkg/apis/", "k8s.io/apimachinery/pkg/api/", "k8s.io/apimachinery/pkg/util/", "k8s.io/apimachinery/pkg/"} {
 		if rest, ok := strings.CutPrefix(pkg, p); ok {
 			pkg = rest
 			break

@@ -3,7 +3,10 @@ package gen
 import (
 	"sort"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
@@ -11,6 +14,7 @@ import (
 
 // groups are the group versions with a table. Their kinds come from the scheme, so that a new one is noticed.
 var groups = []schema.GroupVersion{
+	{Group: "apiextensions.k8s.io", Version: "v1"},
 	{Group: "", Version: "v1"}, {Group: "apps", Version: "v1"}, {Group: "authentication.k8s.io", Version: "v1"},
 	{Group: "authorization.k8s.io", Version: "v1"}, {Group: "autoscaling", Version: "v1"}, {Group: "autoscaling", Version: "v2"},
 	{Group: "batch", Version: "v1"}, {Group: "coordination.k8s.io", Version: "v1"}, {Group: "discovery.k8s.io", Version: "v1"},
@@ -34,12 +38,20 @@ var left = map[string]string{
 	"VolumeAttachment":    "belongs to the control cluster",
 }
 
+// known holds the types of every group.
+var known = func() *runtime.Scheme {
+	s := runtime.NewScheme()
+	utilruntime.Must(scheme.AddToScheme(s))
+	utilruntime.Must(apiextensionsv1.AddToScheme(s))
+	return s
+}()
+
 // notKinds are types that the scheme registers in every group for its own use.
 var notKinds = map[string]bool{
 	"WatchEvent": true, "ListOptions": true, "GetOptions": true, "DeleteOptions": true, "CreateOptions": true,
 	"UpdateOptions": true, "PatchOptions": true, "List": true, "APIGroup": true, "APIVersions": true, "Status": true,
 	"PodAttachOptions": true, "PodExecOptions": true, "PodLogOptions": true, "PodPortForwardOptions": true,
-	"PodProxyOptions": true, "ServiceProxyOptions": true, "NodeProxyOptions": true, "PodStatusResult": true,
+	"ConversionReview": true, "PodProxyOptions": true, "ServiceProxyOptions": true, "NodeProxyOptions": true, "PodStatusResult": true,
 }
 
 var clusterScopedReviews = map[string]bool{
@@ -61,7 +73,7 @@ func Served() []Kind {
 	var out []Kind
 	for _, gv := range groups {
 		var kinds []string
-		for kind := range scheme.Scheme.KnownTypes(gv) {
+		for kind := range known.KnownTypes(gv) {
 			if !notKinds[kind] && left[kind] == "" && !isList(kind) {
 				kinds = append(kinds, kind)
 			}
