@@ -82,12 +82,17 @@ func (x *exchange) everywhere() bool {
 
 // call makes the part of a control request that every verb needs.
 func (x *exchange) call(r *http.Request, mode control.Mode, accept, contentType string) (control.Call, error) {
+	return x.callWith(r.Method, r.Header, mode, accept, contentType)
+}
+
+// callWith is call for those who do not hold the request any more.
+func (x *exchange) callWith(method string, header http.Header, mode control.Mode, accept, contentType string) (control.Call, error) {
 	path, err := x.facts.request.ControlPath(x.facts.tenant.ID, x.kind.Scope())
 	if err != nil {
 		return control.Call{}, err
 	}
 	return control.Call{
-		Mode: mode, As: &x.facts.identity, Method: r.Method, Path: path, Header: control.Headers(r.Header, accept, contentType),
+		Mode: mode, As: &x.facts.identity, Method: method, Path: path, Header: control.Headers(header, accept, contentType),
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -66,6 +67,21 @@ type facts struct {
 	// sender is whose credential it is; identity is whom the request runs as.
 	sender, identity identity.Identity
 	tenant           tenants.Tenant
+
+	// stay, if set, is the rest of an answer that stays open: it runs when the links have returned, whose stacks thousands
+	// of idle watches would otherwise hold. ends is what is to be done when the request is over.
+	stay func() error
+	ends []func()
+}
+
+// atEnd does something when the request is over.
+func (k *facts) atEnd(do func()) { k.ends = append(k.ends, do) }
+
+// end does it, the last first.
+func (k *facts) end() {
+	for _, do := range slices.Backward(k.ends) {
+		do()
+	}
 }
 
 type factsKey struct{}
@@ -151,7 +167,11 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, next http.HandlerF
 	} else if ok {
 		*verb = "discovery"
 	}
+	defer known.end()
 	next(w, r.WithContext(context.WithValue(r.Context(), factsKey{}, known)))
+	if known.stay != nil {
+		return known.stay()
+	}
 	return nil
 }
 
@@ -206,7 +226,7 @@ func (f *front) limit(w http.ResponseWriter, r *http.Request, next http.HandlerF
 		f.metrics.throttled.WithLabelValues(known.class.String()).Inc()
 		return err
 	}
-	defer release()
+	known.atEnd(release)
 	next(w, r)
 	return nil
 }
@@ -224,8 +244,12 @@ func (f *front) impersonate(w http.ResponseWriter, r *http.Request, next http.Ha
 		next(w, r.WithContext(ctx))
 		return nil
 	}
-	ctx, done := f.sessions.Open(r.Context(), &known.sender, f.recheck(r))
-	defer done()
+	var recheck stream.Check
+	if known.sender.Token != nil {
+		recheck = f.recheck(r)
+	}
+	ctx, done := f.sessions.Open(r.Context(), &known.sender, recheck)
+	known.atEnd(done)
 	next(w, r.WithContext(ctx))
 	return nil
 }

@@ -46,7 +46,7 @@ func (l *leaks) know(id string) {
 }
 
 // check fails the test if something has shown since the last time.
-func (l *leaks) check(t *testing.T) {
+func (l *leaks) check(t testing.TB) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -13,9 +13,10 @@ const (
 	// holdBack is how much of an answer is kept before its first byte goes out: until then anything that goes wrong can
 	// still be told in an answer of its own. What is larger may be compressed, as at a stock API server.
 	holdBack = 128 << 10
-	// writeTimeout is how long a client may take to read what was written.
-	writeTimeout = 60 * time.Second
 )
+
+// writeTimeout is how long a client may take to read what was written. Tests have less time.
+var writeTimeout = 60 * time.Second
 
 // reply is an answer in the making. It is a http.ResponseWriter that sends nothing before it must.
 type reply struct {

@@ -50,7 +50,7 @@ func (x *exchange) watch(w http.ResponseWriter, r *http.Request) error {
 // watchAlone watches as the tenant's user. Of a collection that holds objects of all tenants, those of others are left
 // out.
 func (x *exchange) watchAlone(w http.ResponseWriter, r *http.Request, query url.Values, accept string) error {
-	res, err := x.open(r, query, accept)
+	res, err := x.open(r.Context(), r.Header, query, accept)
 	if err != nil {
 		return err
 	}
@@ -66,19 +66,19 @@ func (x *exchange) watchAlone(w http.ResponseWriter, r *http.Request, query url.
 }
 
 // open begins a watch of the control cluster as the tenant's user.
-func (x *exchange) open(r *http.Request, query url.Values, accept string) (*http.Response, error) {
-	call, err := x.call(r, control.Streaming, accept, "")
+func (x *exchange) open(ctx context.Context, header http.Header, query url.Values, accept string) (*http.Response, error) {
+	call, err := x.callWith(http.MethodGet, header, control.Streaming, accept, "")
 	if err != nil {
 		return nil, err
 	}
 	call.Query = query
-	res, err := x.front.control.Do(r.Context(), call)
+	res, err := x.front.control.Do(ctx, call)
 	if err != nil {
 		return nil, err
 	}
 	if res.StatusCode != http.StatusOK {
 		defer res.Body.Close()
-		return nil, x.readError(r.Context(), res)
+		return nil, x.readError(ctx, res)
 	}
 	if err := checkType(res); err != nil {
 		_ = res.Body.Close()
@@ -104,20 +104,22 @@ func (x *exchange) withhold(ctx context.Context, err error) error {
 // does not hold any more it reads from the control cluster as the tenant's user, until it has caught up.
 type shared struct {
 	*exchange
-	keys  []fanout.Key
-	query url.Values
+	keys []fanout.Key
 	// from is the resource version behind which the client wants to see everything.
 	from uint64
 	// initial says that it wants to see first what there is; ending, that it wants to be told when it has.
 	initial, ending bool
 	bookmarks       bool
 	timeout         time.Duration
+	until           time.Time
 
-	w     http.ResponseWriter
-	out   *live
-	lease *fanout.Lease
-	key   fanout.Key
-	form  fanout.Form
+	ctx    context.Context //nolint:containedctx // of the request, whose handler has gone on to stay
+	header http.Header
+	w      http.ResponseWriter
+	out    *live
+	lease  *fanout.Lease
+	key    fanout.Key
+	form   fanout.Form
 }
 
 // share decides whether a watch can be served from the shared one. Whatever is not plainly of a known form goes to the
@@ -128,7 +130,7 @@ func (x *exchange) share(query url.Values, accept string) *shared {
 		// What a selector leaves out only the control cluster can tell: an object that no longer matches is gone.
 		return nil
 	}
-	s := &shared{exchange: x, query: query, timeout: minWatch + rand.N(minWatch)} //nolint:gosec // spreads load, keeps no secret
+	s := &shared{exchange: x, timeout: minWatch + rand.N(minWatch)} //nolint:gosec // spreads load, keeps no secret
 	ok := true
 	for name, values := range query {
 		value := values[0]
@@ -213,35 +215,41 @@ func (s *shared) serve(w http.ResponseWriter, r *http.Request) (done bool, err e
 		// The control cluster says no, or what is wrong, in its own words.
 		return false, nil
 	}
-	s.w = w
-	ctx, cancel := context.WithTimeout(r.Context(), s.timeout)
-	defer cancel()
-	r = r.WithContext(ctx)
-	if !s.acquire(ctx) {
+	s.w, s.ctx, s.header = w, r.Context(), r.Header
+	s.until = time.Now().Add(s.timeout)
+	if !s.acquire(s.ctx) {
 		s.front.metrics.unshared.Inc()
 		return false, nil
 	}
-	defer func() { s.lease.Release() }()
+	s.facts.atEnd(func() { s.lease.Release() })
 	if s.initial {
-		switch err := s.sendInitial(r); {
+		switch err := s.sendInitial(); {
 		case err != nil && s.out == nil:
 			// Nothing has been sent: whatever is wrong, the control cluster says it better.
 			return false, nil
 		case err != nil:
-			return true, s.withhold(ctx, err)
+			return true, s.withhold(s.ctx, err)
 		}
 	}
+	// What an idle watch holds there are thousands of.
+	s.facts.request.Query = nil
+	s.facts.stay = s.stay
+	return true, nil
+}
+
+// stay follows the feed until the watch is over.
+func (s *shared) stay() error {
 	for {
 		sub, err := s.lease.Attach(s.facts.tenant.ID, s.from, s.bookmarks)
 		if err == nil {
-			err = s.follow(ctx, sub)
+			err = s.follow(sub)
 			sub.Close()
 		}
 		if !errors.Is(err, fanout.ErrMissed) {
-			return true, s.withhold(ctx, err)
+			return s.withhold(s.ctx, err)
 		}
-		if again, err := s.catchUp(r); !again {
-			return true, err
+		if again, err := s.catchUp(); !again {
+			return err
 		}
 	}
 }
@@ -283,7 +291,9 @@ func (s *shared) begin(h http.Header) error {
 }
 
 // toTenant translates a frame for this tenant; what is not the tenant's becomes nothing.
-func (s *shared) toTenant(frame []byte) ([]byte, error) { return s.appendTenant(nil, frame) }
+func (s *shared) toTenant(frame []byte) ([]byte, error) {
+	return s.appendTenant(make([]byte, 0, len(frame)), frame)
+}
 
 func (s *shared) appendTenant(dst, frame []byte) ([]byte, error) {
 	out, err := s.view.FrameToTenant(s.translated, dst, frame)
@@ -294,17 +304,21 @@ func (s *shared) appendTenant(dst, frame []byte) ([]byte, error) {
 }
 
 // follow passes on what comes until the watch is over. The error is [fanout.ErrMissed] if nothing of it could be had.
-func (s *shared) follow(ctx context.Context, sub *fanout.Subscription) error {
+func (s *shared) follow(sub *fanout.Subscription) error {
 	if err := s.begin(s.lease.Header()); err != nil {
 		return nil
 	}
+	defer time.AfterFunc(time.Until(s.until), sub.Nudge).Stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-s.ctx.Done():
 			return nil
 		case <-sub.Wake():
 		}
-		if err := s.drain(ctx, sub); err != nil {
+		if !time.Now().Before(s.until) {
+			return nil
+		}
+		if err := s.drain(sub); err != nil {
 			return err
 		}
 	}
@@ -319,7 +333,7 @@ type scratch struct {
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // drain writes what there is, as much as possible at once.
-func (s *shared) drain(ctx context.Context, sub *fanout.Subscription) error {
+func (s *shared) drain(sub *fanout.Subscription) error {
 	b, _ := scratches.Get().(*scratch)
 	defer func() {
 		clear(b.events)
@@ -327,12 +341,12 @@ func (s *shared) drain(ctx context.Context, sub *fanout.Subscription) error {
 			scratches.Put(b)
 		}
 	}()
-	for more := true; more && ctx.Err() == nil; {
+	for more := true; more && s.ctx.Err() == nil; {
 		var err error
 		clear(b.events)
 		if b.events, more, err = sub.Take(b.events[:0], batch); err != nil {
 			if errors.Is(err, fanout.ErrSlow) {
-				boot.Logger(ctx).Info("A watch is ended: its client does not keep up", "tenant", s.facts.tenant.ID, "resource", s.facts.request.Resource)
+				boot.Logger(s.ctx).Info("A watch is ended: its client does not keep up", "tenant", s.facts.tenant.ID, "resource", s.facts.request.Resource)
 			}
 			return err
 		}
@@ -380,14 +394,14 @@ func (s *shared) send(frames []byte) error {
 
 // catchUp watches as the tenant's user, from where the feed does not reach, until the feed holds everything that comes
 // next; again is true then. Otherwise the watch is over.
-func (s *shared) catchUp(r *http.Request) (again bool, err error) {
-	ctx, cancel := context.WithCancel(r.Context())
+func (s *shared) catchUp() (again bool, err error) {
+	ctx, cancel := context.WithDeadline(s.ctx, s.until)
 	defer cancel()
 	query := url.Values{
 		"watch": {"true"}, "resourceVersion": {strconv.FormatUint(s.from, 10)}, "allowWatchBookmarks": {"true"},
-		"timeoutSeconds": {strconv.Itoa(max(1, int(s.timeout.Seconds())))},
+		"timeoutSeconds": {strconv.Itoa(max(1, int(time.Until(s.until).Seconds())))},
 	}
-	res, err := s.open(r.WithContext(ctx), query, s.key.Accept)
+	res, err := s.open(ctx, s.header, query, s.key.Accept)
 	if err != nil {
 		if s.out != nil {
 			// The client has an answer; it watches again and is told then.
@@ -468,12 +482,12 @@ func (s *shared) caughtUp(ctx context.Context, rv uint64) bool {
 
 // sendInitial sends what there is as if it had just been added: read as a list, at the cost of this tenant's own objects,
 // and as the tenant's user.
-func (s *shared) sendInitial(r *http.Request) error {
+func (s *shared) sendInitial() error {
 	if s.from > s.lease.Progress() {
 		return errNotYet
 	}
 	accept := strings.Replace(s.key.Accept, "as=PartialObjectMetadata;", "as=PartialObjectMetadataList;", 1)
-	call, err := s.call(r, control.Unary, accept, "")
+	call, err := s.callWith(http.MethodGet, s.header, control.Unary, accept, "")
 	if err != nil {
 		return err
 	}
@@ -503,7 +517,7 @@ func (s *shared) sendInitial(r *http.Request) error {
 		one := call
 		one.Header = call.Header.Clone()
 		one.Query = url.Values{"limit": {strconv.Itoa(pageSize)}, "continue": {token}}
-		list, err := s.page(r, one, each)
+		list, err := s.page(one, each)
 		if err != nil {
 			return err
 		}
@@ -524,14 +538,14 @@ func (s *shared) sendInitial(r *http.Request) error {
 var errNotYet = errors.New("the resource version is not there yet")
 
 // page reads one page of what there is.
-func (s *shared) page(r *http.Request, call control.Call, each func(frame []byte) error) (fanout.List, error) {
-	res, err := s.front.control.Do(r.Context(), call)
+func (s *shared) page(call control.Call, each func(frame []byte) error) (fanout.List, error) {
+	res, err := s.front.control.Do(s.ctx, call)
 	if err != nil {
 		return fanout.List{}, err
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fanout.List{}, s.readError(r.Context(), res)
+		return fanout.List{}, s.readError(s.ctx, res)
 	}
 	return s.form.Added(res.Body, each)
 }

@@ -24,6 +24,10 @@ import (
 
 // TestMain shares one control cluster and one gateway among the tests that need real ones; the others need neither.
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(idleClients); spec != "" {
+		fmt.Fprintln(os.Stderr, beIdleClients(spec))
+		os.Exit(1)
+	}
 	code := m.Run()
 	if stop := sharedWorld.stop; stop != nil {
 		stop()
@@ -242,7 +246,7 @@ func client(t *testing.T, kubeconfig string) *rest.Config {
 }
 
 // eventually waits until something is so.
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {

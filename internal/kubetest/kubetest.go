@@ -34,8 +34,9 @@ type Cluster struct {
 	// KubeletClient is the common name of the certificate that the API server shows to kubelets.
 	KubeletClient string
 
-	plane *localcluster.ControlPlane
-	dir   string
+	plane     *localcluster.ControlPlane
+	processes *process.Set
+	dir       string
 }
 
 // Option changes what a cluster is made of.
@@ -175,7 +176,7 @@ func start(ctx context.Context, parent string, binaries *localcluster.Binaries, 
 		stop()
 		return nil, nil, err
 	}
-	c := &Cluster{CAFile: plane.CAFile(), KubeletClient: localcluster.KubeletClient, plane: plane, dir: dir}
+	c := &Cluster{CAFile: plane.CAFile(), KubeletClient: localcluster.KubeletClient, plane: plane, processes: processes, dir: dir}
 	if c.Config, err = plane.AdminConfig(); err == nil {
 		c.Etcd, err = plane.Etcd()
 	}
@@ -186,6 +187,22 @@ func start(ctx context.Context, parent string, binaries *localcluster.Binaries, 
 	// Tests are bursts.
 	c.Config.QPS, c.Config.Burst = -1, 0
 	return c, stop, nil
+}
+
+// KillAPIServer kills the API server, which says goodbye to nobody.
+func (c *Cluster) KillAPIServer(t testing.TB) {
+	t.Helper()
+	if err := c.processes.Stop(0, func(name string) bool { return strings.HasSuffix(name, "-"+localcluster.KubeAPIServer) }); err != nil {
+		t.Fatalf("kill the API server: %v", err)
+	}
+}
+
+// RestartAPIServer starts whatever does not run, and returns when all of it is ready.
+func (c *Cluster) RestartAPIServer(t testing.TB) {
+	t.Helper()
+	if err := c.plane.Start(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatalf("start the API server again: %v", err)
+	}
 }
 
 // Kubeconfig gives the path of a kubeconfig for any user; what the user may do is for the test to say by RBAC.

@@ -15,7 +15,7 @@ var (
 	ErrSlow = errors.New("the subscription does not keep up")
 )
 
-// Subscription is given what one watch of a tenant is to see. Not safe for concurrent use, [Subscription.Close] apart.
+// Subscription is given what one watch of a tenant is to see. Not safe for concurrent use, [Subscription.Nudge] apart.
 type Subscription struct {
 	feed      *feed
 	lane      *lane
@@ -79,6 +79,9 @@ func (s *Subscription) Close() {
 
 // Wake tells that there is something to take, now or since the last time that it told.
 func (s *Subscription) Wake() <-chan struct{} { return s.wake }
+
+// Nudge makes Wake tell, so that whoever waits looks around.
+func (s *Subscription) Nudge() { s.nudge() }
 
 func (s *Subscription) nudge() {
 	select {

@@ -54,9 +54,9 @@ func (s *Sessions) Open(parent context.Context, id *identity.Identity, recheck C
 	ctx, cancel := context.WithCancelCause(parent)
 	stop := func() {}
 	if !id.NotAfter.IsZero() {
-		var cancelTimer context.CancelFunc
-		ctx, cancelTimer = context.WithDeadlineCause(ctx, id.NotAfter, ErrCut)
-		stop = cancelTimer
+		// A timer takes half of what a context with a deadline takes, of which there is one for each idle watch.
+		timer := time.AfterFunc(time.Until(id.NotAfter), func() { cancel(ErrCut) })
+		stop = func() { timer.Stop() }
 	}
 	one := &session{id: id, recheck: recheck, cancel: cancel}
 	s.mu.Lock()
