@@ -385,6 +385,81 @@ func TestSharedRights(t *testing.T) {
 	}
 }
 
+// TestSharedTables watches as kubectl does: Tables, whose first event alone names the columns. What two tenants are given
+// is what the watch of one namespace, which goes to the control cluster, is given.
+func TestSharedTables(t *testing.T) {
+	w := theWorld(t)
+	hub := w.withHub(t, func(*fanout.Config) {})
+	type side struct {
+		client     *kubernetes.Clientset
+		everywhere []<-chan metav1.Table
+		here       <-chan metav1.Table
+	}
+	watch := func(c *kubernetes.Clientset, path string) <-chan metav1.Table {
+		t.Helper()
+		const accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+		var list metav1.Table
+		raw, err := c.CoreV1().RESTClient().Get().AbsPath(path).SetHeader("Accept", accept).DoRaw(t.Context())
+		if err == nil {
+			err = json.Unmarshal(raw, &list)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := c.CoreV1().RESTClient().Get().AbsPath(path).SetHeader("Accept", accept).
+			Param("watch", "true").Param("resourceVersion", list.ResourceVersion).Stream(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = body.Close() })
+		out := make(chan metav1.Table, 100)
+		go func() {
+			defer close(out)
+			for in := json.NewDecoder(body); ; {
+				var event struct{ Object metav1.Table }
+				if in.Decode(&event) != nil {
+					return
+				}
+				out <- event.Object
+			}
+		}()
+		return out
+	}
+	var sides []side
+	for _, id := range []string{"tab00a", "tab00b"} {
+		c := clientset(t, client(t, w.tenant(t, id)))
+		s := side{client: c, here: watch(c, "/api/v1/namespaces/default/configmaps")}
+		for range 2 {
+			s.everywhere = append(s.everywhere, watch(c, "/api/v1/configmaps"))
+		}
+		sides = append(sides, s)
+	}
+	for n := range 3 {
+		for _, s := range sides {
+			cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("cm", n)}, Data: map[string]string{"a": "b"}}
+			if _, err := s.client.CoreV1().ConfigMaps("default").Create(t.Context(), cm, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i, s := range sides {
+		for n := range 3 {
+			want := <-s.here
+			if (len(want.ColumnDefinitions) > 0) != (n == 0) || len(want.Rows) != 1 || want.Rows[0].Cells[0] != fmt.Sprint("cm", n) {
+				t.Fatalf("the control cluster itself sends %+v", want)
+			}
+			for _, all := range s.everywhere {
+				if diff := cmp.Diff(want, <-all); diff != "" {
+					t.Errorf("tenant %d, event %d (-want +got):\n%s", i, n, diff)
+				}
+			}
+		}
+	}
+	if got := hub.Stats(); got.Feeds != 1 || got.Subscribers != 4 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestControlRestarts kills the control cluster's API server for a few seconds while informers watch: they know
 // everything in the end, and a shared watch that cannot go on ends for all.
 func TestControlRestarts(t *testing.T) {
@@ -468,7 +543,9 @@ func (c *hubControl) pod(namespace, name string, rv int, more string) {
 // frame is what a test reads of one.
 type frame struct {
 	Type   string
-	Object struct{ Metadata struct{ Name, Namespace, ResourceVersion string } }
+	Object struct {
+		Metadata struct{ Name, Namespace, ResourceVersion string }
+	}
 }
 
 // stream opens a watch over HTTP/2 and decodes it.
@@ -556,21 +633,21 @@ func TestSlowReader(t *testing.T) {
 func TestSharedForms(t *testing.T) {
 	const list = "list"
 	for query, want := range map[string]string{
-		"watch=true&resourceVersion=100":                                                              "",
-		"watch=1&resourceVersion=100&allowWatchBookmarks=true&timeoutSeconds=100&timeout=100s":         "",
-		"watch=true":                                                                                  list,
-		"watch=true&resourceVersion=0":                                                                list,
+		"watch=true&resourceVersion=100": "",
+		"watch=1&resourceVersion=100&allowWatchBookmarks=true&timeoutSeconds=100&timeout=100s": "",
+		"watch=true":                   list,
+		"watch=true&resourceVersion=0": list,
 		"watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true": list,
 		"watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=100":      list,
 		// In the future, perhaps.
 		"watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=900": "watch",
-		"watch=true&resourceVersion=99":                            "watch",
-		"watch=true&resourceVersion=100&labelSelector=a%3Db":       "watch",
-		"watch=true&fieldSelector=spec.nodeName%3Da":               "watch",
-		"watch=true&sendInitialEvents=true":                        "watch",
+		"watch=true&resourceVersion=99":                             "watch",
+		"watch=true&resourceVersion=100&labelSelector=a%3Db":        "watch",
+		"watch=true&fieldSelector=spec.nodeName%3Da":                "watch",
+		"watch=true&sendInitialEvents=true":                         "watch",
 		"watch=true&resourceVersionMatch=Exact&resourceVersion=100": "watch",
-		"watch=true&resourceVersion=x":                             "watch",
-		"watch=true&resourceVersion=100&limit=5":                   "watch",
+		"watch=true&resourceVersion=x":                              "watch",
+		"watch=true&resourceVersion=100&limit=5":                    "watch",
 	} {
 		t.Run(query, func(t *testing.T) {
 			h := newHarness(t)
@@ -732,4 +809,3 @@ func TestSharedForms(t *testing.T) {
 		}
 	})
 }
-

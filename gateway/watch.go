@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -110,6 +111,7 @@ type shared struct {
 	// initial says that it wants to see first what there is; ending, that it wants to be told when it has.
 	initial, ending bool
 	bookmarks       bool
+	includeObject   string
 	timeout         time.Duration
 	until           time.Time
 
@@ -120,6 +122,7 @@ type shared struct {
 	lease  *fanout.Lease
 	key    fanout.Key
 	form   fanout.Form
+	table  *table // nil unless it is one of Tables
 }
 
 // share decides whether a watch can be served from the shared one. Whatever is not plainly of a known form goes to the
@@ -135,7 +138,9 @@ func (x *exchange) share(query url.Values, accept string) *shared {
 	for name, values := range query {
 		value := values[0]
 		switch name {
-		case "watch", "timeout", "labelSelector", "fieldSelector", "includeObject":
+		case "watch", "timeout", "labelSelector", "fieldSelector":
+		case "includeObject":
+			s.includeObject = value
 		case "allowWatchBookmarks":
 			s.bookmarks = isTrue(value)
 		case "timeoutSeconds":
@@ -165,8 +170,18 @@ func (x *exchange) share(query url.Values, accept string) *shared {
 	if !ok || len(s.keys) == 0 {
 		return nil
 	}
+	if isTable(s.keys[0]) {
+		if s.initial {
+			// Rows of a list are not rows of a watch; clients that want a Table have one when they watch.
+			return nil
+		}
+		s.keys = s.keys[:1]
+		s.keys[0].IncludeObject = s.includeObject
+	}
 	return s
 }
+
+func isTable(key fanout.Key) bool { return strings.Contains(key.Accept, ";as=Table;") }
 
 func isTrue(value string) bool { return value == "true" || value == "1" }
 
@@ -197,7 +212,7 @@ func (x *exchange) keys(accept string) []fanout.Key {
 	})
 	var keys []fanout.Key
 	for _, c := range choices {
-		if _, as, ok := strings.Cut(c.mediaType, ";as="); ok && !strings.HasPrefix(as, "PartialObjectMetadata;") {
+		if _, as, ok := strings.Cut(c.mediaType, ";as="); ok && !strings.HasPrefix(as, "PartialObjectMetadata;") && !strings.HasPrefix(as, "Table;") {
 			break
 		}
 		keys = append(keys, fanout.Key{
@@ -267,7 +282,10 @@ func (s *shared) acquire(ctx context.Context) bool {
 		}
 		s.lease, s.key, s.keys = lease, key, []fanout.Key{key}
 		s.form = fanout.Form{Proto: strings.Contains(key.Accept, "protobuf"), APIVersion: s.groupVersion(), Kind: s.kind.Kind}
-		if strings.Contains(key.Accept, ";as=") {
+		switch {
+		case isTable(key):
+			s.table = new(table)
+		case strings.Contains(key.Accept, ";as="):
 			s.form.APIVersion, s.form.Kind = "meta.k8s.io/v1", "PartialObjectMetadata"
 		}
 		return true
@@ -295,12 +313,52 @@ func (s *shared) toTenant(frame []byte) ([]byte, error) {
 	return s.appendTenant(make([]byte, 0, len(frame)), frame)
 }
 
-func (s *shared) appendTenant(dst, frame []byte) ([]byte, error) {
-	out, err := s.view.FrameToTenant(s.translated, dst, frame)
+func (s *shared) appendTenant(dst, frame []byte) (out []byte, err error) {
+	if s.table == nil || s.table.columns == nil {
+		// An error may come before any Table; a Table without columns is refused.
+		out, err = s.view.FrameToTenant(s.translated, dst, frame)
+	} else {
+		out, err = s.view.TableFrameToTenant(s.translated, dst, frame, s.table.columns, !s.table.defined)
+		s.table.defined = s.table.defined || err == nil
+	}
 	if errors.Is(err, translate.ErrForeignItem) {
 		return dst, nil
 	}
 	return out, err
+}
+
+// table is what a watch of Tables has to remember.
+type table struct {
+	// head is the frame that names the columns.
+	head    []byte
+	columns *translate.Columns
+	// defined says that the client has been told.
+	defined bool
+}
+
+// read remembers the columns that a frame names.
+func (t *table) read(kind translate.Kind, head []byte) (err error) {
+	if len(t.head) == len(head) && len(head) > 0 && &t.head[0] == &head[0] {
+		return nil
+	}
+	t.head = head
+	t.columns, err = translate.ColumnsOfFrame(kind, head)
+	return err
+}
+
+// frame translates an event; all clients of the tenant share what comes of it, save for the first frame of a Table.
+func (s *shared) frame(event *fanout.Event) ([]byte, error) {
+	if s.table == nil {
+		return event.Tenant(s.toTenant)
+	}
+	raw, head := event.Table()
+	if err := s.table.read(s.translated, head); err != nil {
+		return nil, err
+	}
+	if !s.table.defined {
+		return s.toTenant(raw)
+	}
+	return event.Tenant(s.toTenant)
 }
 
 // follow passes on what comes until the watch is over. The error is [fanout.ErrMissed] if nothing of it could be had.
@@ -362,7 +420,7 @@ func (s *shared) write(b *scratch) error {
 	var out []byte
 	b.bytes = b.bytes[:0]
 	for _, event := range b.events {
-		frame, err := event.Tenant(s.toTenant)
+		frame, err := s.frame(event)
 		if err != nil {
 			// What was whole goes out first.
 			_, _ = s.out.Write(b.bytes)
@@ -401,6 +459,9 @@ func (s *shared) catchUp() (again bool, err error) {
 		"watch": {"true"}, "resourceVersion": {strconv.FormatUint(s.from, 10)}, "allowWatchBookmarks": {"true"},
 		"timeoutSeconds": {strconv.Itoa(max(1, int(time.Until(s.until).Seconds())))},
 	}
+	if s.key.IncludeObject != "" {
+		query.Set("includeObject", s.key.IncludeObject)
+	}
 	res, err := s.open(ctx, s.header, query, s.key.Accept)
 	if err != nil {
 		if s.out != nil {
@@ -415,8 +476,11 @@ func (s *shared) catchUp() (again bool, err error) {
 	}
 	frames := translate.NewFrames(res.Body)
 	var out []byte
-	for {
+	for first := true; ; first = false {
 		frame, err := frames.Next()
+		if err == nil && first && s.table != nil {
+			err = s.table.read(s.translated, bytes.Clone(frame))
+		}
 		if err != nil {
 			return false, s.withhold(ctx, errors.Join(s.send(out), err))
 		}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,12 +61,14 @@ type feed struct {
 	last         *Event // the error that ended the feed, if the control cluster sent one
 	over         bool
 	current      context.CancelFunc // ends the present watch
+	table        bool               // the watch is one of Tables
+	columns      []byte             // its first frame, since it was begun last
 	// alike are the objects whose events have the resource version progress: a transaction may change several.
 	alike []string
 }
 
 func newFeed(h *Hub, key Key) *feed {
-	f := &feed{hub: h, key: key, ready: make(chan struct{}), lanes: map[names.TenantID]*lane{}}
+	f := &feed{hub: h, key: key, ready: make(chan struct{}), lanes: map[names.TenantID]*lane{}, table: strings.Contains(key.Accept, ";as=Table;")}
 	f.ctx, f.cancel = context.WithCancel(h.ctx)
 	return f
 }
@@ -248,13 +251,16 @@ func (f *feed) open(ctx context.Context, query url.Values) (*http.Response, erro
 // read takes frames until the watch ends.
 func (f *feed) read(body io.Reader) error {
 	frames := translate.NewFrames(body)
-	for {
+	for first := true; ; first = false {
 		frame, err := frames.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		if first && f.table {
+			f.columns = slices.Clone(frame)
 		}
 		scope, err := translate.ScopeOfFrame(frame)
 		if err != nil {
@@ -283,6 +289,15 @@ func (f *feed) read(body io.Reader) error {
 	}
 }
 
+// event keeps a frame.
+func (f *feed) event(is kind, rv uint64, frame []byte) *Event {
+	e := &Event{kind: is, seq: f.seq, rv: rv, frame: slices.Clone(frame)}
+	if f.table {
+		e.raw, e.head = e.frame, f.columns
+	}
+	return e
+}
+
 // failed is what becomes of a watch that ends with an error: if that says that the past is gone, the subscriptions are
 // told so, as the control cluster would tell each of them.
 func (f *feed) failed(frame []byte) error {
@@ -295,7 +310,7 @@ func (f *feed) failed(frame []byte) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.last = &Event{kind: failure, frame: slices.Clone(frame), rv: f.progress}
+	f.last = f.event(failure, f.progress, frame)
 	return errExpired
 }
 
@@ -325,7 +340,7 @@ func (f *feed) bookmark(rv uint64, frame []byte) {
 	// It comes behind all events of its resource version.
 	f.progress, f.alike = rv, f.alike[:0]
 	f.seq++
-	f.mark = &Event{kind: bookmark, seq: f.seq, rv: rv, frame: slices.Clone(frame)}
+	f.mark = f.event(bookmark, rv, frame)
 	f.expire()
 	f.nudgeAll()
 }
@@ -350,7 +365,8 @@ func (f *feed) push(id names.TenantID, rv uint64, object string, frame []byte) e
 	}
 	f.hub.events.Add(1)
 	on := f.laneOf(id)
-	e := &Event{seq: f.seq, rv: rv, at: time.Now(), size: len(frame) + eventOverhead, lane: on, frame: slices.Clone(frame)}
+	e := f.event(change, rv, frame)
+	e.at, e.size, e.lane = time.Now(), len(frame)+eventOverhead, on
 	on.push(e)
 	if len(f.past) > 2*f.count+64 {
 		f.past = slices.DeleteFunc(f.past, func(e *Event) bool { return e.gone })

@@ -23,6 +23,10 @@ type Event struct {
 	once  sync.Once
 	frame []byte
 	err   error
+
+	// head is the first frame of the watch that the event came with, and raw the control cluster's frame, where that is
+	// needed to understand it: in watches of Tables, whose columns only the first frame names.
+	head, raw []byte
 }
 
 // kind says for whom an event is.
@@ -41,6 +45,9 @@ func (e *Event) Shared() bool { return e.kind == change }
 
 // Bookmark reports whether the event says no more than how far the watch has come.
 func (e *Event) Bookmark() bool { return e.kind == bookmark }
+
+// Table gives the control cluster's frame of a watch of Tables, and the first one, which names the columns.
+func (e *Event) Table() (frame, head []byte) { return e.raw, e.head }
 
 // Tenant gives the frame as its tenant sees it. The translation is asked once for all subscriptions of the tenant. The
 // result must not be changed.
