@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -134,5 +135,24 @@ func TestFrames(t *testing.T) {
 				t.Error("two frames pass as one")
 			}
 		})
+	}
+}
+
+// TestCustomMetadataInProtobuf is the one form in which custom resources come in protobuf.
+func TestCustomMetadataInProtobuf(t *testing.T) {
+	list := metav1.PartialObjectMetadataList{Items: []metav1.PartialObjectMetadata{{ObjectMeta: metav1.ObjectMeta{
+		Name: "a", Namespace: "zq7x9k-default", Labels: map[string]string{"vivarium.io/tenant": "zq7x9k", "b": "c"},
+	}}}}
+	doc := toProto(t, &list, schema.GroupVersionKind{Group: "meta.k8s.io", Version: "v1", Kind: "PartialObjectMetadataList"})
+	var out bytes.Buffer
+	if err := view.ObjectToTenant(widgets, &out, bytes.NewReader(doc)); err != nil {
+		t.Fatal(err)
+	}
+	got := decodeList(t, out.Bytes()).(*metav1.PartialObjectMetadataList).Items[0]
+	if got.Namespace != "default" || len(got.Labels) != 1 {
+		t.Errorf("got %v", got)
+	}
+	if err := other.ObjectToTenant(widgets, io.Discard, bytes.NewReader(doc)); err == nil {
+		t.Error("another tenant can read it")
 	}
 }

@@ -103,10 +103,10 @@ func (r *response) cutWire(c *cuts) error {
 		if tag < 8 {
 			return protowire.ErrMalformed
 		}
-		field := l.place.OnWire(int32(tag >> 3))
+		child := l.place.Below(tag >> 3)
 		if kind := tag & 7; kind != protowire.Bytes {
-			if field != nil {
-				return fmt.Errorf("%w: %s has wire type %d", protowire.ErrMalformed, field.JSON, kind)
+			if child != nil {
+				return fmt.Errorf("%w: field %d has wire type %d", protowire.ErrMalformed, tag>>3, kind)
 			}
 			switch kind {
 			case protowire.Varint:
@@ -144,14 +144,10 @@ func (r *response) cutWire(c *cuts) error {
 		}
 		start := i
 		i += int(length)
-		if field == nil {
+		if child == nil {
 			continue
 		}
 		value := in[start:i]
-		child := field.Place
-		if child.Op == rules.Pass && child.Shape == rules.Array {
-			child = child.Elem
-		}
 		switch op := child.Op; op {
 		case rules.Pass:
 			if length == 0 || child.Text && !r.needles.In(value) {
@@ -162,7 +158,7 @@ func (r *response) cutWire(c *cuts) error {
 			}
 			c.depth++
 			l = &c.levels[c.depth]
-			*l = level{place: child, start: start, end: i, lengthAt: lengthAt, writtenAt: -1}
+			l.place, l.start, l.end, l.lengthAt, l.writtenAt, l.shrunk, l.looked = child, start, i, lengthAt, -1, 0, false
 			i = start
 			continue
 		case rules.Keys, rules.PodKeys, rules.ManagedFields, rules.Text, rules.GenerateName:
@@ -237,6 +233,14 @@ func (r *response) wholeMessage(c *cuts) error {
 // ordinaryWireOwner recognises an owner of a built-in workload kind, all of which are namespaced and keep their names.
 func ordinaryWireOwner(owner []byte) bool {
 	ordinary := false
+	// Fields as they usually are, with a tag and a length of one byte each.
+	for len(owner) > 1 && owner[0] < 0x80 && owner[0] >= 8 && owner[0]&7 == protowire.Bytes && owner[1] < 0x80 && int(owner[1]) <= len(owner)-2 {
+		if owner[0]>>3 == 5 {
+			gv := owner[2 : 2+owner[1]]
+			ordinary = string(gv) == "apps/v1" || string(gv) == "batch/v1"
+		}
+		owner = owner[2+owner[1]:]
+	}
 	for len(owner) > 0 {
 		f, rest, err := protowire.Next(owner)
 		if err != nil {

@@ -77,6 +77,10 @@ func (v View) newResponse(k Kind, dst io.Writer, src io.Reader, size int) (*resp
 	if root.GroupVersion == "" {
 		root = root.Named()
 	}
+	if root.ToTenant == nil {
+		// A table that was made by hand.
+		root.ToTenant = root.Place
+	}
 	var r *response
 	if size == bufferSize {
 		r, _ = responses.Get().(*response)

@@ -287,18 +287,22 @@ func (s *Scanner) Next(first bool) (bool, error) {
 func (s *Scanner) NextKey(first bool) ([]byte, bool, error) {
 	// The shape that every encoder writes, without the steps in between: comma, quote, key, quote, colon.
 	b, i := s.buf[:s.end], s.pos
-	if !first && i < len(b) && b[i] == ',' {
-		i++
-		first = true
+	if i < len(b) {
+		switch {
+		case b[i] == '}':
+			s.pos++
+			s.depth--
+			return nil, false, nil
+		case !first && b[i] == ',':
+			i++
+			first = true
+		}
 	}
 	if first && i+1 < len(b) && b[i] == '"' {
 		i++
-		// A key that ends in another block takes the long way.
-		if m := s.index[i/blockSize].quotes >> (i % blockSize); m != 0 {
-			if n := i + bits.TrailingZeros64(m); n+1 < len(b) && b[n+1] == ':' {
-				s.pos = n + 2
-				return b[i:n], true, nil
-			}
+		if n := s.nextQuote(i); n >= 0 && n+1 < len(b) && b[n+1] == ':' {
+			s.pos = n + 2
+			return b[i:n], true, nil
 		}
 	}
 	if s.pos < i && b[s.pos] == ',' {

@@ -7,6 +7,11 @@ type Place struct {
 	Op Op
 	// Shape says what the API has here.
 	Shape Shape
+	// Text says that prose is all that is looked for here and below. Only set by [ToTenant].
+	Text bool
+
+	prepared bool
+	below    []*Place // see Below
 	// Fields are the members of an object below which something matters, by JSON name.
 	Fields []Field
 	// Elem stands for each element of an array or value of a map, if something matters below them.
@@ -18,12 +23,9 @@ type Place struct {
 	Value WireKind
 	// Message describes that message, if it is one.
 	Message *Message
-	// Text says that prose is all that is looked for here and below. Only set by [ToTenant].
-	Text bool
 
-	prepared bool
-	keys     uint64       // bits of the keys of Fields
-	numbers  []*WireField // Wire by number
+	keys    uint64       // bits of the keys of Fields
+	numbers []*WireField // Wire by number
 }
 
 // Field is one member of an object.
@@ -82,6 +84,26 @@ func (p *Place) OnWire(number int32) *WireField {
 		}
 	}
 	return nil
+}
+
+// Below finds the place that one occurrence of a field of a message stands at: an element's, if the field is a list of which
+// only elements matter.
+func (p *Place) Below(number uint64) *Place {
+	if number < uint64(len(p.below)) {
+		return p.below[number]
+	}
+	if p.prepared {
+		return nil
+	}
+	// Of a table that was made by hand.
+	f := p.OnWire(int32(number))
+	switch {
+	case f == nil:
+		return nil
+	case f.Place.Op == Pass && f.Place.Shape == Array:
+		return f.Place.Elem
+	}
+	return f.Place
 }
 
 // Field finds a field by its number.

@@ -67,19 +67,25 @@ func keyBit[K string | []byte](key K) uint64 {
 
 // prepare makes the ways to fields short.
 func (p *Place) prepare() {
-	p.keys, p.numbers = 0, nil
+	p.keys, p.numbers, p.below = 0, nil, nil
 	for _, f := range p.Fields {
 		p.keys |= keyBit(f.JSON)
 	}
 	for i := range p.Wire {
 		n := int(p.Wire[i].Number)
 		if n >= maxPrepared {
-			continue
+			panic("a field number that no table is made for")
 		}
 		for len(p.numbers) <= n {
 			p.numbers = append(p.numbers, nil)
 		}
 		p.numbers[n] = &p.Wire[i]
+		for len(p.below) <= n {
+			p.below = append(p.below, nil)
+		}
+		if p.below[n] = p.Wire[i].Place; p.below[n].Op == Pass && p.below[n].Shape == Array {
+			p.below[n] = p.below[n].Elem
+		}
 	}
 	p.prepared = true
 }
