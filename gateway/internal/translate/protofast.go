@@ -93,7 +93,10 @@ func (r *response) cutWire(c *cuts) error {
 		}
 		at := i
 		tag := uint64(in[i])
-		if i++; tag >= 0x80 {
+		if i++; tag >= 0x80 && i < l.end && in[i] < 0x80 {
+			tag = tag&0x7f | uint64(in[i])<<7
+			i++
+		} else if tag >= 0x80 {
 			var n int
 			if tag, n = binary.Uvarint(in[at:l.end]); n <= 0 || tag>>3 > 1<<29-1 {
 				return protowire.ErrMalformed
@@ -132,7 +135,10 @@ func (r *response) cutWire(c *cuts) error {
 		}
 		lengthAt := i
 		length := uint64(in[i])
-		if i++; length >= 0x80 {
+		if i++; length >= 0x80 && i < l.end && in[i] < 0x80 {
+			length = length&0x7f | uint64(in[i])<<7
+			i++
+		} else if length >= 0x80 {
 			var n int
 			if length, n = binary.Uvarint(in[lengthAt:l.end]); n <= 0 {
 				return protowire.ErrMalformed

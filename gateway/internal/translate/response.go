@@ -77,9 +77,9 @@ func (v View) newResponse(k Kind, dst io.Writer, src io.Reader, size int) (*resp
 	if root.GroupVersion == "" {
 		root = root.Named()
 	}
-	if root.ToTenant == nil {
+	if !root.ToTenant.Ready() {
 		// A table that was made by hand.
-		root.ToTenant = root.Place
+		root.ToTenant = rules.ToTenant(root.Place)
 	}
 	var r *response
 	if size == bufferSize {

@@ -87,23 +87,12 @@ func (p *Place) OnWire(number int32) *WireField {
 }
 
 // Below finds the place that one occurrence of a field of a message stands at: an element's, if the field is a list of which
-// only elements matter.
+// only elements matter. It takes a place of a table that is [Place.Ready].
 func (p *Place) Below(number uint64) *Place {
 	if number < uint64(len(p.below)) {
 		return p.below[number]
 	}
-	if p.prepared {
-		return nil
-	}
-	// Of a table that was made by hand.
-	f := p.OnWire(int32(number))
-	switch {
-	case f == nil:
-		return nil
-	case f.Place.Op == Pass && f.Place.Shape == Array:
-		return f.Place.Elem
-	}
-	return f.Place
+	return nil
 }
 
 // Field finds a field by its number.

@@ -15,6 +15,9 @@ func (o Op) asked() bool {
 // ToTenant makes the table by which answers are translated. It must be called once per table, not per answer.
 func ToTenant(p *Place) *Place { return answers{}.place(p) }
 
+// Ready reports whether a place is of a table that this package made.
+func (p *Place) Ready() bool { return p != nil && p.prepared }
+
 // answers keeps places that are shared shared.
 type answers map[*Place]*Place
 
