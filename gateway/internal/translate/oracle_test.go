@@ -321,8 +321,9 @@ func (o *oracle) metadata(m *metav1.ObjectMeta, of string) {
 			continue
 		}
 		var fields map[string]any
-		if err := json.Unmarshal(f.FieldsV1.Raw, &fields); err != nil {
-			panic(err)
+		if json.Unmarshal(f.FieldsV1.Raw, &fields) != nil {
+			// No object.
+			continue
 		}
 		o.fields(fields)
 		f.FieldsV1.Raw, _ = json.Marshal(fields)
