@@ -255,3 +255,24 @@ func TestWrongHost(t *testing.T) {
 		}
 	}
 }
+
+// TestTrailers checks that nothing can come behind a body: what is read there has not been looked at.
+func TestTrailers(t *testing.T) {
+	g := &Guard{Host: "control.test", Refused: func() {}, Next: roundTripperFn(func(*http.Request) (*http.Response, error) {
+		t.Error("sent")
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+	})}
+	r, err := http.NewRequestWithContext(WithTenant(t.Context(), "abc123"), "PUT", "https://control.test/api/v1/namespaces/abc123-web/pods/a", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header, r.Trailer = good(), http.Header{"Impersonate-User": nil}
+	res, err := g.RoundTrip(r)
+	if res != nil {
+		_ = res.Body.Close()
+	}
+	var refusal *Refusal
+	if !errors.As(err, &refusal) {
+		t.Errorf("let through: %v", err)
+	}
+}

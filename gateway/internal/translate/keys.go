@@ -104,6 +104,7 @@ func (q *request) keysToControl(op rules.Op, v *jsonwire.Value, path string) err
 			}
 			m.Value.SetText(ns)
 		}
+		scalingAnnotation(q.root.Kind, key, m.Value, q.view.groupVersionToControl)
 		if kind := classAnnotations[key]; kind != "" && op == rules.ClassAnnotations && m.Value.Text() != "" {
 			m.Value.SetText(q.view.classToControl(kind, m.Value.Text()))
 		}
@@ -136,6 +137,10 @@ func (r *response) keysToTenant(op rules.Op, v *jsonwire.Value) {
 		if ok && op == rules.NamespaceLabels && key == labelMetadataName {
 			m.Value.SetText(r.namespaceToTenant(m.Value.Text()))
 		}
+		scalingAnnotation(r.root.Kind, key, m.Value, func(gv string) string {
+			own, _ := r.view.groupVersionToTenant(gv)
+			return own
+		})
 		if kind := classAnnotations[key]; kind != "" && op == rules.ClassAnnotations && m.Value.Text() != "" {
 			m.Value.SetText(r.view.classToTenant(kind, m.Value.Text()))
 		}
