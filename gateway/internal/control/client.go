@@ -110,8 +110,19 @@ func New(c Config) (*Client, error) {
 	upgrade := short.Clone()
 	upgrade.DisableKeepAlives = true
 
-	client := &Client{base: base, close: func() { short.CloseIdleConnections(); long.CloseIdleConnections(); upgrade.CloseIdleConnections() }}
-	for mode, next := range map[Mode]*http.Transport{Unary: short, Streaming: long, Upgrade: upgrade} {
+	var kept http.RoundTripper = short
+	closeKept := func() {}
+	if config.Proxy == nil {
+		u := newUnary(short, hostPort(base), short)
+		kept, closeKept = u, u.CloseIdleConnections
+	}
+	client := &Client{base: base, close: func() {
+		closeKept()
+		short.CloseIdleConnections()
+		long.CloseIdleConnections()
+		upgrade.CloseIdleConnections()
+	}}
+	for mode, next := range map[Mode]http.RoundTripper{Unary: kept, Streaming: long, Upgrade: upgrade} {
 		// The gateway's own credential, if it is a header, is added after the guard: nothing before may set one.
 		wrapped, err := transport.HTTPWrappersForConfig(config, next)
 		if err != nil {
@@ -169,6 +180,18 @@ func newTransport(config *transport.Config, http2Only bool) (*http.Transport, er
 	return t, nil
 }
 
+// hostPort is where a URL leads.
+func hostPort(u *url.URL) string {
+	if u.Port() != "" {
+		return u.Host
+	}
+	port := "443"
+	if u.Scheme == "http" {
+		port = "80"
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
 // Close drops idle connections.
 func (c *Client) Close() { c.close() }
 
@@ -184,21 +207,31 @@ func (t asTenant) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !ok {
 		return nil, errors.New("a request for the control cluster has no identity")
 	}
-	header := r.Header.Clone()
-	for name := range header {
-		if lower := strings.ToLower(name); strings.HasPrefix(lower, "impersonate") || strings.HasPrefix(lower, "x-remote") || lower == "authorization" {
-			delete(header, name)
+	// The values are nobody's to change, so they need not be copied.
+	header := make(http.Header, len(r.Header)+2)
+	for name, values := range r.Header {
+		if !claimsIdentity(name) {
+			header[name] = values
 		}
 	}
 	header["Impersonate-User"] = []string{as.ControlUser()}
 	header["Impersonate-Group"] = as.ControlGroups()
-	delete(header, "Impersonate-Uid")
 	if as.UID != "" {
 		header["Impersonate-Uid"] = []string{as.UID}
 	}
-	out := r.Clone(r.Context())
+	out := *r
 	out.Header = header
-	return t.next.RoundTrip(out)
+	return t.next.RoundTrip(&out)
+}
+
+// claimsIdentity reports whether a header, however it is spelled, says who sends a request.
+func claimsIdentity(name string) bool {
+	for _, prefix := range []string{"impersonate", "x-remote"} {
+		if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
+			return true
+		}
+	}
+	return strings.EqualFold(name, "authorization")
 }
 
 // Do sends a tenant's request. The caller closes the body of the response. The error is an API error in words that say
