@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"vivarium.io/vivarium/gateway/internal/control"
@@ -61,6 +61,8 @@ type front struct {
 
 // facts are what the links have found out about a request. Each field is set once.
 type facts struct {
+	// verb is what the metrics call the request.
+	verb    string
 	request *route.Request
 	// class is what the request counts as while it is under way.
 	class limits.Class
@@ -86,11 +88,8 @@ func (k *facts) end() {
 
 type factsKey struct{}
 
-type verbKey struct{}
-
-// withVerb gives the links a place to tell the metrics what a request is.
-func withVerb(ctx context.Context, verb *string) context.Context {
-	return context.WithValue(ctx, verbKey{}, verb)
+func withFacts(ctx context.Context, f *facts) context.Context {
+	return context.WithValue(ctx, factsKey{}, f)
 }
 
 func factsFrom(ctx context.Context) *facts {
@@ -158,21 +157,40 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, next http.HandlerF
 	if err != nil {
 		return err
 	}
-	known := &facts{request: request, class: classify(request)}
-	if verb, ok := r.Context().Value(verbKey{}).(*string); ok && request.IsResource {
-		*verb = request.Verb
-		if known.class == limits.Stream {
-			*verb = "connect"
-		}
-	} else if ok {
-		*verb = "discovery"
+	known := factsFrom(r.Context())
+	known.request, known.class = request, classify(request)
+	switch {
+	case !request.IsResource:
+		known.verb = "discovery"
+	case known.class == limits.Stream:
+		known.verb = "connect"
+	default:
+		known.verb = request.Verb
+	}
+	if known.class == limits.Request {
+		growStack(len(r.RequestURI))
 	}
 	defer known.end()
-	next(w, r.WithContext(context.WithValue(r.Context(), factsKey{}, known)))
+	next(w, r)
 	if known.stay != nil {
 		return known.stay()
 	}
 	return nil
+}
+
+// stackSize makes the runtime give a goroutine 16 KiB, which is what most requests come to.
+const stackSize = 12 << 10
+
+// growStack lets the stack of a request's goroutine grow once, while there is little on it to be copied, and not step by
+// step while it gets deeper: that was a quarter of what the gateway's own code cost for a get. What stays open does without,
+// because there the size of a stack counts.
+//
+//go:noinline
+func growStack(at int) byte {
+	var frame [stackSize]byte
+	// The frame is there only if the compiler cannot tell what is read.
+	frame[at%stackSize] = 1
+	return frame[at/2%stackSize]
 }
 
 func classify(r *route.Request) limits.Class {
@@ -304,7 +322,7 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	x.view = translate.View{
 		Tenant: known.tenant.ID, RootCA: f.rootCA, TokenAudience: f.tokenAudience, ForbiddenAudiences: f.forbiddenAudiences,
-		Exported: x.exported,
+		Exported:     x.exported,
 		SharedGroups: has.SharedGroups(), Customs: has,
 		Continue: func(controlToken string) string { return f.sealer.Seal(x.scope(), controlToken) },
 	}

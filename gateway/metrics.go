@@ -91,15 +91,14 @@ func (m *metrics) measure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		seen := &recorder{ResponseWriter: w}
-		verb := new(string)
-		*verb = "other"
+		known := &facts{verb: "other"}
 		defer func() {
-			m.requests.WithLabelValues(*verb, seen.label()).Inc()
-			if *verb != "watch" && *verb != "connect" {
-				m.duration.WithLabelValues(*verb).Observe(time.Since(start).Seconds())
+			m.requests.WithLabelValues(known.verb, seen.label()).Inc()
+			if known.verb != "watch" && known.verb != "connect" {
+				m.duration.WithLabelValues(known.verb).Observe(time.Since(start).Seconds())
 			}
 		}()
-		next.ServeHTTP(seen, r.WithContext(withVerb(r.Context(), verb)))
+		next.ServeHTTP(seen, r.WithContext(withFacts(r.Context(), known)))
 	})
 }
 

@@ -7,16 +7,17 @@ import (
 	"vivarium.io/vivarium/gateway/internal/identity"
 )
 
+var uncompressed = []string{"identity"}
+
 // maxUserAgent bounds the only text of a client that the control cluster stores (as the default field manager).
 const maxUserAgent = 512
 
 // Headers makes the headers of a request for the control cluster out of a client's. accept and contentType have been
 // decided before; everything else that is not named here is left behind.
 func Headers(client http.Header, accept, contentType string) http.Header {
-	h := http.Header{
-		// Bodies are read on the way; compressing them for that would be work for nothing.
-		"Accept-Encoding": {"identity"},
-	}
+	h := make(http.Header, 8)
+	// Bodies are read on the way; compressing them for that would be work for nothing.
+	h["Accept-Encoding"] = uncompressed
 	if accept != "" {
 		h["Accept"] = []string{accept}
 	}

@@ -33,6 +33,9 @@ func hasControl(s string) bool {
 }
 
 func parseQuery(raw string) (url.Values, error) {
+	if raw == "" {
+		return nil, nil
+	}
 	if strings.Contains(raw, ";") {
 		return nil, refuse("the query has a semicolon")
 	}

@@ -57,10 +57,11 @@ type Impersonator struct{ Reviewer AccessReviewer }
 // cluster, so that ignoring them would be safe; it would also run a request as somebody else than its sender meant.
 func CheckHeaders(h http.Header) error {
 	for name := range h {
-		// Servers behind have been known to take an underscore for a dash.
-		plain := strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(name))
+		if !suspicious(name) || name == headerUser || name == headerGroup || name == headerUID {
+			continue
+		}
+		plain := plainName.Replace(strings.ToLower(name))
 		switch {
-		case name == headerUser, name == headerGroup, name == headerUID:
 		case strings.HasPrefix(plain, "impersonate"):
 			return errBadRequest(fmt.Sprintf("header %q: only %s, %s and %s can be used to act as somebody else", name, headerUser, headerGroup, headerUID))
 		case strings.HasPrefix(plain, "x-remote-user"), strings.HasPrefix(plain, "x-remote-group"),
@@ -71,6 +72,20 @@ func CheckHeaders(h http.Header) error {
 		}
 	}
 	return nil
+}
+
+// plainName spells a header as servers do that have been known to take an underscore for a dash.
+var plainName = strings.NewReplacer("_", "-", ".", "-")
+
+// suspicious reports whether a header may be about identity by how it begins. Nearly all are not, and are not looked at
+// any closer.
+func suspicious(name string) bool {
+	for _, prefix := range []string{"impersonate", "authorization"} {
+		if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
+			return true
+		}
+	}
+	return len(name) > 8 && (name[0] == 'x' || name[0] == 'X') && strings.EqualFold(name[2:8], "remote")
 }
 
 // Impersonate gives the identity that a request runs as: the sender's, or the one that its headers ask for. The error is

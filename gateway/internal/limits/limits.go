@@ -68,18 +68,17 @@ func (l *Limiter) Acquire(t tenants.Tenant, class Class) (release func(), err er
 	}
 	u.under[class]++
 	l.under[class]++
-	return sync.OnceFunc(func() { l.release(t.ID, u, class) }), nil
-}
-
-func (l *Limiter) release(id names.TenantID, u *usage, class Class) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	u.under[class]--
-	l.under[class]--
-	// Whoever has not sent anything for so long that its bucket is full again need not be remembered.
-	if u.under == [classes]int{} && u.bucket.TokensAt(l.now()) >= float64(u.bucket.Burst()) && l.tenants[id] == u {
-		delete(l.tenants, id)
-	}
+	over := false
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if over {
+			return
+		}
+		over = true
+		u.under[class]--
+		l.under[class]--
+	}, nil
 }
 
 // usage finds a tenant's state and follows changes of its limits.
