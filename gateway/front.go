@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,8 +47,10 @@ type front struct {
 	fanout        *fanout.Hub
 	access        *access
 	// offers may be nil: then the operator offers nothing.
-	offers  *offers.Set
-	sealer  *paging.Sealer
+	offers *offers.Set
+	sealer *paging.Sealer
+	// sizes are how long lists over all namespaces were last time.
+	sizes   *lru.Cache[sizeKey, int]
 	metrics *metrics
 
 	// Of every tenant's view.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -262,6 +263,9 @@ func newFront(c frontConfig) (*front, error) {
 	}
 	if f.fanout, err = fanout.New(fanout.Config{Get: client.Stream}); err != nil {
 		return nil, err
+	}
+	if f.sizes, err = lru.New[sizeKey, int](knownSizes); err != nil {
+		return nil, fmt.Errorf("make the memory of lists: %w", err)
 	}
 	if f.sealer, err = paging.NewSealer(c.secret); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/gateway/internal/control"
 	"vivarium.io/vivarium/gateway/internal/paging"
@@ -21,9 +23,25 @@ const (
 	// pageSize is how much of a list over all namespaces is asked for at once. More would make the control cluster decode
 	// objects of the next tenant, less costs round trips.
 	pageSize = 500
-	// maxPageSize bounds what a tenant may ask for at once.
+	// maxPageSize bounds what a tenant may ask for at once, and what is asked for in its name.
 	maxPageSize = 5000
+	// spare is how many objects a tenant may have made since its last list without needing a second page.
+	spare = 2
+	// knownSizes bounds how many lists are remembered.
+	knownSizes = 16384
 )
+
+// sizeKey is a list whose length is remembered. Selectors are hashed: their length is the tenant's to choose.
+type sizeKey struct {
+	tenant          types.UID
+	group, resource string
+	selectors       [sha256.Size]byte
+}
+
+func (x *exchange) sizeKey(query url.Values) sizeKey {
+	selectors := query.Get("labelSelector") + "\x00" + query.Get("fieldSelector")
+	return sizeKey{x.facts.tenant.UID, x.facts.request.Group, x.facts.request.Resource, sha256.Sum256([]byte(selectors))}
+}
 
 // listEverywhere lists a collection that holds objects of all tenants, at the cost of this tenant's own: it starts at the
 // tenant's first key and ends at the first key that is not the tenant's.
@@ -48,7 +66,16 @@ func (x *exchange) listEverywhere(w http.ResponseWriter, r *http.Request) error 
 	for _, key := range []string{"resourceVersion", "resourceVersionMatch", "watch", "allowWatchBookmarks", "sendInitialEvents"} {
 		query.Del(key)
 	}
-	query.Set("limit", strconv.Itoa(limit))
+	first := limit
+	if !options.OnePage {
+		// No larger than it has to be: whatever follows the tenant's last object on a page belongs to others, and costs the
+		// control cluster as much as the tenant's own.
+		key := x.sizeKey(query)
+		if last, ok := x.front.sizes.Get(key); ok {
+			first = min(last+last/16+spare, maxPageSize)
+		}
+		options.Counted = func(items int) { x.front.sizes.Add(key, items) }
+	}
 
 	out := newReply(w, r)
 	out.Header().Set("Cache-Control", "no-cache, private")
@@ -59,6 +86,11 @@ func (x *exchange) listEverywhere(w http.ResponseWriter, r *http.Request) error 
 			one.Query[key] = values
 		}
 		one.Query.Set("continue", token)
+		// The same for a page that is asked for again.
+		one.Query.Set("limit", strconv.Itoa(limit))
+		if token == options.First {
+			one.Query.Set("limit", strconv.Itoa(first))
+		}
 		one.Header = call.Header.Clone()
 		res, err := x.front.control.Do(r.Context(), one)
 		if err != nil {

@@ -137,6 +137,49 @@ type configMaps struct {
 	}
 }
 
+// TestPageSizes lists again and again: what is asked for follows what the tenant had last time, so that nothing of its
+// neighbours is read, and a tenant that has more by now still gets all of it.
+func TestPageSizes(t *testing.T) {
+	h := newHarness(t)
+	for i, tc := range []struct {
+		mine  int
+		query string
+		want  []string
+	}{
+		{10, "", []string{"500"}},
+		{10, "", []string{"12"}},
+		{12, "", []string{"12", "500"}},
+		{32, "", []string{"14", "500"}},
+		{32, "?labelSelector=a%3Db", []string{"500"}},
+		{32, "?limit=7", []string{"7"}},
+		{32, "", []string{"36"}},
+		{0, "", []string{"36"}},
+		{1, "", []string{"2"}},
+	} {
+		h.answerWith(allKeys(tc.mine).serve(t))
+		res, body := h.do("GET", "/api/v1/configmaps"+tc.query, "", nil)
+		var list configMaps
+		if err := json.Unmarshal([]byte(body), &list); err != nil || res.StatusCode != 200 {
+			t.Fatalf("%d: %d %.300s", i, res.StatusCode, body)
+		}
+		if len(list.Items) != tc.mine && tc.query != "?limit=7" {
+			t.Errorf("%d: %d items of %d", i, len(list.Items), tc.mine)
+		}
+		var limits []string
+		sent, _ := h.taken()
+		for _, one := range sent {
+			u, err := url.Parse(one.URI)
+			if err != nil {
+				t.Fatal(err)
+			}
+			limits = append(limits, u.Query().Get("limit"))
+		}
+		if diff := cmp.Diff(tc.want, limits); diff != "" {
+			t.Errorf("%d: limits (-want +got):\n%s", i, diff)
+		}
+	}
+}
+
 // TestPages lists a tenant's objects out of a collection of all tenants', as one list and in pages of every size. Nothing
 // is missing, nothing is there twice, nothing is somebody else's, and no page costs more than it should.
 func TestPages(t *testing.T) {

@@ -232,8 +232,10 @@ func TestUnaryClosedEarly(t *testing.T) {
 		answer string
 		kept   bool
 	}{
-		"Mark": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", true},
-		"Rest": {"HTTP/1.1 200 OK\r\nContent-Length: 1002\r\n\r\nok" + strings.Repeat("x", 1000), false},
+		"Little": {"HTTP/1.1 200 OK\r\nContent-Length: 1002\r\n\r\nok" + strings.Repeat("x", 1000), true},
+		"Late":   {"HTTP/1.1 200 OK\r\nContent-Length: 1002\r\n\r\nok", false},
+		"Mark":   {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", true},
+		"Rest":   {"HTTP/1.1 200 OK\r\nContent-Length: 100002\r\n\r\nok" + strings.Repeat("x", 100000), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, u := newScripted(t, func(_ int, conn net.Conn, r *bufio.Reader) {

@@ -16,6 +16,14 @@ type ListOptions struct {
 	// OnePage ends the list after the first page, whose continue token (through View.Continue) the tenant gets: for a
 	// tenant that asked with a limit. Otherwise all pages become one list without a token.
 	OnePage bool
+	// Counted, if not nil, is told how many items the list has, once all are known.
+	Counted func(items int)
+}
+
+func (o ListOptions) counted(items int) {
+	if o.Counted != nil {
+		o.Counted(items)
+	}
 }
 
 // ListToTenant makes one list out of pages of the control cluster in which the tenant's items come first and foreign ones
@@ -259,6 +267,7 @@ func (l *merge) pageItem(place *rules.Place, row bool) error {
 
 // finish writes what comes behind the items.
 func (l *merge) finish(opts ListOptions) error {
+	opts.counted(l.items)
 	if opts.OnePage && !l.ended && l.token != "" {
 		if l.view.Continue == nil {
 			return foreign("a continue token and nobody to translate it")

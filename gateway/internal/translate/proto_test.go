@@ -124,10 +124,15 @@ func TestProtobufLists(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
+			counted := -1
+			tc.opts.Counted = func(items int) { counted = items }
 			if err := view.ListToTenant(pods, &out, tc.opts, page); err != nil {
 				t.Fatal(err)
 			}
 			list := decode(t, out.Bytes()).(*corev1.PodList)
+			if counted != len(list.Items) {
+				t.Errorf("counted %d items", counted)
+			}
 			var names []string
 			for _, p := range list.Items {
 				names = append(names, p.Name)

@@ -383,9 +383,10 @@ type pages struct {
 	token   string // to go on behind the page
 	ended   bool   // a foreign item was met
 
-	size uint64   // of all items
-	held [][]byte // items, in pieces
-	out  []byte   // items that follow them, or are on their way
+	size  uint64   // of all items
+	held  [][]byte // items, in pieces
+	out   []byte   // items that follow them, or are on their way
+	items int
 	// again is where reading goes on the second time: the page, and how many of its items are held already.
 	again     string
 	skip      int
@@ -414,6 +415,7 @@ func (r *response) protoPages(dst io.Writer, opts ListOptions, body io.ReadClose
 	if err != nil {
 		return err
 	}
+	opts.counted(l.items)
 	meta, err := l.finalMeta()
 	if err != nil {
 		return err
@@ -574,6 +576,7 @@ func (l *pages) one(src io.Reader, skip int, then func(start int) error) error {
 				return err
 			}
 			l.out = grown
+			l.items++
 			l.size += uint64(len(l.out) - start)
 			if err := then(start); err != nil {
 				return err
