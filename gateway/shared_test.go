@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"vivarium.io/vivarium/gateway/internal/fanout"
+	"vivarium.io/vivarium/gateway/internal/limits"
 	"vivarium.io/vivarium/internal/names"
 )
 
@@ -748,6 +749,39 @@ func TestSharedForms(t *testing.T) {
 				t.Fatal("its own watch is still open")
 			}
 		}
+	})
+	t.Run("Cut", func(t *testing.T) {
+		// Whose tenant may no longer act is cut off; others stay.
+		h := newHarness(t)
+		control := shareable(h)
+		_, res := h.stream(t, h.http2(), "/api/v1/pods?watch=true&resourceVersion=100")
+		other := &http.Client{Transport: &http.Transport{TLSClientConfig: h.tlsConfig(nil, h.client(tenantB, nil)), ForceAttemptHTTP2: true}}
+		t.Cleanup(other.CloseIdleConnections)
+		in, _ := h.stream(t, other, "/api/v1/pods?watch=true&resourceVersion=100")
+		h.tenants.remove(tenantA)
+		h.front.tenantChanged(tenantA)
+		if body, err := io.ReadAll(res.Body); err != nil || len(body) > 0 {
+			t.Errorf("%q %v", body, err)
+		}
+		control.pod("zzz999-web", "a", 101, "")
+		var f frame
+		if err := in.Decode(&f); err != nil || f.Object.Metadata.Namespace != "web" {
+			t.Errorf("%+v %v", f, err)
+		}
+		eventually(t, "nothing is left of it", func() bool {
+			return h.front.fanout.Stats().Subscribers == 1 && h.front.limiter.UnderWay(limits.Watch) == 1
+		})
+	})
+	t.Run("Timeout", func(t *testing.T) {
+		h := newHarness(t)
+		shareable(h)
+		_, res := h.stream(t, h.http2(), "/api/v1/pods?watch=true&resourceVersion=100&timeoutSeconds=1")
+		if body, err := io.ReadAll(res.Body); err != nil || len(body) > 0 {
+			t.Errorf("%q %v", body, err)
+		}
+		eventually(t, "nothing is left of it", func() bool {
+			return h.front.fanout.Stats().Subscribers == 0 && h.front.limiter.UnderWay(limits.Watch) == 0
+		})
 	})
 	t.Run("Namespaced", func(t *testing.T) {
 		h := newHarness(t)
