@@ -329,6 +329,9 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 		SharedGroups: has.SharedGroups(), Customs: has,
 		Continue: func(controlToken string) string { return f.sealer.Seal(x.scope(), controlToken) },
 	}
+	if err := x.checkDefinitions(has); err != nil {
+		return err
+	}
 	return x.serve(w, r)
 }
 

@@ -92,9 +92,13 @@ func (s *Server) wire(ctx context.Context, o *Options, files *files, controlConf
 	if err != nil {
 		return fmt.Errorf("--pod-address: %w", err)
 	}
+	shared, err := customs.NewShared(loopback, s.directory, kinds.NewTable().HasGroup)
+	if err != nil {
+		return err
+	}
 	s.controller, err = tenants.NewController(tenants.Config{
 		Loopback: loopback, Control: controlConfig, Scanner: scanner, Authority: files.authority,
-		ServerURL: o.TenantURL, ServingCA: files.servingCA, PodAddress: pods, Metrics: health.Metrics,
+		ServerURL: o.TenantURL, ServingCA: files.servingCA, PodAddress: pods, Shared: shared.ClusterScoped, Metrics: health.Metrics,
 	})
 	if err != nil {
 		return err
@@ -103,7 +107,7 @@ func (s *Server) wire(ctx context.Context, o *Options, files *files, controlConf
 		return err
 	}
 	s.front, err = newFront(frontConfig{
-		control: controlConfig, offers: s.offers, tenants: s.directory, clientCAs: files.clientCAs, secret: files.secret, servingCA: files.servingCA,
+		control: controlConfig, offers: s.offers, tenants: s.directory, shared: shared, clientCAs: files.clientCAs, secret: files.secret, servingCA: files.servingCA,
 		tenantURL: o.TenantURL, tokenAudience: o.TokenAudience, controlAudiences: o.ControlAudiences,
 		ready: health.Ready, metrics: newMetrics(),
 	})
@@ -172,6 +176,7 @@ func (f *front) tenantChanged(id names.TenantID) {
 	if f.offers != nil {
 		f.offers.Wake()
 	}
+	f.customs.Changed(id)
 	if _, err := f.authenticator.Tenant(id); err != nil {
 		f.limiter.Forget(id)
 	}
@@ -222,6 +227,7 @@ type frontConfig struct {
 	control          *rest.Config
 	offers           *offers.Set
 	tenants          identity.Tenants
+	shared           *customs.Shared
 	clientCAs        *x509.CertPool
 	secret           []byte
 	servingCA        []byte
@@ -237,7 +243,7 @@ func newFront(c frontConfig) (*front, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--tenant-url: %w", err)
 	}
-	registry, err := customs.New(customs.Config{Control: c.control})
+	registry, err := customs.New(customs.Config{Control: c.control, Shared: c.shared})
 	if err != nil {
 		return nil, err
 	}

@@ -97,7 +97,7 @@ const (
 
 func wide(id names.TenantID) tenants.Tenant {
 	return tenants.Tenant{ID: id, UID: types.UID("uid-" + id), Limits: tenants.Limits{
-		RequestsPerSecond: 1e6, Burst: 1e6, MaxInFlight: 1e6, MaxWatches: 1e6, MaxStreams: 1e6,
+		RequestsPerSecond: 1e6, Burst: 1e6, MaxInFlight: 1e6, MaxWatches: 1e6, MaxStreams: 1e6, CustomResourceDefinitions: 2,
 	}}
 }
 

@@ -10,6 +10,8 @@ const (
 	DefaultMaxWatches        = 1000
 	DefaultMaxStreams        = 100
 	DefaultMaxVirtualNodes   = 200
+	// DefaultCustomResourceDefinitions is how many a tenant may have.
+	DefaultCustomResourceDefinitions = 100
 	// DriverFlat is the network driver of a pool that names none.
 	DriverFlat = "flat"
 )
@@ -24,6 +26,7 @@ func SetDefaultsTenant(t *Tenant) {
 	setDefault(&limits.MaxInFlight, DefaultMaxInFlight)
 	setDefault(&limits.MaxWatches, DefaultMaxWatches)
 	setDefault(&limits.MaxStreams, DefaultMaxStreams)
+	setDefault(&limits.CustomResourceDefinitions, DefaultCustomResourceDefinitions)
 	setDefault(&t.Spec.Network.Mode, NetworkFlat)
 }
 

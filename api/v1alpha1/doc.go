@@ -2,7 +2,8 @@
 // cluster-scoped. The gateway's admin listener serves it and keeps it in etcd; the other components are its clients.
 //
 // Each field says what it means, who sets it and its default. The package must import nothing of this module and nothing
-// of Kubernetes but apimachinery and the core types its fields are made of. Start at [Tenant] and [ResourcePool].
+// of Kubernetes but apimachinery and the core types its fields are made of. Start at [Tenant], [ResourcePool] and
+// [SharedAPI].
 //
 // +k8s:deepcopy-gen=package
 // +k8s:defaulter-gen=TypeMeta

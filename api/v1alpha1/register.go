@@ -25,6 +25,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
 		&Tenant{}, &TenantList{},
 		&ResourcePool{}, &ResourcePoolList{},
+		&SharedAPI{}, &SharedAPIList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

@@ -84,6 +84,10 @@ type TenantLimits struct {
 	// maxStreams is how many exec, attach, port-forward and followed log streams may be open. Default 100.
 	// +k8s:validation:minimum=1
 	MaxStreams int32 `json:"maxStreams,omitempty"`
+	// customResourceDefinitions is how many CustomResourceDefinitions the tenant may have; beyond that the answer is 403.
+	// Default 100.
+	// +k8s:validation:minimum=1
+	CustomResourceDefinitions int32 `json:"customResourceDefinitions,omitempty"`
 }
 
 // NetworkMode says how a tenant's pods are connected.

@@ -46,6 +46,31 @@ func (in ResourcePoolStatus) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SharedAPI) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SharedAPI"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SharedAPIList) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SharedAPIList"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SharedAPISpec) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SharedAPISpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SharedAPIStatus) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SharedAPIStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SharedAPITenants) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SharedAPITenants"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in Tenant) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.Tenant"
 }

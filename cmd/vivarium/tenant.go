@@ -96,6 +96,7 @@ func newTenantCreateCommand(a *access) *cobra.Command {
 	flags.Int32Var(&spec.Limits.MaxInFlight, "max-in-flight", 0, fmt.Sprintf("Requests under way at once. (default %d)", v1alpha1.DefaultMaxInFlight))
 	flags.Int32Var(&spec.Limits.MaxWatches, "max-watches", 0, fmt.Sprintf("Open watches. (default %d)", v1alpha1.DefaultMaxWatches))
 	flags.Int32Var(&spec.Limits.MaxStreams, "max-streams", 0, fmt.Sprintf("Open exec, attach, port-forward and log streams. (default %d)", v1alpha1.DefaultMaxStreams))
+	flags.Int32Var(&spec.Limits.CustomResourceDefinitions, "max-crds", 0, fmt.Sprintf("CustomResourceDefinitions. (default %d)", v1alpha1.DefaultCustomResourceDefinitions))
 	flags.StringVarP(&output, "output", "o", "", "kubeconfig: print the tenant's kubeconfig once it is ready.")
 	w.addFlags(flags, true, time.Minute, "the tenant is ready")
 	return cmd

@@ -142,6 +142,10 @@ func (s *Server) install(scheme apiScheme, config *server.Config, gate *gate) er
 	if err != nil {
 		return err
 	}
+	shared, sharedStatus, err := newStorage(scheme, config.RESTOptionsGetter, sharedKind())
+	if err != nil {
+		return err
+	}
 	gate.tenants, gate.pools = tenants.Store, pools.Store
 	group := server.NewDefaultAPIGroupInfo(v1alpha1.GroupVersion.Group, scheme.Scheme, scheme.parameters, scheme.codecs)
 	group.VersionedResourcesStorageMap[v1alpha1.GroupVersion.Version] = map[string]rest.Storage{
@@ -149,6 +153,8 @@ func (s *Server) install(scheme apiScheme, config *server.Config, gate *gate) er
 		"tenants/status":       tenantStatus,
 		"resourcepools":        pools,
 		"resourcepools/status": poolStatus,
+		"sharedapis":           shared,
+		"sharedapis/status":    sharedStatus,
 	}
 	if err := s.generic.InstallAPIGroup(&group); err != nil {
 		return fmt.Errorf("install the admin API: %w", err)

@@ -34,6 +34,7 @@ func newScheme() (apiScheme, error) {
 	scheme.AddKnownTypes(internal,
 		&v1alpha1.Tenant{}, &v1alpha1.TenantList{},
 		&v1alpha1.ResourcePool{}, &v1alpha1.ResourcePoolList{},
+		&v1alpha1.SharedAPI{}, &v1alpha1.SharedAPIList{},
 	)
 	if err := scheme.SetVersionPriority(v1alpha1.GroupVersion); err != nil {
 		return apiScheme{}, err

@@ -74,6 +74,9 @@ func tenantPhase(t *v1alpha1.Tenant) string {
 // mostRequests bounds every limit of a tenant: beyond it, a limit is a slip of the finger.
 const mostRequests = 1_000_000
 
+// mostDefinitions is what a control cluster can be expected to serve for one tenant.
+const mostDefinitions = 10_000
+
 // clockSkew is how far apart the clocks of an operator and of the gateway may be.
 const clockSkew = time.Minute
 
@@ -97,6 +100,7 @@ func validateTenant(t *v1alpha1.Tenant) field.ErrorList {
 	problems = append(problems, outOfRange(limits.Child("maxInFlight"), t.Spec.Limits.MaxInFlight, 1, mostRequests)...)
 	problems = append(problems, outOfRange(limits.Child("maxWatches"), t.Spec.Limits.MaxWatches, 1, mostRequests)...)
 	problems = append(problems, outOfRange(limits.Child("maxStreams"), t.Spec.Limits.MaxStreams, 1, mostRequests)...)
+	problems = append(problems, outOfRange(limits.Child("customResourceDefinitions"), t.Spec.Limits.CustomResourceDefinitions, 1, mostDefinitions)...)
 	if mode := t.Spec.Network.Mode; mode != v1alpha1.NetworkFlat {
 		problems = append(problems, field.NotSupported(spec.Child("network", "mode"), mode, []v1alpha1.NetworkMode{v1alpha1.NetworkFlat}))
 	}

@@ -114,7 +114,9 @@ func New(c Config) (*Registry, error) {
 		return nil, fmt.Errorf("watch custom resource definitions: %w", err)
 	}
 	if c.Shared != nil {
-		c.Shared.attach(r)
+		if err := c.Shared.attach(r); err != nil {
+			return nil, err
+		}
 	}
 	return r, nil
 }
@@ -169,7 +171,7 @@ func (r *Registry) observe(old, now any) {
 	}
 	r.mu.Unlock()
 	if r.shared != nil {
-		r.shared.definitionChanged()
+		r.shared.trigger()
 	}
 }
 
@@ -186,6 +188,9 @@ func (r *Registry) Changed(id names.TenantID) {
 	defer r.mu.Unlock()
 	r.epoch++
 	delete(r.snapshots, id)
+	if r.shared != nil {
+		r.shared.trigger()
+	}
 }
 
 // everybodyChanged forgets it of all tenants.
@@ -239,10 +244,13 @@ func (r *Registry) own(id names.TenantID) map[string]*apiextensionsv1.CustomReso
 func (r *Registry) build(id names.TenantID) *Snapshot {
 	own := r.own(id)
 	var resources []*Resource
-	groups := map[string]bool{}
-	for _, crd := range own {
+	groups, definitions := map[string]bool{}, map[string]bool{}
+	for name, crd := range own {
 		_, group, _ := tenantOf(crd)
 		groups[group] = true
+		if name, err := id.DefinitionToTenant(name); err == nil {
+			definitions[name] = true
+		}
 		if resource := resourceOf(crd, group, false); resource != nil {
 			resources = append(resources, resource)
 		}
@@ -260,7 +268,7 @@ func (r *Registry) build(id names.TenantID) *Snapshot {
 	if len(own) == 0 && len(resources) == 0 {
 		return empty
 	}
-	return newSnapshot(resources, shared, len(own))
+	return newSnapshot(resources, shared, definitions)
 }
 
 // SharedWith reports whether the operator shares a resource with a tenant under the group's own name.
@@ -350,7 +358,7 @@ func (r *Registry) Schemas(ctx context.Context, id names.TenantID, s *Snapshot, 
 	exact := true
 	var out []*apiextensionsv1.CustomResourceDefinition
 	own := map[string]*apiextensionsv1.CustomResourceDefinition{}
-	if group == "" && s.definitions > 0 {
+	if group == "" && len(s.definitions) > 0 {
 		list, err := r.definitions.List(ctx, metav1.ListOptions{LabelSelector: names.LabelTenant + "=" + string(id)})
 		if err != nil {
 			return nil, false, fmt.Errorf("list custom resource definitions: %w", err)

@@ -42,8 +42,8 @@ type Snapshot struct {
 	scopes    map[schema.GroupKind]bool
 	groups    []Group
 	shared    []string
-	// definitions counts the tenant's own, established or not.
-	definitions int
+	// definitions are the names of the tenant's own, established or not.
+	definitions map[string]bool
 	digest      string
 }
 
@@ -57,7 +57,7 @@ type Group struct {
 }
 
 // empty is what a tenant without any custom kind has.
-var empty = newSnapshot(nil, nil, 0)
+var empty = newSnapshot(nil, nil, nil)
 
 // ScopeOfKind implements translate.Customs.
 func (s *Snapshot) ScopeOfKind(group, kind string) (namespaced, known bool) {
@@ -87,7 +87,10 @@ func (s *Snapshot) Group(name string) (Group, bool) {
 }
 
 // Definitions counts the tenant's CustomResourceDefinitions.
-func (s *Snapshot) Definitions() int { return s.definitions }
+func (s *Snapshot) Definitions() int { return len(s.definitions) }
+
+// Defines reports whether the tenant has a CustomResourceDefinition.
+func (s *Snapshot) Defines(name string) bool { return s.definitions[name] }
 
 // Digest changes when any of the kinds or their schemas do.
 func (s *Snapshot) Digest() string { return s.digest }
@@ -100,7 +103,7 @@ func (s *Snapshot) lookup(group, resource string) *Resource {
 }
 
 // newSnapshot puts resources together.
-func newSnapshot(resources []*Resource, shared []string, definitions int) *Snapshot {
+func newSnapshot(resources []*Resource, shared []string, definitions map[string]bool) *Snapshot {
 	s := &Snapshot{
 		resources: map[schema.GroupResource]*Resource{}, scopes: map[schema.GroupKind]bool{}, shared: shared, definitions: definitions,
 	}

@@ -144,6 +144,9 @@ func (t *Table) Lookup(group, resource string) (*Kind, bool) {
 	return k, ok
 }
 
+// HasGroup reports whether anybody decided about a kind of a group.
+func (t *Table) HasGroup(group string) bool { return t.groups[group] }
+
 // ServesVersion reports whether a kind of a group and version is served.
 func (t *Table) ServesVersion(group, version string) bool {
 	return t.versions[schema.GroupVersion{Group: group, Version: version}]

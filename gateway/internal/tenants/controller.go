@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -39,6 +40,8 @@ type Config struct {
 	ServingCA []byte
 	// PodAddress is where pods reach the gateway.
 	PodAddress netip.AddrPort
+	// Shared gives the cluster-scoped resources that operators share with tenants; nil for none.
+	Shared func() []schema.GroupVersionResource
 	// Metrics, when set, gets vivarium_tenants.
 	Metrics prometheus.Registerer
 }
@@ -71,6 +74,7 @@ type Controller struct {
 	informer  cache.SharedIndexInformer
 	control   kubernetes.Interface
 	scanner   *Scanner
+	shared    func() []schema.GroupVersionResource
 	namespace cache.SharedIndexInformer
 	roles     *roles
 	authority *Authority
@@ -116,6 +120,7 @@ func NewController(config Config) (*Controller, error) {
 		informer:  newInformer(tenants),
 		control:   control,
 		scanner:   config.Scanner,
+		shared:    config.Shared,
 		authority: config.Authority,
 		access:    access{server: config.ServerURL, servingCA: config.ServingCA},
 		pods:      config.PodAddress,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -45,6 +47,8 @@ type Limits struct {
 	MaxInFlight int
 	MaxWatches  int
 	MaxStreams  int
+	// CustomResourceDefinitions bounds how many the tenant may have, at all replicas together.
+	CustomResourceDefinitions int
 }
 
 // Directory tells who the tenants are, from memory. It follows the admin API within milliseconds and keeps the last
@@ -94,6 +98,13 @@ func (d *Directory) Get(id names.TenantID) (Tenant, bool) {
 	defer d.mu.RUnlock()
 	t, ok := d.tenants[id]
 	return t, ok
+}
+
+// All gives every tenant, in no particular order.
+func (d *Directory) All() []Tenant {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return slices.Collect(maps.Values(d.tenants))
 }
 
 // Subscribe calls changed after each change that [Directory.Get] shows of a tenant, its appearance and removal included.
@@ -156,6 +167,8 @@ func fromObject(id names.TenantID, object *v1alpha1.Tenant) Tenant {
 			MaxInFlight:       int(limits.MaxInFlight),
 			MaxWatches:        int(limits.MaxWatches),
 			MaxStreams:        int(limits.MaxStreams),
+
+			CustomResourceDefinitions: int(limits.CustomResourceDefinitions),
 		},
 	}
 	if notBefore := object.Spec.CredentialsNotBefore; notBefore != nil {

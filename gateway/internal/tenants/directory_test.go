@@ -26,7 +26,7 @@ func TestDirectory(t *testing.T) {
 	if id := <-told; id != "direc1" {
 		t.Errorf("told of %q", id)
 	}
-	want := tenants.Tenant{ID: "direc1", UID: x.UID, Limits: tenants.Limits{RequestsPerSecond: 50, Burst: 100, MaxInFlight: 100, MaxWatches: 1000, MaxStreams: 100}}
+	want := tenants.Tenant{ID: "direc1", UID: x.UID, Limits: tenants.Limits{RequestsPerSecond: 50, Burst: 100, MaxInFlight: 100, MaxWatches: 1000, MaxStreams: 100, CustomResourceDefinitions: 100}}
 	if got, ok := w.directory.Get("direc1"); !ok || got != want {
 		t.Errorf("got %+v, %t, want %+v", got, ok, want)
 	}

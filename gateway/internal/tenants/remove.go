@@ -3,6 +3,7 @@ package tenants
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -39,14 +40,23 @@ type removal struct {
 // remove takes one step of emptying the control cluster of a tenant and says what is left. It may be called at any time
 // and by several at once; each step starts from what it finds.
 //
-// Namespaces come first, because what is in them may need the rest; then cluster-scoped objects; then a look at
+// Namespaces come first, because what is in them may need the rest; then definitions with their objects; then
+// cluster-scoped objects; then a look at
 // everything, which alone decides whether the tenant is gone.
 func (c *Controller) remove(ctx context.Context, id names.TenantID) (removal, error) {
 	waiting, err := c.removeNamespaces(ctx, id)
 	if err != nil || waiting.left != "" {
 		return waiting, err
 	}
-	for _, resource := range deletable() {
+	waiting, err = c.removeDefinitions(ctx, id)
+	if err != nil || waiting.left != "" {
+		return waiting, err
+	}
+	resources := deletable()
+	if c.shared != nil {
+		resources = append(c.shared(), resources...)
+	}
+	for _, resource := range resources {
 		objects, err := c.scanner.list(ctx, resource, id, everything)
 		if err != nil {
 			return removal{}, err
@@ -59,7 +69,43 @@ func (c *Controller) remove(ctx context.Context, id names.TenantID) (removal, er
 	if err != nil {
 		return removal{}, err
 	}
-	return removal{left: enumerate(found), stuck: len(found) > 0}, nil
+	// A group is discovered for a moment longer than its last definition is there.
+	held := slices.ContainsFunc(found, func(what string) bool { return !strings.HasPrefix(what, groupFound) })
+	return removal{left: enumerate(found), stuck: held}, nil
+}
+
+var definitionResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+
+// removeDefinitions deletes the tenant's CustomResourceDefinitions, those that carry both its prefix and its label, and
+// says which are still there: each stays until its last object is gone.
+func (c *Controller) removeDefinitions(ctx context.Context, id names.TenantID) (removal, error) {
+	list, err := c.scanner.objects.Resource(definitionResource).List(ctx, metav1.ListOptions{LabelSelector: names.LabelTenant + "=" + string(id)})
+	if err != nil {
+		return removal{}, fmt.Errorf("list %s of the control cluster: %w", definitionResource.GroupResource(), err)
+	}
+	var left []string
+	for i := range list.Items {
+		definition := &list.Items[i]
+		if _, err := id.DefinitionToTenant(definition.Name); err != nil {
+			// Somebody put the label on what is not the tenant's.
+			continue
+		}
+		left = append(left, definition.Name)
+		if definition.DeletionTimestamp != nil {
+			continue
+		}
+		policy := metav1.DeletePropagationBackground
+		err := c.scanner.objects.Resource(definitionResource).Delete(ctx, definition.Name, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &definition.UID}, PropagationPolicy: &policy,
+		})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return removal{}, fmt.Errorf("delete custom resource definition %q: %w", definition.Name, err)
+		}
+	}
+	if len(left) == 0 {
+		return removal{}, nil
+	}
+	return removal{left: "custom resource definitions " + enumerate(left) + ", which wait for the finalizers of their objects"}, nil
 }
 
 // everything is more than a tenant has of anything; what is beyond it is found by the next step.

@@ -55,6 +55,9 @@ const scanParallel = 16
 // scanMost bounds how many objects of a kind are named: enough to see what is left, few enough to read.
 const scanMost = 20
 
+// groupFound is what a group found under the prefix is called.
+const groupFound = "API group "
+
 // Find names what belongs to the tenant by its name, kind first: cluster-scoped objects of every kind that can be listed,
 // namespaces among them, and API groups. An error means that it could not be told.
 func (s *Scanner) Find(ctx context.Context, id names.TenantID) ([]string, error) {
@@ -68,7 +71,7 @@ func (s *Scanner) Find(ctx context.Context, id names.TenantID) ([]string, error)
 	)
 	for _, group := range groups {
 		if id.Owns(group) {
-			found = append(found, fmt.Sprintf("API group %q", group))
+			found = append(found, fmt.Sprintf(groupFound+"%q", group))
 		}
 	}
 	parallel, ctx := errgroup.WithContext(ctx)

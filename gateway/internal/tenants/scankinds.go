@@ -13,6 +13,8 @@ import (
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"vivarium.io/vivarium/internal/names"
 )
 
 // discovery tells what kinds the control cluster serves, always afresh: the documents are fetched again only when they
@@ -47,6 +49,11 @@ func (d *discovery) clusterScoped(ctx context.Context) (groups []string, kinds [
 		}
 		for _, group := range list.Items {
 			groups = append(groups, group.Name)
+			if _, _, ok := names.SplitGroup(group.Name); ok {
+				// The objects in it are of the tenant whose group it is, and no other tenant can have any: what looks like a
+				// tenant's group is never shared. The gateway has no right to list them.
+				continue
+			}
 			found, err := clusterKinds(group)
 			if err != nil {
 				return nil, nil, fmt.Errorf("discover API group %q of the control cluster: %w", group.Name, err)

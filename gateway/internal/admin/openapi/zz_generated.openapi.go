@@ -81,6 +81,11 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		v1alpha1.ResourcePoolList{}.OpenAPIModelName():    schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolList(ref),
 		v1alpha1.ResourcePoolSpec{}.OpenAPIModelName():    schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolSpec(ref),
 		v1alpha1.ResourcePoolStatus{}.OpenAPIModelName():  schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref),
+		v1alpha1.SharedAPI{}.OpenAPIModelName():           schema_vivariumio_vivarium_api_v1alpha1_SharedAPI(ref),
+		v1alpha1.SharedAPIList{}.OpenAPIModelName():       schema_vivariumio_vivarium_api_v1alpha1_SharedAPIList(ref),
+		v1alpha1.SharedAPISpec{}.OpenAPIModelName():       schema_vivariumio_vivarium_api_v1alpha1_SharedAPISpec(ref),
+		v1alpha1.SharedAPIStatus{}.OpenAPIModelName():     schema_vivariumio_vivarium_api_v1alpha1_SharedAPIStatus(ref),
+		v1alpha1.SharedAPITenants{}.OpenAPIModelName():    schema_vivariumio_vivarium_api_v1alpha1_SharedAPITenants(ref),
 		v1alpha1.Tenant{}.OpenAPIModelName():              schema_vivariumio_vivarium_api_v1alpha1_Tenant(ref),
 		v1alpha1.TenantLimits{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_TenantLimits(ref),
 		v1alpha1.TenantList{}.OpenAPIModelName():          schema_vivariumio_vivarium_api_v1alpha1_TenantList(ref),
@@ -3193,6 +3198,245 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref common.Refer
 	}
 }
 
+func schema_vivariumio_vivarium_api_v1alpha1_SharedAPI(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SharedAPI offers an API of the operator's, a CustomResourceDefinition in the control cluster, to chosen tenants. They see its group under its own name, in discovery, OpenAPI and RBAC, and use its kind in their namespaces; one controller in the control cluster serves them all. To every other tenant the API does not exist.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Default: map[string]interface{}{},
+							Ref:     ref(v1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "spec is what the operator wants.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.SharedAPISpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "status is what the platform reports.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.SharedAPIStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.ObjectMeta{}.OpenAPIModelName(), v1alpha1.SharedAPISpec{}.OpenAPIModelName(), v1alpha1.SharedAPIStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_SharedAPIList(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SharedAPIList is a list of SharedAPIs.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Default: map[string]interface{}{},
+							Ref:     ref(v1.ListMeta{}.OpenAPIModelName()),
+						},
+					},
+					"items": {
+						SchemaProps: spec.SchemaProps{
+							Description: "items are the SharedAPIs.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.SharedAPI{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"items"},
+			},
+		},
+		Dependencies: []string{
+			v1.ListMeta{}.OpenAPIModelName(), v1alpha1.SharedAPI{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_SharedAPISpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SharedAPISpec is what the operator wants to share, and with whom.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"group": {
+						SchemaProps: spec.SchemaProps{
+							Description: "group is the API group of the CustomResourceDefinition, as in \"databases.example.com\". Required. Immutable.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"resource": {
+						SchemaProps: spec.SchemaProps{
+							Description: "resource is the plural name of its resource, as in \"postgresqls\". Required. Immutable.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"tenants": {
+						SchemaProps: spec.SchemaProps{
+							Description: "tenants says who may use the API. A tenant that is named or selected may.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.SharedAPITenants{}.OpenAPIModelName()),
+						},
+					},
+				},
+				Required: []string{"group", "resource"},
+			},
+		},
+		Dependencies: []string{
+			v1alpha1.SharedAPITenants{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_SharedAPIStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SharedAPIStatus is what the platform reports of a SharedAPI.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"observedGeneration": {
+						SchemaProps: spec.SchemaProps{
+							Description: "observedGeneration is the generation of spec that the rest of status is about.",
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "kind is the kind of the shared objects.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"tenants": {
+						SchemaProps: spec.SchemaProps{
+							Description: "tenants is how many tenants can use the API now.",
+							Type:        []string{"integer"},
+							Format:      "int32",
+						},
+					},
+					"conditions": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-map-keys": []interface{}{
+									"type",
+								},
+								"x-kubernetes-list-type":       "map",
+								"x-kubernetes-patch-merge-key": "type",
+								"x-kubernetes-patch-strategy":  "merge",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "conditions are Ready.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1.Condition{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.Condition{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_SharedAPITenants(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SharedAPITenants choose tenants. Without names and selector they choose nobody.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"names": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "set",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "names are the names of Tenants, which need not exist yet.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"selector": {
+						SchemaProps: spec.SchemaProps{
+							Description: "selector selects Tenants by their labels, those that are labelled later included. An empty selector selects every Tenant; an absent one none.",
+							Ref:         ref(v1.LabelSelector{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.LabelSelector{}.OpenAPIModelName()},
+	}
+}
+
 func schema_vivariumio_vivarium_api_v1alpha1_Tenant(ref common.ReferenceCallback) common.OpenAPIDefinition {
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
@@ -3284,6 +3528,14 @@ func schema_vivariumio_vivarium_api_v1alpha1_TenantLimits(ref common.ReferenceCa
 					"maxStreams": {
 						SchemaProps: spec.SchemaProps{
 							Description: "maxStreams is how many exec, attach, port-forward and followed log streams may be open. Default 100.",
+							Minimum:     ptr.To[float64](1),
+							Type:        []string{"integer"},
+							Format:      "int32",
+						},
+					},
+					"customResourceDefinitions": {
+						SchemaProps: spec.SchemaProps{
+							Description: "customResourceDefinitions is how many CustomResourceDefinitions the tenant may have; beyond that the answer is 403. Default 100.",
 							Minimum:     ptr.To[float64](1),
 							Type:        []string{"integer"},
 							Format:      "int32",
