@@ -39,7 +39,13 @@ func startKubelet(t *testing.T, w *world, node string) {
 			_, _ = fmt.Fprintf(attach.Stdout(), "attached to %s\n", pod)
 			return nil
 		},
-		PortForward: func(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
+		PortForward: func(_ context.Context, namespace, pod string, port int32, stream io.ReadWriteCloser) error {
+			switch port {
+			case 8080:
+				return serveInPod(pod, stream)
+			case 8081:
+				return fmt.Errorf("connect to 10.1.2.3 of %s: connection refused", namespace)
+			}
 			line, err := bufio.NewReader(stream).ReadString('\n')
 			if err == nil {
 				_, err = fmt.Fprintf(stream, "port %d got %s", port, line)
@@ -79,9 +85,9 @@ func startKubelet(t *testing.T, w *world, node string) {
 	}
 	object := createNode(t, w, node, map[string]string{names.LabelPool: "pool-a"})
 	nodes := clientset(t, w.cluster.Config).CoreV1().Nodes()
-	object.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "127.0.0.1"}}
-	object.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(port)
-	if _, err := nodes.UpdateStatus(t.Context(), object, metav1.UpdateOptions{}); err != nil {
+	// A controller writes to a new node, too.
+	patch := fmt.Sprintf(`{"status":{"addresses":[{"type":"InternalIP","address":"127.0.0.1"}],"daemonEndpoints":{"kubeletEndpoint":{"Port":%d}}}}`, port)
+	if _, err := nodes.Patch(t.Context(), object.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -56,6 +56,8 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case isTunnel(request):
 		return x.tunnel(w, r)
+	case request.Subresource == "proxy":
+		return x.proxy(w, r)
 	case request.Subresource == "log":
 		return x.log(w, r)
 	case x.kind.Confined == kinds.Exported, x.kind.Confined == kinds.Claimed:

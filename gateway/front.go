@@ -200,7 +200,7 @@ func classify(r *route.Request) limits.Class {
 	switch {
 	case r.IsResource && r.Verb == "watch":
 		return limits.Watch
-	case r.IsResource && isTunnel(r), r.IsResource && isFollow(r):
+	case r.IsResource && isTunnel(r), r.IsResource && isFollow(r), r.IsResource && r.Subresource == "proxy":
 		return limits.Stream
 	}
 	return limits.Request

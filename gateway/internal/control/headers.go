@@ -45,6 +45,24 @@ func UpgradeHeaders(h, client http.Header) {
 			h[name] = append([]string(nil), values...)
 		}
 	}
+	if protocols := withoutBearer(client); len(protocols) > 0 {
+		h["Sec-Websocket-Protocol"] = []string{strings.Join(protocols, ", ")}
+	}
+}
+
+// StripBearer takes the subprotocol by which browsers send a token out of h.
+func StripBearer(h http.Header) {
+	if h["Sec-Websocket-Protocol"] == nil {
+		return
+	}
+	protocols := withoutBearer(h)
+	delete(h, "Sec-Websocket-Protocol")
+	if len(protocols) > 0 {
+		h["Sec-Websocket-Protocol"] = []string{strings.Join(protocols, ", ")}
+	}
+}
+
+func withoutBearer(client http.Header) []string {
 	var protocols []string
 	for _, value := range client["Sec-Websocket-Protocol"] {
 		for protocol := range strings.SplitSeq(value, ",") {
@@ -53,7 +71,5 @@ func UpgradeHeaders(h, client http.Header) {
 			}
 		}
 	}
-	if len(protocols) > 0 {
-		h["Sec-Websocket-Protocol"] = []string{strings.Join(protocols, ", ")}
-	}
+	return protocols
 }

@@ -91,7 +91,11 @@ func verbs(list []string) string {
 func (k *Kind) describeSubresources() string {
 	var out []string
 	for _, sub := range slices.Sorted(maps.Keys(k.subresources)) {
-		out = append(out, sub+": "+verbs(k.subresources[sub]))
+		what := sub + ": " + verbs(k.subresources[sub])
+		if why := k.readOnly[sub]; why != "" {
+			what += " (" + why + ")"
+		}
+		out = append(out, what)
 	}
 	for _, sub := range slices.Sorted(maps.Keys(k.reasons)) {
 		why := "refused"

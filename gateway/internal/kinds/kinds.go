@@ -60,6 +60,8 @@ type Kind struct {
 	reason string
 	// reasons does so for subresources.
 	reasons map[string]string
+	// readOnly says why a subresource that can be read cannot be written.
+	readOnly map[string]string
 	// absent says that the kind is answered for as by a cluster that has never heard of it.
 	absent bool
 	// only are the versions that have a subresource, where not all have.
@@ -185,6 +187,8 @@ func (k *Kind) Decide(r *route.Request) (*Kind, error) {
 	switch {
 	case k.Allows(r.Subresource, r.Verb):
 		return k, nil
+	case k.readOnly[r.Subresource] != "" && r.Verb != "create" && r.Verb != "delete":
+		return nil, forbidden(r, k.readOnly[r.Subresource])
 	case k.reason != "":
 		return nil, forbidden(r, k.reason)
 	}

@@ -5,11 +5,13 @@ const (
 	everything = "create delete deletecollection get list patch update watch"
 	reading    = "get list watch"
 	// statusWrites are for the tenant's own controllers. Kinds whose status steers the platform (Pods, Services,
-	// Namespaces, claims, quotas) show theirs only.
+	// Namespaces, claims) show theirs only.
 	statusWrites = "get patch update"
 	// withoutCollection is for cluster-scoped kinds. Deleting every object of a kind at once would need a selector that the
 	// control cluster applies to all tenants; kubectl deletes one by one.
 	withoutCollection = "create delete get list patch update watch"
+	// proxying are the methods of HTTP, as verbs.
+	proxying = "create delete get patch update"
 )
 
 // Reasons that several kinds share.
@@ -18,7 +20,7 @@ const (
 	whyShared    = "this is configuration of the shared control cluster"
 	whyStorage   = "storage is the platform's: ask for it with a PersistentVolumeClaim"
 	whyDevices   = "devices are not served yet: pods cannot claim any"
-	whyProxy     = "proxying through the API server is not served; use port-forward"
+	whyAddress   = "the addresses in the status of a Service become routes on every node: only the platform writes them"
 	whyFromClass = "classes are the operator's: those that it exports can be read and named"
 	whyParts     = "the components of the control plane are the platform's"
 	whyBinding   = "pods are bound to nodes by the platform's scheduler"
@@ -30,7 +32,7 @@ const (
 func namespaced(group, resource, kind, verbs string) *Kind {
 	return &Kind{
 		Group: group, Resource: resource, Kind: kind, Versions: []string{"v1"}, Namespaced: true, Confined: ByNamespace,
-		verbs: words(verbs), subresources: map[string][]string{}, reasons: map[string]string{},
+		verbs: words(verbs), subresources: map[string][]string{}, reasons: map[string]string{}, readOnly: map[string]string{},
 	}
 }
 
@@ -94,6 +96,12 @@ func (k *Kind) sub(name, verbs string) *Kind {
 	return k
 }
 
+// readSub is a subresource that can be read and not written.
+func (k *Kind) readSub(name, reason string) *Kind {
+	k.readOnly[name] = reason
+	return k.sub(name, "get")
+}
+
 func (k *Kind) noSub(name, reason string) *Kind {
 	k.reasons[name] = reason
 	return k
@@ -141,20 +149,21 @@ func core() []*Kind {
 			sub("status", "get").noSub("finalize", "namespaces are finalized by the platform"),
 		cluster("", "nodes", "Node", reading).byLabel().because("nodes are the platform's: they can be read, not changed").
 			noSub("status", "nodes are the platform's: get the node itself").noSub("proxy", "nodes are the platform's: use logs, exec or port-forward of a pod"),
-		namespaced("", "persistentvolumeclaims", "PersistentVolumeClaim", everything).sub("status", "get"),
+		namespaced("", "persistentvolumeclaims", "PersistentVolumeClaim", everything).
+			readSub("status", "the status of a claim is the word of the platform's storage"),
 		cluster("", "persistentvolumes", "PersistentVolume", reading).claimed().because(whyVolume).noSub("status", whyVolume),
 		namespaced("", "pods", "Pod", everything).
 			sub("attach", "create get").sub("ephemeralcontainers", statusWrites).sub("eviction", "create").
 			sub("exec", "create get").sub("log", "get").sub("portforward", "create get").sub("resize", statusWrites).
-			sub("status", "get").noSub("proxy", whyProxy).
+			sub("proxy", proxying).readSub("status", "the status of a pod is the word of the node that runs it").
 			noSub("binding", whyBinding),
 		namespaced("", "podtemplates", "PodTemplate", everything),
 		namespaced("", "replicationcontrollers", "ReplicationController", everything).
 			sub("scale", statusWrites).sub("status", statusWrites),
-		namespaced("", "resourcequotas", "ResourceQuota", everything).sub("status", "get"),
+		namespaced("", "resourcequotas", "ResourceQuota", everything).sub("status", statusWrites),
 		namespaced("", "secrets", "Secret", everything),
 		namespaced("", "serviceaccounts", "ServiceAccount", everything).sub("token", "create"),
-		namespaced("", "services", "Service", everything).sub("status", "get").noSub("proxy", whyProxy),
+		namespaced("", "services", "Service", everything).sub("proxy", proxying).readSub("status", whyAddress),
 	}
 }
 

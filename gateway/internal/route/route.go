@@ -26,6 +26,10 @@ type Request struct {
 	// Name is the object's, empty for a collection.
 	Name string
 
+	// Proxied is what a proxy subresource passes on: the rest of the path and the query, as the client wrote them. It starts
+	// with a slash if the path has any rest.
+	Proxied string
+
 	// Segments is the path, decoded, without slashes; empty for "/".
 	Segments []string
 	// Query holds one value for each parameter, save for the few that may be repeated.
@@ -44,6 +48,16 @@ func (r *Request) GroupResource() schema.GroupResource {
 // 414 for what is too long.
 func Parse(method, uri string) (*Request, error) {
 	path, rawQuery, _ := strings.Cut(uri, "?")
+	path, proxied, isProxied := cutProxied(path)
+	if isProxied {
+		if len(uri) > maxQuery {
+			return nil, tooLong("path", maxQuery)
+		}
+		if rawQuery != "" {
+			proxied += "?" + rawQuery
+		}
+		rawQuery = ""
+	}
 	segments, err := parsePath(path)
 	if err != nil {
 		return nil, err
@@ -52,7 +66,7 @@ func Parse(method, uri string) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Request{Method: method, Verb: strings.ToLower(method), Segments: segments, Query: query}
+	r := &Request{Method: method, Verb: strings.ToLower(method), Segments: segments, Query: query, Proxied: proxied}
 	rest := r.parseGroup()
 	if len(rest) == 0 {
 		return r, nil
@@ -76,6 +90,17 @@ func (r *Request) parseGroup() []string {
 	return nil
 }
 
+// cutProxied cuts the path of a proxy subresource of a pod or a Service behind the word proxy. What follows is for whoever
+// answers in the pod, who may have another idea of paths.
+func cutProxied(path string) (head, rest string, ok bool) {
+	parts := strings.SplitN(path, "/", 9)
+	if len(parts) < 8 || parts[1] != "api" || parts[2] != "v1" || parts[3] != "namespaces" || parts[5] != "pods" && parts[5] != "services" || parts[7] != "proxy" {
+		return path, "", false
+	}
+	head = strings.Join(parts[:8], "/")
+	return head, path[len(head):], true
+}
+
 func (r *Request) parseResource(parts []string) error {
 	// The verbs in the path of early releases: stock API servers still parse them, so that ignoring them would give one
 	// path two meanings.
@@ -94,7 +119,7 @@ func (r *Request) parseResource(parts []string) error {
 		r.Subresource = parts[2]
 	}
 	if len(parts) > 3 {
-		// Only proxy subresources have more, and they are not served.
+		// Only proxy subresources have more, which is not the gateway's to read.
 		return NotFound(r.Verb)
 	}
 	return r.parseVerb()
@@ -113,6 +138,11 @@ func (r *Request) parseVerb() error {
 		if r.Name == "" {
 			r.Verb = "deletecollection"
 		}
+	case http.MethodHead:
+		if r.Subresource != "proxy" {
+			return MethodNotAllowed(r.Verb)
+		}
+		r.Verb = "get"
 	case http.MethodGet:
 		if r.Name != "" {
 			r.Verb = "get"
