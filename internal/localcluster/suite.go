@@ -240,6 +240,13 @@ func (b *suiteImages) shellLayer(ctx context.Context) (image.Layer, error) {
 	return b.shell, nil
 }
 
+// printenv is the one tool that specs call in the image and Debian's busybox lacks.
+const printenv = `#!/bin/sh
+[ $# -eq 0 ] && exec env
+eval "[ \"\${$1+set}\" ]" || exit 1
+eval "echo \"\$$1\""
+`
+
 // agnhostLayers are what the image of the suite's own program has, as far as busybox stands in for the tools that the
 // original takes from its distribution.
 func (b *suiteImages) agnhostLayers(ctx context.Context) ([]image.Layer, error) {
@@ -263,6 +270,7 @@ func (b *suiteImages) agnhostLayers(ctx context.Context) ([]image.Layer, error) 
 		image.File{Path: "/agnhost", Mode: 0o755, Content: raw},
 		image.File{Path: "/agnhost-2", Link: "agnhost"},
 		image.File{Path: "/uploads", Mode: fs.ModeDir | 0o755},
+		image.File{Path: "/usr/bin/printenv", Mode: 0o755, Content: []byte(printenv)},
 		image.File{Path: "/etc/passwd", Mode: 0o644, Content: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n" +
 			"user-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n")},
 		image.File{Path: "/etc/group", Mode: 0o644, Content: []byte("root:x:0:\nnogroup:x:65534:\n" +
