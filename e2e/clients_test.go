@@ -210,10 +210,10 @@ func TestHelmHooks(t *testing.T) {
 				t.Errorf("the hook's log: %q", out)
 			}
 		}
-		helm.run(t, "-n", ns, "install", "shop", chart, "--skip-crds", "--set=jobs=true,replicas=1", "--wait", "--timeout=3m")
+		helm.run(t, "-n", ns, "install", "shop", chart, "--set=jobs=true,replicas=1", "--wait", "--timeout=3m")
 		migrated("hello")
 		forward(t, c, ns, "service/shop", ":80", "shop")
-		helm.run(t, "-n", ns, "upgrade", "shop", chart, "--skip-crds", "--set=jobs=true,replicas=2,message=more", "--wait", "--timeout=3m")
+		helm.run(t, "-n", ns, "upgrade", "shop", chart, "--set=jobs=true,replicas=2,message=more", "--wait", "--timeout=3m")
 		migrated("more")
 		if out := helm.run(t, "-n", ns, "test", "shop", "--logs", "--timeout=3m"); !strings.Contains(out, "tested") {
 			t.Errorf("helm test: %s", out)

@@ -113,6 +113,25 @@ var day = []command{
 	{args: "-n NS top pods", says: []string{"Metrics API not available"}, exit: 1},
 	{args: "top nodes", says: []string{"Metrics API not available"}, exit: 1},
 
+	// A kind of one's own.
+	{args: "apply -f -", stdin: gadgets, says: []string{"customresourcedefinition.apiextensions.k8s.io/gadgets.NS.example.com created"}},
+	{args: "wait --for=condition=Established crd/gadgets.NS.example.com --timeout=60s", says: []string{"condition met"}},
+	{args: "api-resources --api-group=NS.example.com", says: []string{"gadgets", "gd", "NS.example.com/v1", "true", "Gadget"}},
+	{args: "explain gadgets.spec --api-version=NS.example.com/v1", says: []string{"NS.example.com", "Gadget", "how large it is"}},
+	{args: "apply -f -", stdin: gadget, says: []string{"gadget.NS.example.com/one created"}},
+	{args: "apply -f -", stdin: gadget, says: []string{"unchanged"}},
+	{args: "diff -f -", stdin: gadget},
+	{args: "-n NS get gadgets.NS.example.com", says: []string{"NAME", "SIZE", "one", "3"}},
+	{args: "-n NS patch gadgets.NS.example.com one --type=merge -p {\"spec\":{\"size\":4}}", says: []string{"patched"}},
+	{args: "-n NS wait --for=jsonpath={.spec.size}=4 gadgets.NS.example.com/one --timeout=30s", says: []string{"condition met"}},
+	{args: "apply --server-side --force-conflicts -f -", stdin: gadget, says: []string{"serverside-applied"}},
+	{args: "-n NS scale gadgets.NS.example.com one --replicas=5", says: []string{"scaled"}},
+	{args: "-n NS get gadgets.NS.example.com one -o yaml --show-managed-fields", says: []string{"apiVersion: NS.example.com/v1", "manager: kubectl", "namespace: NS", "size: 5"}},
+	{args: "create -f -", stdin: strings.ReplaceAll(gadget, "size: 3", "size: many"), says: []string{"spec.size"}, exit: 1},
+	{args: "describe gadgets.NS.example.com -A", says: []string{"one", "NS"}},
+	{args: "-n NS delete gadgets.NS.example.com --all --timeout=60s", says: []string{"deleted"}},
+	{args: "delete crd gadgets.NS.example.com --timeout=60s", says: []string{"deleted"}},
+
 	// Taking it down.
 	{args: "-n NS delete pod lone --now", says: []string{`pod "lone"`, "deleted"}},
 	{args: "-n NS delete deployment app --cascade=orphan", says: []string{"deleted"}},
@@ -139,6 +158,30 @@ spec:
     spec:
       containers: [{name: app, image: "vivarium.test/echo:v1", envFrom: [{configMapRef: {name: settings}}]}]
 `
+
+const gadgets = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gadgets.NS.example.com}
+spec:
+  group: NS.example.com
+  scope: Namespaced
+  names: {plural: gadgets, singular: gadget, kind: Gadget, shortNames: [gd]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}, scale: {specReplicasPath: .spec.size, statusReplicasPath: .status.size}}
+    additionalPrinterColumns: [{name: Size, type: integer, jsonPath: .spec.size}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec: {type: object, properties: {size: {type: integer, description: how large it is}}}
+          status: {type: object, properties: {size: {type: integer}}}
+`
+
+const gadget = "{apiVersion: NS.example.com/v1, kind: Gadget, metadata: {name: one, namespace: NS}, spec: {size: 3}}"
 
 var changed = strings.ReplaceAll(application, "color: red", "color: blue")
 

@@ -10,20 +10,20 @@ import (
 
 // release is a chart's life with any Helm: hooks, release records, a failed upgrade, a rollback.
 var release = []command{
-	{args: "install shop testdata/shop -n NS --create-namespace --skip-crds --wait --timeout=60s", says: []string{"STATUS: deployed", "shop says hello in NS."}},
+	{args: "install shop testdata/shop -n NS --create-namespace --set widget=true --wait --timeout=60s", says: []string{"STATUS: deployed", "shop says hello in NS."}},
 	{args: "list -A", says: []string{"shop", "NS", "deployed", "shop-0.1.0"}},
 	{args: "status shop -n NS", says: []string{"NAMESPACE: NS", "STATUS: deployed"}},
 	{args: "get manifest shop -n NS", says: []string{"deployments: \"yes\"", "kind: ClusterRole"}},
 	{args: "get hooks shop -n NS", says: []string{"pre-install"}},
-	{args: "upgrade shop testdata/shop -n NS --skip-crds --set message=changed --wait --timeout=60s", says: []string{"STATUS: deployed", "REVISION: 2"}},
-	{args: "upgrade shop testdata/shop -n NS --skip-crds --set broken=true --wait --timeout=60s", says: []string{"Not A Name"}, exit: 1},
+	{args: "upgrade shop testdata/shop -n NS --set message=changed,widget=true --wait --timeout=60s", says: []string{"STATUS: deployed", "REVISION: 2"}},
+	{args: "upgrade shop testdata/shop -n NS --set broken=true,widget=true --wait --timeout=60s", says: []string{"Not A Name"}, exit: 1},
 	{args: "history shop -n NS", says: []string{"superseded", "deployed", "failed"}},
 	{args: "get values shop -n NS --revision=2", says: []string{"message: changed"}},
 	{args: "rollback shop 1 -n NS --wait --timeout=60s", says: []string{"Rollback was a success"}},
 	{args: "history shop -n NS -o yaml", says: []string{"Rollback to 1"}},
-	{args: "upgrade --install shop testdata/shop -n NS --skip-crds --dry-run=server --set message=imagined", says: []string{"imagined"}},
-	{args: "template shop testdata/shop -n NS --skip-crds --validate", says: []string{"namespace: NS"}},
-	{args: "install shop testdata/shop -n NS --skip-crds", says: []string{"cannot re"}, exit: 1},
+	{args: "upgrade --install shop testdata/shop -n NS --dry-run=server --set message=imagined", says: []string{"imagined"}},
+	{args: "template shop testdata/shop -n NS --validate", says: []string{"namespace: NS"}},
+	{args: "install shop testdata/shop -n NS", says: []string{"cannot re"}, exit: 1},
 }
 
 // after is what kubectl shows of the release behind its commands.
@@ -34,6 +34,7 @@ var after = map[string][]command{
 		{args: "-n NS get cm shop-pre-install-gone", says: []string{"not found"}, exit: 1},
 		{args: "-n NS get cm shop-pre-upgrade", says: []string{"not found"}, exit: 1},
 		{args: "-n NS get secret sh.helm.release.v1.shop.v1 -o jsonpath={.type}", says: []string{"helm.sh/release.v1"}},
+		{args: "-n NS get wg", says: []string{"SIZE", "shop", "3"}},
 		{args: "auth can-i list cm -A --as=system:serviceaccount:NS:shop", says: []string{"yes"}},
 	},
 	"upgrade": {
@@ -43,12 +44,14 @@ var after = map[string][]command{
 	},
 	"rollback": {
 		{args: "-n NS get cm shop-settings -o jsonpath={.data.message}{.data.revision}", says: []string{"hello1"}},
+		{args: "-n NS get widget shop -o jsonpath={.metadata.labels}", says: []string{`"app.kubernetes.io/managed-by":"Helm"`}},
 		{args: "-n NS get cm shop-post-rollback -o name", says: []string{"shop-post-rollback"}},
 		{args: "-n NS get deployment shop -o jsonpath={.spec.template.metadata.annotations.message}", says: []string{"hello"}},
 	},
 	"uninstall": {
 		{args: "-n NS get cm shop-pre-delete -o name", says: []string{"shop-pre-delete"}},
-		{args: "-n NS get deploy,svc,sa shop --ignore-not-found"},
+		{args: "-n NS get deploy,svc,sa,widgets shop --ignore-not-found"},
+		{args: "get crd", says: []string{"widgets.shop.example.com"}},
 		{args: "get clusterrole NS-shop", says: []string{"not found"}, exit: 1},
 	},
 }
