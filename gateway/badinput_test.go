@@ -107,7 +107,8 @@ func TestBadInput(t *testing.T) {
 		"DeleteOptionsTwice": {"DELETE " + cms + "/a", "application/json", `{"gracePeriodSeconds":1,"gracePeriodSeconds":0}`, 400},
 
 		// Nothing by that name.
-		"UnknownGroup":    {"POST /apis/zzz999-example.com/v1/namespaces/default/foos", "application/json", "{}", 404},
+		// One that could be a tenant's own is looked up first: TestUnknownGroups.
+		"UnknownGroup":    {"POST /apis/zzz999/v1/namespaces/default/foos", "application/json", "{}", 404},
 		"UnknownResource": {"POST /api/v1/namespaces/default/foos", "application/json", "{}", 404},
 		"UnknownVersion":  {"POST /apis/apps/v1beta9/namespaces/default/deployments", "application/json", "{}", 404},
 	}
