@@ -22,27 +22,28 @@ import (
 // What a client takes is none of the gateway's memory.
 const idleClients = "VIVARIUM_IDLE_CLIENTS"
 
-// perConnection is how many watches of a controller share a connection.
-const perConnection = 30
-
 // BenchmarkIdleWatch measures what the gateway holds for each of 1,000 watches over all namespaces that have nothing to
-// say, 30 on a connection.
+// say: 30 on a connection, as the informers of a controller are, and 240, where the connections hardly count.
 func BenchmarkIdleWatch(b *testing.B) {
 	const watches = 1000
-	for b.Loop() {
-		h := newHarness(b)
-		shareable(h)
-		// One watch starts the feed and whatever else there is once.
-		warm := h.idleClients(b, 1)
-		before := takes()
-		stop := h.idleClients(b, watches)
-		eventually(b, "all watches are open", func() bool { return h.front.fanout.Stats().Subscribers == watches+1 })
-		after := takes()
-		stop()
-		warm()
-		b.ReportMetric(float64(after.heap-before.heap+after.stacks-before.stacks)/watches, "bytes/watch")
-		b.ReportMetric(float64(after.stacks-before.stacks)/watches, "stack-bytes/watch")
-		b.ReportMetric(float64(after.goroutines-before.goroutines)/watches, "goroutines/watch")
+	for _, perConnection := range []int{30, 240} {
+		b.Run(fmt.Sprintf("connection=%d", perConnection), func(b *testing.B) {
+			for b.Loop() {
+				h := newHarness(b)
+				shareable(h)
+				// One watch starts the feed and whatever else there is once.
+				warm := h.idleClients(b, 1, 1)
+				before := takes()
+				stop := h.idleClients(b, watches, perConnection)
+				eventually(b, "all watches are open", func() bool { return h.front.fanout.Stats().Subscribers == watches+1 })
+				after := takes()
+				stop()
+				warm()
+				b.ReportMetric(float64(after.heap-before.heap+after.stacks-before.stacks)/watches, "bytes/watch")
+				b.ReportMetric(float64(after.stacks-before.stacks)/watches, "stack-bytes/watch")
+				b.ReportMetric(float64(after.goroutines-before.goroutines)/watches, "goroutines/watch")
+			}
+		})
 	}
 }
 
@@ -58,7 +59,7 @@ func takes() footprint {
 }
 
 // idleClients opens watches from another process.
-func (h *harness) idleClients(b testing.TB, n int) (stop func()) {
+func (h *harness) idleClients(b testing.TB, n, perConnection int) (stop func()) {
 	b.Helper()
 	dir := b.TempDir()
 	certificate := h.client(tenantA, nil)
@@ -76,7 +77,7 @@ func (h *harness) idleClients(b testing.TB, n int) (stop func()) {
 	}
 	ctx, cancel := context.WithCancel(b.Context())
 	cmd := exec.CommandContext(ctx, os.Args[0]) //nolint:gosec // this program
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %s", idleClients, h.server.URL, n, dir))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %d %s", idleClients, h.server.URL, n, perConnection, dir))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -101,11 +102,15 @@ func beIdleClients(spec string) error {
 	if err != nil {
 		return err
 	}
-	pair, err := tls.LoadX509KeyPair(filepath.Join(words[2], "cert"), filepath.Join(words[2], "key"))
+	perConnection, err := strconv.Atoi(words[2])
 	if err != nil {
 		return err
 	}
-	ca, err := os.ReadFile(filepath.Join(words[2], "ca"))
+	pair, err := tls.LoadX509KeyPair(filepath.Join(words[3], "cert"), filepath.Join(words[3], "key"))
+	if err != nil {
+		return err
+	}
+	ca, err := os.ReadFile(filepath.Join(words[3], "ca"))
 	if err != nil {
 		return err
 	}
