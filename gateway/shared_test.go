@@ -602,15 +602,22 @@ func TestQuietWatch(t *testing.T) {
 // TestSlowReader checks that a client that does not read is cut off, and that no other waits for it.
 func TestSlowReader(t *testing.T) {
 	defer func(before time.Duration) { writeTimeout = before }(writeTimeout)
-	writeTimeout = 500 * time.Millisecond
+	writeTimeout = 2 * time.Second
 	h := newHarness(t)
 	control := shareable(h)
 	_, slow := h.stream(t, h.http2(), "/api/v1/pods?watch=true&resourceVersion=100")
 	quick, _ := h.stream(t, h.http2(), "/api/v1/pods?watch=true&resourceVersion=100")
 	const events = 3000
 	text := strings.Repeat("x", 4<<10)
+	// No faster than the quick one reads, or a busy machine makes it a slow one too.
+	ahead := make(chan struct{}, 100)
 	go func() {
 		for i := range events {
+			select {
+			case ahead <- struct{}{}:
+			case <-t.Context().Done():
+				return
+			}
 			control.pod("abc123-web", fmt.Sprint("p", i), 101+i, text)
 		}
 	}()
@@ -619,6 +626,7 @@ func TestSlowReader(t *testing.T) {
 		if err := quick.Decode(&f); err != nil || f.Object.Metadata.Name != fmt.Sprint("p", i) {
 			t.Fatalf("event %d: %+v %v", i, f, err)
 		}
+		<-ahead
 	}
 	eventually(t, "the slow one is cut off", func() bool { return h.front.fanout.Stats().Subscribers == 1 })
 	n, err := io.Copy(io.Discard, slow.Body)
