@@ -176,6 +176,15 @@ func TestContainers(t *testing.T) {
 			portForward(t, w, kubeconfig, environment)
 		})
 	}
+	t.Run("GetIsNotEnough", func(t *testing.T) {
+		// A WebSocket starts with a GET; what it does takes the right to create, whoever has the right to get.
+		w.must(t, kubeconfig, "", "create", "role", "look", "--verb=get", "--resource=pods,pods/exec,pods/attach,pods/portforward")
+		w.must(t, kubeconfig, "", "create", "rolebinding", "look", "--role=look", "--user=carol")
+		if out := w.fails(t, kubeconfig, "", "--as=carol", "exec", "p", "--", "ls"); !strings.Contains(out, `User "carol" cannot create resource "pods/exec"`) {
+			t.Error(out)
+		}
+		w.must(t, kubeconfig, "", "--as=carol", "get", "pod", "p")
+	})
 	t.Run("Logs", func(t *testing.T) {
 		if out := w.must(t, kubeconfig, "", "logs", "p", "--tail=5"); out != "log of p/p, tail 5\n" {
 			t.Errorf("logs: %q", out)
