@@ -62,8 +62,14 @@ type junitCase struct {
 	Error   *junitMessage `xml:"error"`
 }
 
+// junitMessage says why. The suite leaves the attribute of a failure empty and writes what happened as text.
 type junitMessage struct {
 	Message string `xml:"message,attr"`
+	Text    string `xml:",chardata"`
+}
+
+func (m *junitMessage) String() string {
+	return cmp.Or(m.Message, strings.TrimPrefix(strings.TrimSpace(m.Text), "[FAILED] "))
 }
 
 // Parse reads the JUnit file of a run.
@@ -109,7 +115,7 @@ func (c junitCase) spec() (Spec, bool) {
 	spec := Spec{Name: name, State: Passed}
 	switch {
 	case c.Failure != nil || c.Error != nil:
-		spec.State, spec.Message = Failed, cmp.Or(c.Failure, c.Error).Message
+		spec.State, spec.Message = Failed, cmp.Or(c.Failure, c.Error).String()
 	case c.Skipped != nil:
 		// Ginkgo says no more of what was not selected.
 		why, ran := strings.CutPrefix(c.Skipped.Message, "skipped - ")
