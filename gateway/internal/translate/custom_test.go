@@ -158,6 +158,8 @@ func TestCustomPages(t *testing.T) {
 // TestCustomRequests gives what tenants send.
 func TestCustomRequests(t *testing.T) {
 	const mergePatch, jsonPatch, applyPatch = "application/merge-patch+json", "application/json-patch+json", "application/apply-patch+yaml"
+	definitionStatus := definitions
+	definitionStatus.Subresource = "status"
 	for name, tc := range map[string]struct {
 		kind                       Kind
 		verb, contentType, in, out string
@@ -177,6 +179,7 @@ func TestCustomRequests(t *testing.T) {
 		"OfKubernetes": {definitions, "patch", mergePatch, `{"spec":{"group":"apps"}}`, "", 403},
 		"Webhook":      {definitions, "patch", jsonPatch, `[{"op":"add","path":"/spec/conversion","value":{"strategy":"Webhook"}}]`, "", 403},
 		"WebhookLeaf":  {definitions, "patch", jsonPatch, `[{"op":"replace","path":"/spec/conversion/strategy","value":"Webhook"}]`, "", 403},
+		"StatusLabels": {definitionStatus, "update", "", `{"metadata":{"name":"widgets.example.com"},"status":{}}`, `{"metadata":{"name":"widgets.abc123-example.com","labels":{"vivarium.io/tenant":"abc123"}},"status":{}}`, 0},
 		"Unlabel":      {definitions, "patch", mergePatch, `{"metadata":{"labels":null}}`, "", 422},
 		"Relabel":      {definitions, "patch", mergePatch, `{"metadata":{"labels":{"a":"b"}}}`, `{"metadata":{"labels":{"a":"b"}}}`, 0},
 		"TooLong":      {definitions, "create", "", `{"metadata":{"name":"widgets.` + strings.Repeat("a", 250) + `"}}`, "", 422},
@@ -231,6 +234,13 @@ func TestDefinitions(t *testing.T) {
 	stored := &apiextensionsv1.CustomResourceDefinition{}
 	if _, _, err := codec.Decode(control, nil, stored); err != nil {
 		t.Fatal(err)
+	}
+	// The control cluster takes the labels from the body of a status, too.
+	statusOf := definitions
+	statusOf.Subresource = "status"
+	status, _, err := customView.BodyToControl(statusOf, "update", "application/vnd.kubernetes.protobuf", body.Bytes(), "", "widgets.example.com")
+	if err != nil || !bytes.Equal(status, control) {
+		t.Errorf("the body of a status: %v\n%q\nis not that of the object\n%q", err, status, control)
 	}
 	want := sent.DeepCopy()
 	want.TypeMeta = stored.TypeMeta

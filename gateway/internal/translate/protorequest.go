@@ -100,7 +100,7 @@ func (q *request) applyWhole(op rules.Op, v *jsonwire.Value, path string) error 
 	}
 	switch op {
 	case rules.NamespaceLabels, rules.ClusterRoleLabels, rules.OwnedLabels:
-		if q.kind.Subresource == "" {
+		if q.labelled() {
 			q.inject(v)
 		}
 	case rules.TokenAudiences:
@@ -115,7 +115,7 @@ func (q *request) applyWhole(op rules.Op, v *jsonwire.Value, path string) error 
 func (q *request) absent(op rules.Op) *jsonwire.Value {
 	switch op {
 	case rules.NamespaceLabels, rules.ClusterRoleLabels, rules.OwnedLabels:
-		if q.kind.Subresource == "" {
+		if q.labelled() {
 			return jsonwire.NewObject(q.injectedLabels()...)
 		}
 	case rules.TokenAudiences:

@@ -191,7 +191,7 @@ func (q *request) finish(root *jsonwire.Value) error {
 			q.defaultAudience(root)
 		}
 	}
-	if len(q.injectedLabels()) == 0 || q.kind.Subresource != "" {
+	if len(q.injectedLabels()) == 0 || !q.labelled() {
 		return nil
 	}
 	meta := root.Get("metadata")
@@ -205,6 +205,12 @@ func (q *request) finish(root *jsonwire.Value) error {
 	}
 	q.inject(labels)
 	return nil
+}
+
+// labelled reports whether a whole body must carry the platform's labels: that of an object, and that of the status of a
+// definition, from which the control cluster takes the labels as well.
+func (q *request) labelled() bool {
+	return q.kind.Subresource == "" || q.kind.Subresource == "status" && q.root.Kind == "CustomResourceDefinition"
 }
 
 func (q *request) deleteOptions(body []byte) ([]byte, error) {
