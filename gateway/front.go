@@ -297,7 +297,7 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 	known := factsFrom(r.Context())
 	if !known.request.IsResource {
 		out := newReply(w, r)
-		if err := f.discovery.Serve(out, r, known.request, f.world(known.tenant.ID)); err != nil {
+		if err := f.discovery.Serve(out, r, known.request, f.world(r.Context(), known.tenant.ID)); err != nil {
 			return err
 		}
 		return f.finish(out.Close())
@@ -336,8 +336,8 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 }
 
 // world is whose discovery is asked for.
-func (f *front) world(id names.TenantID) discovery.World {
-	has := f.customs.Of(id)
+func (f *front) world(ctx context.Context, id names.TenantID) discovery.World {
+	has := f.customs.Now(ctx, id)
 	return discovery.World{
 		Tenant: id, Customs: has,
 		Schemas: func(ctx context.Context, group string) ([]*apiextensionsv1.CustomResourceDefinition, bool, error) {

@@ -29,6 +29,7 @@ import (
 
 	"vivarium.io/vivarium/gateway/internal/fanout"
 	"vivarium.io/vivarium/gateway/internal/limits"
+	"vivarium.io/vivarium/internal/localcluster"
 	"vivarium.io/vivarium/internal/names"
 )
 
@@ -465,8 +466,8 @@ func TestSharedTables(t *testing.T) {
 // everything in the end, and a shared watch that cannot go on ends for all.
 func TestControlRestarts(t *testing.T) {
 	w := theWorld(t)
-	config := client(t, w.tenant(t, "res00a"))
-	c := clientset(t, config)
+	kubeconfig := w.tenant(t, "res00a")
+	c := clientset(t, client(t, kubeconfig))
 	factory := informers.NewSharedInformerFactory(c, 0)
 	informer := factory.Core().V1().ConfigMaps().Informer()
 	factory.Start(t.Context().Done())
@@ -494,6 +495,11 @@ func TestControlRestarts(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	w.cluster.RestartAPIServer(t)
 	write("after")
+	// Whoever follows definitions waits for a while before it does so again.
+	kubectl := w.client(t, localcluster.Kubectl, kubeconfig)
+	kubectl.do(t, "", command{args: "apply -f testdata/shop/crds", says: []string{"widgets.shop.example.com created"}})
+	kubectl.do(t, "", command{args: "wait --for=condition=Established crd/widgets.shop.example.com --timeout=60s", says: []string{"condition met"}})
+	kubectl.do(t, "", command{args: "get widgets", says: []string{"No resources found"}})
 	sees("after")
 	// It goes on.
 	write("later")
