@@ -29,7 +29,6 @@ import (
 	"vivarium.io/vivarium/gateway/internal/tenants"
 	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/boot"
-	"vivarium.io/vivarium/internal/names"
 )
 
 // front answers tenants. Its links run in the order of [front.handler]: each does one thing and adds what it found out to
@@ -297,7 +296,7 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 	known := factsFrom(r.Context())
 	if !known.request.IsResource {
 		out := newReply(w, r)
-		if err := f.discovery.Serve(out, r, known.request, f.world(r.Context(), known.tenant.ID)); err != nil {
+		if err := f.discovery.Serve(out, r, known.request, f.world(r.Context(), known)); err != nil {
 			return err
 		}
 		return f.finish(out.Close())
@@ -335,9 +334,13 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 	return x.serve(w, r)
 }
 
-// world is whose discovery is asked for.
-func (f *front) world(ctx context.Context, id names.TenantID) discovery.World {
-	has := f.customs.Now(ctx, id)
+// world is whose discovery is asked for. Paths that tell of no custom kinds cost the control cluster nothing.
+func (f *front) world(ctx context.Context, known *facts) discovery.World {
+	id := known.tenant.ID
+	has := f.customs.Of(id)
+	if len(known.request.Segments) > 0 && (known.request.Segments[0] == "apis" || known.request.Segments[0] == "openapi") {
+		has = f.customs.Now(ctx, id)
+	}
 	return discovery.World{
 		Tenant: id, Customs: has,
 		Schemas: func(ctx context.Context, group string) ([]*apiextensionsv1.CustomResourceDefinition, bool, error) {
