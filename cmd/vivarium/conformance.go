@@ -30,6 +30,8 @@ directory of artifacts.`,
 	flags.StringVar(&c.tenant, "tenant", setting("TENANT", "suite1"), "Tenant to run as; made where there is none. [$TENANT]")
 	flags.StringVar(&c.focus, "focus", setting("FOCUS", conformance.Focus), "Pattern of the names of specs to run. [$FOCUS]")
 	flags.StringVar(&c.skip, "skip", setting("SKIP", conformance.Skip), "Pattern of the names of specs not to run. [$SKIP]")
+	c.pools = numberSetting{variable: "POOLS"}
+	flags.StringVar(&c.pools.text, "pools", setting("POOLS", fmt.Sprint(localcluster.DefaultPools)), "Pool clusters to start at least. [$POOLS]")
 	c.parallel = numberSetting{variable: "PARALLEL"}
 	flags.StringVar(&c.parallel.text, "parallel", setting("PARALLEL", "1"), "Specs that run at once. [$PARALLEL]")
 	flags.StringVar(&c.artifacts, "artifacts", setting("ARTIFACTS", "_artifacts"), "Directory for what a run leaves. [$ARTIFACTS]")
@@ -43,7 +45,7 @@ type conformanceCommand struct {
 	up                    upFlags
 	tenant, focus, skip   string
 	artifacts, page, from string
-	parallel              numberSetting
+	pools, parallel       numberSetting
 	list                  bool
 }
 
@@ -113,6 +115,9 @@ func (c *conformanceCommand) runSuite(cmd *cobra.Command, source, dir string, su
 	}
 	up, err := c.up.config(cmd)
 	if err != nil {
+		return nil, err
+	}
+	if up.Pools, err = c.pools.value(); err != nil {
 		return nil, err
 	}
 	up.Components, up.Tenants = true, []string{c.tenant}
