@@ -126,6 +126,22 @@ func (p *protoReader) field(limit uint64) (number int32, length, header int, err
 	}
 }
 
+// listField reads a field of a list of which left bytes are to come, and how many of them it takes. The value stands where
+// the reader does and is good until more is read; the caller steps over it.
+func (p *protoReader) listField(left uint64) (number int32, value []byte, taken uint64, err error) {
+	number, size, header, err := p.field(left)
+	if err != nil {
+		return 0, nil, 0, err
+	}
+	if size > maxDocument {
+		return 0, nil, 0, foreign("a list with an object of more than %d bytes", maxDocument)
+	}
+	if err := p.want(size); err != nil {
+		return 0, nil, 0, err
+	}
+	return number, p.buf[p.pos : p.pos+size], uint64(header + size), nil
+}
+
 // maxHeader bounds what says of what type a document is.
 const maxHeader = 4 << 10
 
@@ -255,18 +271,11 @@ func (r *response) protoList(dst io.Writer, e envelope, partial bool, length uin
 	head, start, sent := len(out), len(out), uint64(0)
 	flushed := false
 	for left := length; left > 0; {
-		number, size, header, err := in.field(left)
+		number, value, taken, err := in.listField(left)
 		if err != nil {
 			return err
 		}
-		left -= uint64(header + size)
-		if size > maxDocument {
-			return foreign("a list with an object of more than %d bytes", maxDocument)
-		}
-		if err := in.want(size); err != nil {
-			return err
-		}
-		value := in.buf[in.pos : in.pos+size]
+		left -= taken
 		switch number {
 		case 1:
 			out, err = r.protoListMeta(out, value)
@@ -278,7 +287,7 @@ func (r *response) protoList(dst io.Writer, e envelope, partial bool, length uin
 		if err != nil {
 			return err
 		}
-		in.pos += size
+		in.pos += len(value)
 		if len(out) >= hold {
 			if sent += uint64(len(out) - start); sent > declared {
 				return foreign("a list that grows")
@@ -539,18 +548,11 @@ func (l *pages) one(src io.Reader, skip int, then func(start int) error) error {
 	l.first, l.token = e, ""
 	items, sawMeta := 0, false
 	for left := length; left > 0; {
-		number, size, header, err := in.field(left)
+		number, value, taken, err := in.listField(left)
 		if err != nil {
 			return err
 		}
-		left -= uint64(header + size)
-		if size > maxDocument {
-			return foreign("a list with an object of more than %d bytes", maxDocument)
-		}
-		if err := in.want(size); err != nil {
-			return err
-		}
-		value := in.buf[in.pos : in.pos+size]
+		left -= taken
 		switch {
 		case number == 1 && !sawMeta:
 			sawMeta = true
@@ -587,7 +589,7 @@ func (l *pages) one(src io.Reader, skip int, then func(start int) error) error {
 		default:
 			return foreign("a list with field %d", number)
 		}
-		in.pos += size
+		in.pos += len(value)
 	}
 	return in.tail()
 }
