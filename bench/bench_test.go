@@ -41,15 +41,11 @@ func TestRun(t *testing.T) {
 		t.Skip(kubetest.ErrNoPrograms)
 	}
 	dir := t.TempDir()
-	gateway := filepath.Join(dir, "gateway")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", gateway, "./cmd/gateway")
-	build.Dir = source
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the gateway: %v\n%s", err, out)
-	}
+	built := programs(t, source, dir)
 	var stdout, stderr bytes.Buffer
 	file, page := filepath.Join(dir, "bench.json"), filepath.Join(dir, "page.md")
-	if err := command(t.Context(), []string{"-scale", "smoke", "-gateway", gateway, "-json", file}, &stdout, &stderr); err != nil {
+	args := append(built, "-scale", "smoke", "-only", "get|create|list|watch", "-json", file)
+	if err := command(t.Context(), args, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}
 	report, err := readReport(file)
@@ -89,13 +85,24 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// programs builds what is measured, and gives the flags that say where it is.
+func programs(t *testing.T, source, dir string) []string {
+	t.Helper()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "./cmd/gateway", "./cmd/vk-provider")
+	build.Dir = source
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the programs: %v\n%s", err, out)
+	}
+	return []string{"-gateway", filepath.Join(dir, "gateway"), "-vk-provider", filepath.Join(dir, "vk-provider")}
+}
+
 // TestStops shows that a run that is given up ends, and leaves nothing.
 func TestStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
-	if err := command(ctx, []string{"-scale", "smoke", "-gateway", os.Args[0]}, &bytes.Buffer{}, &bytes.Buffer{}); err == nil {
+	if err := command(ctx, []string{"-scale", "smoke", "-gateway", os.Args[0], "-vk-provider", os.Args[0]}, &bytes.Buffer{}, &bytes.Buffer{}); err == nil {
 		t.Error("no error")
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {

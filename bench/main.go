@@ -40,11 +40,13 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	c := config{}
 	scaleName := flags.String("scale", "default", "How large: "+strings.Join(scaleNames(), ", ")+". Flags below win over it.")
 	flags.StringVar(&c.gateway, "gateway", "bin/gateway", "The built gateway.")
-	flags.StringVar(&c.gatewayVersion, "version", "unknown", "What to call the gateway's version in the report.")
-	flags.StringVar(&c.only, "only", "", "Regular expression: measure only the parts whose name matches.")
+	flags.StringVar(&c.provider, "vk-provider", "bin/vk-provider", "The built vk-provider.")
+	flags.StringVar(&c.gatewayVersion, "version", "unknown", "What to call the version of both in the report.")
+	flags.StringVar(&c.only, "only", "", "Regular expression: measure only the parts whose name matches; the vk-provider's is "+podsPart+".")
 	flags.BoolVar(&c.keep, "keep", false, "Keep the processes' files and say where they are.")
 	file := flags.String("json", "", "Write the report to this file.")
 	render := flags.String("render", "", "Do not measure: read the report in this file.")
+	with := flags.String("with", "", "Take what was not measured from the report in this file.")
 	markdown := flags.String("markdown", "", "Write the report as a page of the documentation to this file.")
 	c.scale.flags(flags)
 	// The scale sets what the flags start from, so it has to be known before they are read.
@@ -71,6 +73,13 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	if err != nil {
 		return err
+	}
+	if *with != "" {
+		other, err := readReport(*with)
+		if err != nil {
+			return err
+		}
+		report = report.with(other)
 	}
 	if *file != "" {
 		if err := writeReport(*file, report); err != nil {

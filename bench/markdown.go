@@ -70,6 +70,9 @@ func (r *Report) markdown() string {
 			row(b.cells()...)
 		}
 	}
+	if r.Pods != nil {
+		r.Pods.markdown(say, head, row)
+	}
 	return out.String()
 }
 

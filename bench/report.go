@@ -24,6 +24,23 @@ type Report struct {
 	Operations []Operation `json:"operations"`
 	Figures    []Figure    `json:"figures"`
 	Benchmarks []Benchmark `json:"benchmarks"`
+
+	// Pods is nil where the vk-provider was not measured.
+	Pods *PodsReport `json:"pods,omitempty"`
+}
+
+// with gives the report with what it lacks from another one: a run of the gateway's parts alone leaves the pods' as they
+// were, and the other way round.
+func (r *Report) with(other *Report) *Report {
+	if len(r.Operations) == 0 && len(r.Figures) == 0 && len(r.Benchmarks) == 0 {
+		whole := *other
+		whole.Pods = r.Pods
+		return &whole
+	}
+	if r.Pods == nil {
+		r.Pods = other.Pods
+	}
+	return r
 }
 
 // Operation is something that was done in every lane.
@@ -189,6 +206,9 @@ func (r *Report) text() string {
 			rows = append(rows, b.cells())
 		}
 		table(rows...)
+	}
+	if r.Pods != nil {
+		out.WriteString(r.Pods.text())
 	}
 	fmt.Fprintf(&out, "\n%s, %d cores (%s), Kubernetes %s, Go %s, vivarium %s, scale %s, %d s\n",
 		r.Date, r.Cores, r.Processor, r.Kubernetes, r.Go, r.Vivarium, r.Scale.Name, r.Seconds)

@@ -23,15 +23,20 @@ type Scale struct {
 	NeighbourObjects int `json:"neighbourObjects"`
 	// Watches are open and idle.
 	Watches int `json:"watches"`
+	// PoolPods are carried over three pools in PoolRounds bursts, PoolSingles one by one; each pool has PoolNodes nodes.
+	PoolPods    int `json:"poolPods,omitempty"`
+	PoolRounds  int `json:"poolRounds,omitempty"`
+	PoolSingles int `json:"poolSingles,omitempty"`
+	PoolNodes   int `json:"poolNodes,omitempty"`
 	// Packages says whether to run the benchmarks of the rewriters too.
 	Packages bool `json:"packages"`
 }
 
 // scales: smoke is for the test that keeps this program working and shows nothing.
 var scales = map[string]Scale{
-	"default": {Rounds: 7, Turn: 1200 * time.Millisecond, Pods: 300, LongPods: 30000, Clients: 8, Neighbours: 200, NeighbourObjects: 20000, Watches: 1000, Packages: true},
-	"full":    {Rounds: 15, Turn: 2 * time.Second, Pods: 300, LongPods: 30000, Clients: 8, Neighbours: 1000, NeighbourObjects: 100000, Watches: 1000, Packages: true},
-	"smoke":   {Rounds: 1, Turn: 50 * time.Millisecond, Pods: 20, LongPods: 200, Clients: 2, Neighbours: 2, NeighbourObjects: 40, Watches: 8},
+	"default": {Rounds: 7, Turn: 1200 * time.Millisecond, Pods: 300, LongPods: 30000, Clients: 8, Neighbours: 200, NeighbourObjects: 20000, Watches: 1000, Packages: true, PoolPods: 3000, PoolRounds: 5, PoolSingles: 200, PoolNodes: 10},
+	"full":    {Rounds: 15, Turn: 2 * time.Second, Pods: 300, LongPods: 30000, Clients: 8, Neighbours: 1000, NeighbourObjects: 100000, Watches: 1000, Packages: true, PoolPods: 10000, PoolRounds: 5, PoolSingles: 500, PoolNodes: 20},
+	"smoke":   {Rounds: 1, Turn: 50 * time.Millisecond, Pods: 20, LongPods: 200, Clients: 2, Neighbours: 2, NeighbourObjects: 40, Watches: 8, PoolPods: 60, PoolRounds: 2, PoolSingles: 5, PoolNodes: 2},
 }
 
 func scaleNames() []string { return slices.Sorted(maps.Keys(scales)) }
@@ -49,6 +54,10 @@ func (s *Scale) flags(f *flag.FlagSet) {
 	f.Func("neighbours", "Other tenants.", number(&s.Neighbours))
 	f.Func("neighbour-objects", "Objects that they hold together.", number(&s.NeighbourObjects))
 	f.Func("watches", "Idle watches.", number(&s.Watches))
+	f.Func("pool-pods", "Pods in bursts over pools.", number(&s.PoolPods))
+	f.Func("pool-rounds", "Bursts in which they come.", number(&s.PoolRounds))
+	f.Func("pool-singles", "Pods that come one by one.", number(&s.PoolSingles))
+	f.Func("pool-nodes", "Simulated nodes of each pool.", number(&s.PoolNodes))
 	f.BoolFunc("packages", "Whether to run the benchmarks of the rewriters.", func(text string) error {
 		s.Packages = text == "true"
 		return nil

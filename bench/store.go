@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
+
+	"vivarium.io/vivarium/internal/localcluster"
 )
 
 // store writes objects where kube-apiserver keeps them, which is fifty times as fast as asking it to. They are what it
@@ -28,8 +30,10 @@ type store struct {
 	encoder runtime.Encoder
 }
 
-func openStore(w *world) (*store, error) {
-	access, err := w.plane.Etcd()
+func openStore(w *world) (*store, error) { return openEtcd(w.plane) }
+
+func openEtcd(plane *localcluster.ControlPlane) (*store, error) {
+	access, err := plane.Etcd()
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +52,7 @@ func openStore(w *world) (*store, error) {
 		TLS: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open the control cluster's etcd: %w", err)
+		return nil, fmt.Errorf("open a cluster's etcd: %w", err)
 	}
 	serializer := protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)
 	return &store{etcd: etcd, encoder: scheme.Codecs.EncoderForVersion(serializer, corev1.SchemeGroupVersion)}, nil

@@ -61,8 +61,8 @@ func OpenBinaries(source string) (*Binaries, error) {
 	return openBinaries(source, "kubernetes", "k8s.io/kubernetes", kubernetesPrograms)
 }
 
-// openKwok finds the program that simulates nodes. It is apart because few need it.
-func openKwok(source string) (*Binaries, error) {
+// OpenKwok finds the program that simulates nodes. It is apart because few need it.
+func OpenKwok(source string) (*Binaries, error) {
 	return openBinaries(source, "kwok", "sigs.k8s.io/kwok", []program{{Kwok, "sigs.k8s.io/kwok/cmd/kwok"}})
 }
 

@@ -144,7 +144,7 @@ func (s *starter) build(ctx context.Context) (err error) {
 		s.images, err = BuildImages(ctx, s.source, s.binaries, s.Progress)
 		return err
 	}
-	if s.kwok, err = openKwok(s.source); err != nil {
+	if s.kwok, err = OpenKwok(s.source); err != nil {
 		return err
 	}
 	return s.kwok.Build(ctx, s.Progress)
