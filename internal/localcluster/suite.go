@@ -143,7 +143,11 @@ var recipes = map[string]func(context.Context, *suiteImages) (image.Image, error
 	},
 	"busybox": func(ctx context.Context, b *suiteImages) (image.Image, error) {
 		shell, err := b.shellLayer(ctx)
-		return image.Image{Layers: []image.Layer{shell}, Config: image.Config{Env: searchPath, Cmd: []string{"sh"}}}, err
+		if err != nil {
+			return image.Image{}, err
+		}
+		bash, err := debianLayer(ctx, "bash-static", b.progress)
+		return image.Image{Layers: []image.Layer{shell, bash, bashIsShell}, Config: image.Config{Env: searchPath, Cmd: []string{"sh"}}}, err
 	},
 	"nonroot": func(ctx context.Context, b *suiteImages) (image.Image, error) {
 		shell, err := b.shellLayer(ctx)
@@ -156,6 +160,20 @@ var recipes = map[string]func(context.Context, *suiteImages) (image.Image, error
 		}
 		raw, err := os.ReadFile(pause)
 		return image.Image{Layers: []image.Layer{programLayer("/pause", raw)}, Config: image.Config{Entrypoint: []string{"/pause"}, User: "65535:65535"}}, err
+	},
+	"nonewprivs": func(ctx context.Context, b *suiteImages) (image.Image, error) {
+		shell, err := b.shellLayer(ctx)
+		if err != nil {
+			return image.Image{}, err
+		}
+		nnp := filepath.Join(b.dir, "nnp")
+		if err := goBuild(ctx, b.suite.module, program{"nnp", "k8s.io/kubernetes/test/images/nonewprivs"}, nnp, "-s -w"); err != nil {
+			return image.Image{}, err
+		}
+		raw, err := os.ReadFile(nnp)
+		// It tells which rights it got; that it asks for its owner's is its point.
+		asOwner := image.Layer{{Path: "/usr/local/bin/nnp", Mode: fs.ModeSetuid | fs.ModeSetgid | 0o755, Content: raw}}
+		return image.Image{Layers: []image.Layer{shell, asOwner}, Config: image.Config{Env: searchPath, Cmd: []string{"nnp"}}}, err
 	},
 	"nautilus": pictures("nautilus"),
 	"kitten":   pictures("kitten"),
@@ -170,6 +188,10 @@ var recipes = map[string]func(context.Context, *suiteImages) (image.Image, error
 		}}, err
 	},
 }
+
+// bashIsShell is for the specs that hand down variables with names that are no shell's, as Kubernetes allows: the shell of
+// Debian's busybox, older than the image's own, keeps those from the programs that it starts.
+var bashIsShell = image.Layer{{Path: "/bin/sh", Link: "bash-static"}}
 
 var searchPath = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
@@ -261,6 +283,10 @@ func (b *suiteImages) agnhostLayers(ctx context.Context) ([]image.Layer, error) 
 	if err != nil {
 		return nil, err
 	}
+	curl, err := debianLayer(ctx, "curl", b.progress)
+	if err != nil {
+		return nil, err
+	}
 	own, err := b.files(ctx, "test/images/agnhost/porter", "/")
 	if err != nil {
 		return nil, err
@@ -276,7 +302,7 @@ func (b *suiteImages) agnhostLayers(ctx context.Context) ([]image.Layer, error) 
 		image.File{Path: "/etc/group", Mode: 0o644, Content: []byte("root:x:0:\nnogroup:x:65534:\n" +
 			"user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n")},
 	)
-	b.agnhost = []image.Layer{shell, own}
+	b.agnhost = []image.Layer{shell, curl, own}
 	return b.agnhost, nil
 }
 

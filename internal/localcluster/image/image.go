@@ -204,8 +204,10 @@ func (l Layer) write(w io.Writer) error {
 
 func unixMode(mode fs.FileMode) int64 {
 	unix := int64(mode.Perm())
-	if mode&fs.ModeSticky != 0 {
-		unix |= 0o1000
+	for bit, value := range map[fs.FileMode]int64{fs.ModeSticky: 0o1000, fs.ModeSetgid: 0o2000, fs.ModeSetuid: 0o4000} {
+		if mode&bit != 0 {
+			unix |= value
+		}
 	}
 	return unix
 }
