@@ -49,7 +49,6 @@ func TestDecide(t *testing.T) {
 		"UnknownSubresource":      {"GET", "/api/v1/namespaces/web/pods/a/foo", 404, ""},
 		"PluralSubresource":       {"GET", "/api/v1/namespaces/web/pods/a/logs", 404, ""},
 		"VersionOfSibling":        {"GET", "/apis/autoscaling/v2beta2/horizontalpodautoscalers", 404, ""},
-		"PodStatusWrite":          {"PATCH", "/api/v1/namespaces/web/pods/a/status", 403, "node that runs it"},
 		"Finalize":                {"PUT", "/api/v1/namespaces/web/finalize", 403, "finalized by the platform"},
 		"NodeStatus":              {"PATCH", "/api/v1/nodes/a/status", 403, "platform"},
 		"NodeProxy":               {"GET", "/api/v1/nodes/a/proxy", 403, "platform"},

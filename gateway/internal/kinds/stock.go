@@ -4,8 +4,8 @@ package kinds
 const (
 	everything = "create delete deletecollection get list patch update watch"
 	reading    = "get list watch"
-	// statusWrites are for the tenant's own controllers. Kinds whose status steers the platform (Pods, Services,
-	// Namespaces, claims) show theirs only.
+	// statusWrites are for the tenant's own controllers. Kinds whose status steers the platform (Services, Namespaces,
+	// claims) show theirs only.
 	statusWrites = "get patch update"
 	// withoutCollection is for cluster-scoped kinds. Deleting every object of a kind at once would need a selector that the
 	// control cluster applies to all tenants; kubectl deletes one by one.
@@ -155,7 +155,8 @@ func core() []*Kind {
 		namespaced("", "pods", "Pod", everything).
 			sub("attach", "create get").sub("ephemeralcontainers", statusWrites).sub("eviction", "create").
 			sub("exec", "create get").sub("log", "get").sub("portforward", "create get").sub("resize", statusWrites).
-			sub("proxy", proxying).readSub("status", "the status of a pod is the word of the node that runs it").
+			// Conditions open readiness gates; everything else in it stays the node's word by an admission policy.
+			sub("proxy", proxying).sub("status", statusWrites).
 			noSub("binding", whyBinding),
 		namespaced("", "podtemplates", "PodTemplate", everything),
 		namespaced("", "replicationcontrollers", "ReplicationController", everything).
