@@ -1,5 +1,5 @@
 // Package control keeps what the provider knows of the control cluster: the pods that are bound to nodes, the virtual
-// Nodes, and which namespaces are tenants'. One watch each, however many pools and virtual Nodes there are.
+// Nodes, the addresses of Services, and which namespaces are tenants'. One watch each, however many pools and virtual Nodes there are.
 //
 // It must never write, and its objects are shared: whoever gets one must not change it. Start at [Cache].
 package control
@@ -31,7 +31,7 @@ const (
 
 // Cache is a view of the control cluster. Safe for concurrent use.
 type Cache struct {
-	pods, nodes, namespaces cache.SharedIndexInformer
+	pods, nodes, namespaces, services cache.SharedIndexInformer
 }
 
 // New makes a Cache; Run fills it.
@@ -59,9 +59,20 @@ func New(client kubernetes.Interface) (*Cache, error) {
 			func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				return core.Namespaces().Watch(ctx, labelled(o, names.LabelTenant))
 			}),
+		services: informer(client, &corev1.Service{}, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc},
+			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return core.Services("").List(ctx, o)
+			},
+			func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+				return core.Services("").Watch(ctx, o)
+			}),
 	}
 	for _, i := range c.all() {
-		if err := i.SetTransform(withoutManagedFields); err != nil {
+		transform := withoutManagedFields
+		if i == c.services {
+			transform = onlyAddresses
+		}
+		if err := i.SetTransform(transform); err != nil {
 			return nil, fmt.Errorf("watch the control cluster: %w", err)
 		}
 	}
@@ -91,6 +102,17 @@ func withoutManagedFields(object any) (any, error) {
 	return object, nil
 }
 
+// onlyAddresses keeps of a Service what pods are told.
+func onlyAddresses(object any) (any, error) {
+	if s, ok := object.(*corev1.Service); ok {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion},
+			Spec:       corev1.ServiceSpec{ClusterIP: s.Spec.ClusterIP, Ports: s.Spec.Ports},
+		}, nil
+	}
+	return object, nil
+}
+
 func uidIndex(object any) ([]string, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
@@ -116,7 +138,7 @@ func poolIndex(object any) ([]string, error) {
 }
 
 func (c *Cache) all() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{c.namespaces, c.nodes, c.pods}
+	return []cache.SharedIndexInformer{c.namespaces, c.nodes, c.services, c.pods}
 }
 
 // Run fills the cache until ctx is done.
@@ -166,6 +188,11 @@ func (c *Cache) PodsOnNode(node string) []*corev1.Pod {
 // PodsInNamespace gives the bound pods of a namespace.
 func (c *Cache) PodsInNamespace(namespace string) []*corev1.Pod {
 	return all[corev1.Pod](c.pods.GetIndexer().ByIndex(cache.NamespaceIndex, namespace))
+}
+
+// ServicesInNamespace gives the Services of a namespace, their addresses and ports only.
+func (c *Cache) ServicesInNamespace(namespace string) []*corev1.Service {
+	return all[corev1.Service](c.services.GetIndexer().ByIndex(cache.NamespaceIndex, namespace))
 }
 
 // PodCount is how many bound pods there are.

@@ -124,13 +124,14 @@ func digest(s string) string {
 // env gives a container's environment. Ours comes first: a later entry wins, and $(VAR) sees only earlier ones. The
 // kubelet adds the addresses of the pool's own API to every container, whatever enableServiceLinks says, unless the
 // variables are there already; so all of them are.
-func (t *translator) env(in []corev1.EnvVar) []corev1.EnvVar {
+func (t *translator) env(container *corev1.Container) []corev1.EnvVar {
+	in := container.Env
 	taken := map[string]bool{}
 	for i := range in {
 		taken[in[i].Name] = true
 	}
 	var out []corev1.EnvVar
-	for _, e := range t.apiEnv() {
+	for _, e := range append(t.links(container), t.apiEnv()...) {
 		if !taken[e.Name] {
 			out = append(out, e)
 		}

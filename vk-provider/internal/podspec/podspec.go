@@ -35,6 +35,8 @@ type Placement struct {
 	Node Node
 	// Gateway is where the tenant's API is, seen from a pod.
 	Gateway Gateway
+	// Services are those of the pod's namespace, told to containers that are made now.
+	Services []Service
 	// Identity is put on the pool pod so that it is known to be ours and whose it is.
 	Identity map[string]string
 	// Network is what the pool's network driver wants on the pod.
@@ -124,7 +126,7 @@ func (t *translator) spec(in *corev1.PodSpec) corev1.PodSpec {
 		// The tenant's ServiceAccount does not exist in the pool; its token comes as a Secret. The pool's default one
 		// must not be mounted.
 		AutomountServiceAccountToken: &no,
-		// The links would be to the pool's Services.
+		// The links would be to the pool's Services; those to the tenant's are variables.
 		EnableServiceLinks: &no,
 
 		Affinity:                  t.affinity(in),
@@ -159,7 +161,7 @@ func (t *translator) container(in *corev1.Container) corev1.Container {
 		Args:                     in.Args,
 		WorkingDir:               in.WorkingDir,
 		EnvFrom:                  t.envFrom(in.EnvFrom),
-		Env:                      t.env(in.Env),
+		Env:                      t.env(in),
 		Resources:                in.Resources,
 		ResizePolicy:             in.ResizePolicy,
 		RestartPolicy:            in.RestartPolicy,

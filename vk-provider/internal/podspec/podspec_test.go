@@ -182,6 +182,28 @@ func TestBadEphemeralContainerDoesNotEndThePod(t *testing.T) {
 	}
 }
 
+// TestTokenIsForTheGroup: a pod with a group of its own gets its token for that group alone, as from a kubelet.
+func TestTokenIsForTheGroup(t *testing.T) {
+	for _, group := range []*int64{nil, ptr.To[int64](2000)} {
+		pod := simplePod()
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: group}
+		pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}}},
+		}}}}
+		pool, err := ToPool(pod, place())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want *int32
+		if group != nil {
+			want = ptr.To[int32](0o600)
+		}
+		if diff := cmp.Diff(want, pool.Spec.Volumes[0].Projected.Sources[0].Secret.Items[0].Mode); diff != "" {
+			t.Errorf("group %v: mode (-want +got):\n%s", ptr.Deref(group, 0), diff)
+		}
+	}
+}
+
 // FuzzDownwardAPI holds that no path makes the translation panic or show the control cluster's namespace.
 func FuzzDownwardAPI(f *testing.F) {
 	for _, path := range []string{"metadata.namespace", "metadata.labels['a']", "metadata.annotations['vivarium.io/x']", "metadata.labels['", "status.hostIP"} {

@@ -4,6 +4,7 @@ import (
 	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/podrefs"
@@ -53,9 +54,15 @@ func (t *translator) projection(volume string, in *corev1.VolumeProjection) core
 		return corev1.VolumeProjection{DownwardAPI: &corev1.DownwardAPIProjection{Items: t.downward(in.DownwardAPI.Items)}}
 	case in.ServiceAccountToken != nil:
 		// The syncer asks for the token in the control cluster and keeps it fresh under this key.
+		item := corev1.KeyToPath{Key: podrefs.TokenKey(volume, in.ServiceAccountToken.Path), Path: in.ServiceAccountToken.Path}
+		if sc := t.control.Spec.SecurityContext; sc != nil && sc.FSGroup != nil {
+			// A kubelet gives a token to the pod's group alone, and adds the group's rights to these. Where there is only a
+			// user it would give the file to that user, which it does for no Secret: such a token stays readable by all.
+			item.Mode = ptr.To[int32](0o600)
+		}
 		return corev1.VolumeProjection{Secret: &corev1.SecretProjection{
 			LocalObjectReference: corev1.LocalObjectReference{Name: names.TokenSecret(t.control.UID)},
-			Items:                []corev1.KeyToPath{{Key: podrefs.TokenKey(volume, in.ServiceAccountToken.Path), Path: in.ServiceAccountToken.Path}},
+			Items:                []corev1.KeyToPath{item},
 		}}
 	default:
 		t.refuse("volume %q projects something that is not supported", volume)

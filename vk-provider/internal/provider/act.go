@@ -77,6 +77,15 @@ func (w *worker) node(name string) podspec.Node {
 	return n
 }
 
+// services are what a container that is made now is told about.
+func (w *worker) services(namespace string) []podspec.Service {
+	var out []podspec.Service
+	for _, s := range w.config.Cache.ServicesInNamespace(namespace) {
+		out = append(out, podspec.Service{Name: s.Name, ClusterIP: s.Spec.ClusterIP, Ports: s.Spec.Ports})
+	}
+	return out
+}
+
 // create makes the pool pod, or finds that it is there.
 func (w *worker) create(ctx context.Context, pod *corev1.Pod) error {
 	at, _, err := w.place(pod)
@@ -90,6 +99,7 @@ func (w *worker) create(ctx context.Context, pod *corev1.Pod) error {
 	case err != nil:
 		return err
 	}
+	at.Services = w.services(pod.Namespace)
 	poolPod, err := podspec.ToPool(pod, at)
 	var refused *podspec.Refused
 	if errors.As(err, &refused) {
@@ -224,6 +234,9 @@ func (w *worker) converge(ctx context.Context, s state) error {
 	}
 	if err != nil {
 		return err
+	}
+	if len(s.control.Spec.EphemeralContainers) > 0 {
+		at.Services = w.services(s.control.Namespace)
 	}
 	debug, err := podspec.EphemeralToPool(s.control, at)
 	if errors.As(err, &refused) {
