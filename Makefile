@@ -95,6 +95,13 @@ e2e: clients ## The built programs against a whole system on this machine.
 	@echo "==> end-to-end tests"
 	@E2E=1 CI=true go test -count=1 -timeout 30m -v ./e2e
 
+# How often it is killed; CHAOS_SEED repeats a run's choices.
+CHAOS_ROUNDS ?= 100
+
+.PHONY: chaos
+chaos: ## The vk-provider killed in the middle of bursts a hundred times; part of test with a few.
+	@CI=true CHAOS_ROUNDS=$(CHAOS_ROUNDS) go test -count=1 -timeout 3h -v ./vk-provider -run 'TestChaos$$'
+
 # Which specs run, how many at once, as which tenant; see `bin/vivarium conformance --help`. PAGE is a second place for the page.
 FOCUS ?=
 SKIP ?=

@@ -4,13 +4,20 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
-// line is a TCP line that can be cut: connections break and new ones are refused.
+// line is a TCP line that can be cut: connections break and new ones are refused. It can also be slow, or break in the
+// middle of what is said.
 type line struct {
 	address, to string
 	listener    net.Listener
+
+	// delay holds up every piece that is passed on, in nanoseconds. breaks is how many bytes a connection passes on before
+	// it breaks; none where it is zero.
+	delay, breaks atomic.Int64
 
 	mu    sync.Mutex // guards the rest
 	cut   bool
@@ -60,7 +67,7 @@ func (l *line) join(conn net.Conn) {
 	done := make(chan struct{}, 2)
 	for _, pair := range [][2]net.Conn{{conn, far}, {far, conn}} {
 		go func() {
-			_, _ = io.Copy(pair[0], pair[1])
+			_, _ = io.Copy(trouble{pair[0], l, new(int64)}, pair[1])
 			done <- struct{}{}
 		}()
 	}
@@ -93,4 +100,22 @@ func (l *line) setCut(cut bool) {
 			_ = conn.Close()
 		}
 	}
+}
+
+// trouble passes on what a line's trouble lets through.
+type trouble struct {
+	net.Conn
+	line   *line
+	passed *int64
+}
+
+func (c trouble) Write(p []byte) (int, error) {
+	time.Sleep(time.Duration(c.line.delay.Load()))
+	if most := c.line.breaks.Load(); most > 0 && *c.passed+int64(len(p)) > most {
+		n, _ := c.Conn.Write(p[:max(0, most-*c.passed)])
+		return n, io.ErrUnexpectedEOF
+	}
+	n, err := c.Conn.Write(p)
+	*c.passed += int64(n)
+	return n, err
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 
 	cliflag "k8s.io/component-base/cli/flag"
 )
@@ -27,6 +28,7 @@ type Options struct {
 	GatewayPort string
 
 	LeaderElect bool
+	OrphanGrace time.Duration
 }
 
 // NewOptions gives the defaults.
@@ -35,6 +37,7 @@ func NewOptions() *Options {
 		Listen:      "0.0.0.0:10250",
 		ClientName:  "kube-apiserver-kubelet-client",
 		LeaderElect: true,
+		OrphanGrace: 30 * time.Second,
 	}
 }
 
@@ -59,6 +62,7 @@ func (o *Options) AddFlags(groups *cliflag.NamedFlagSets) {
 	pods := groups.FlagSet("pods")
 	pods.StringVar(&o.GatewayHost, "gateway-host", o.GatewayHost, "Where pods find their tenant's API: KUBERNETES_SERVICE_HOST.")
 	pods.StringVar(&o.GatewayPort, "gateway-port", o.GatewayPort, "Port that goes with it: KUBERNETES_SERVICE_PORT.")
+	pods.DurationVar(&o.OrphanGrace, "orphan-grace", o.OrphanGrace, "Time between the two proofs that a pool pod's control pod is gone, when nobody saw it go.")
 }
 
 // Validate reports every problem.
@@ -78,6 +82,9 @@ func (o *Options) Validate() []error {
 		if required.value == "" {
 			problems = append(problems, errors.New(required.flag+": is required"))
 		}
+	}
+	if o.OrphanGrace < time.Second {
+		problems = append(problems, fmt.Errorf("--orphan-grace: %s is too short to be two moments", o.OrphanGrace))
 	}
 	if _, err := netip.ParseAddr(o.NodeAddress); err != nil && o.NodeAddress != "" {
 		problems = append(problems, fmt.Errorf("--node-address: %q is not an IP address", o.NodeAddress))

@@ -38,7 +38,7 @@ func (t *term) lead(ctx context.Context) error {
 
 	pods, err := provider.New(provider.Config{
 		Control: p.control, Cache: p.cache, Registry: p.registry, Recorder: recorder, Metrics: t.pods,
-		Gateway: p.options.gateway(), Binder: p.binder,
+		Gateway: p.options.gateway(), Binder: p.binder, OrphanGrace: p.options.OrphanGrace,
 	})
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -230,8 +231,8 @@ type running struct {
 	mu   *sync.Mutex // guards log
 }
 
-// start runs the program.
-func (w *world) start(t *testing.T) *running {
+// start runs the program; more flags win over the world's.
+func (w *world) start(t *testing.T, more ...string) *running {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -240,7 +241,7 @@ func (w *world) start(t *testing.T) *running {
 	address := listener.Addr().String()
 	_ = listener.Close()
 	r := &running{t: t, done: make(chan error, 1), log: &bytes.Buffer{}, mu: &sync.Mutex{}}
-	r.cmd = exec.Command(program, append([]string{"--listen=" + address, "--health-listen=127.0.0.1:0"}, w.args...)...)
+	r.cmd = exec.Command(program, slices.Concat([]string{"--listen=" + address, "--health-listen=127.0.0.1:0"}, w.args, more)...)
 	r.cmd.Stdout, r.cmd.Stderr = r, r
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,8 @@ package kubetest
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -15,7 +17,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -197,6 +202,14 @@ func (c *Cluster) KillAPIServer(t testing.TB) {
 	}
 }
 
+// KillEtcd kills the store, which says goodbye to nobody either. What it was told is on its disk.
+func (c *Cluster) KillEtcd(t testing.TB) {
+	t.Helper()
+	if err := c.processes.Stop(0, func(name string) bool { return strings.HasSuffix(name, "-"+localcluster.Etcd) }); err != nil {
+		t.Fatalf("kill etcd: %v", err)
+	}
+}
+
 // RestartAPIServer starts whatever does not run, and returns when all of it is ready.
 func (c *Cluster) RestartAPIServer(t testing.TB) {
 	t.Helper()
@@ -262,4 +275,28 @@ func keepLogs(t testing.TB, dir string) {
 	if err := os.CopyFS(to, os.DirFS(filepath.Join(dir, "logs"))); err != nil {
 		t.Logf("keep the logs: %v", err)
 	}
+}
+
+// EtcdClient gives a client of the cluster's etcd, for as long as the test lasts.
+func (c *Cluster) EtcdClient(t testing.TB) *clientv3.Client {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(c.Etcd.Client.Cert, c.Etcd.Client.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(c.Etcd.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{c.Etcd.Endpoint}, DialTimeout: 10 * time.Second, Logger: zap.NewNop(),
+		TLS: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -35,6 +36,8 @@ type worker struct {
 	cache  *poolcache.Cache
 	queue  queue
 	orphan *collector
+	// missed is set when a pod was let go because the pool did not answer.
+	missed atomic.Bool
 
 	mu sync.Mutex // guards the rest
 	// above and below remember deletions that were seen: of control pods, and of pool pods by their control pod's UID.
@@ -95,9 +98,12 @@ func (w *worker) watchHealth(ctx context.Context) {
 		is := w.healthy()
 		if is && !was {
 			boot.Logger(ctx).Info("pool is back", "pool", w.pool())
-			w.enqueueAll()
 		}
 		was = is
+		// The pool may have been away for less than a tick.
+		if is && w.missed.Swap(false) {
+			w.enqueueAll()
+		}
 		w.config.Metrics.depth.WithLabelValues(w.pool()).Set(float64(w.queue.Len()))
 		w.expire()
 	}
@@ -270,7 +276,8 @@ func (w *worker) next(ctx context.Context) bool {
 func (w *worker) visit(ctx context.Context, i item) error {
 	s := w.look(i.uid)
 	if !w.healthy() {
-		return w.silent(ctx, s) // watchHealth brings it back
+		w.missed.Store(true) // watchHealth brings it back
+		return w.silent(ctx, s)
 	}
 	what := decide(s)
 	err := w.act(ctx, i, s, what)
