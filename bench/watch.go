@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // watchLatency measures the time from a write, which is direct in every lane, to its event in a lane's watch.
@@ -116,14 +119,25 @@ func idleWatches(ctx context.Context, w *world, scale Scale) ([]Figure, error) {
 	gateway := lanes[len(lanes)-1]
 	driver := gateway.newClient()
 	defer driver.close()
-	before, err := w.live(ctx, driver)
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	resources := []string{"configmaps", "secrets", "services", "pods"}
 	versions := map[string]string{}
+	// The first watch of each kind begins what all of them share.
+	first := gateway.newClient()
+	defer first.close()
+	for _, resource := range resources {
+		if versions[resource], err = resourceVersion(ctx, first, resource); err != nil {
+			return nil, err
+		}
+		if err := first.idle(ctx, resource, versions[resource]); err != nil {
+			return nil, err
+		}
+	}
+	before, err := w.live(ctx, driver)
+	if err != nil {
+		return nil, err
+	}
 	var current *client
 	for n := range scale.Watches {
 		if n%streamsPerConnection == 0 {
@@ -131,21 +145,16 @@ func idleWatches(ctx context.Context, w *world, scale Scale) ([]Figure, error) {
 			defer current.close()
 		}
 		resource := resources[n%len(resources)]
-		if versions[resource] == "" {
-			if versions[resource], err = resourceVersion(ctx, current, resource); err != nil {
-				return nil, err
-			}
+		if err := current.idle(ctx, resource, versions[resource]); err != nil {
+			return nil, fmt.Errorf("watch %d: %w", n, err)
 		}
-		rest := fmt.Sprintf("/%s?watch=true&allowWatchBookmarks=true&resourceVersion=%s", resource, versions[resource])
-		stream, err := current.open(ctx, get(rest, "", mediaProtobuf+","+mediaJSON)(0))
-		if err != nil {
-			return nil, err
-		}
-		defer stream.Body.Close()
 	}
 	after, err := w.live(ctx, driver)
 	if err != nil {
 		return nil, err
+	}
+	if subscribed := after.watches - before.watches; int(subscribed) != scale.Watches {
+		return nil, fmt.Errorf("%v of %d watches are served from the shared ones", subscribed, scale.Watches)
 	}
 	each := func(a, b float64) float64 { return (b - a) / float64(scale.Watches) / 1024 }
 	what := fmt.Sprintf("%d idle watches over all namespaces, %d per connection: ", scale.Watches, streamsPerConnection)
@@ -156,26 +165,38 @@ func idleWatches(ctx context.Context, w *world, scale Scale) ([]Figure, error) {
 	}, nil
 }
 
+// idle opens a watch and reads whatever comes of it until ctx is done. A client that does not read would keep the control
+// cluster from ever beginning with what is new, and hold a seat there.
+func (c *client) idle(ctx context.Context, resource, version string) error {
+	rest := fmt.Sprintf("/%s?watch=true&allowWatchBookmarks=true&resourceVersion=%s", resource, version)
+	stream, err := c.open(ctx, get(rest, "", mediaProtobuf+","+mediaJSON)(0))
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer stream.Body.Close()
+		_, _ = io.Copy(io.Discard, stream.Body)
+	}()
+	return nil
+}
+
+// resourceVersion is that of a list. Those of its items may be long past: to watch from there would be to ask for all that
+// has happened since.
 func resourceVersion(ctx context.Context, c *client, resource string) (string, error) {
 	response, err := c.open(ctx, get("/"+resource+"?limit=1", "", mediaJSON)(0))
 	if err != nil {
 		return "", err
 	}
 	defer response.Body.Close()
-	raw, err := io.ReadAll(response.Body)
-	if err != nil {
-		return "", err
+	var list metav1.PartialObjectMetadataList
+	if err := json.NewDecoder(response.Body).Decode(&list); err != nil {
+		return "", fmt.Errorf("read a list of %s: %w", resource, err)
 	}
-	_, rest, _ := bytes.Cut(raw, []byte(`"resourceVersion":"`))
-	version, _, ok := bytes.Cut(rest, []byte(`"`))
-	if !ok {
-		return "", fmt.Errorf("a list of %s has no resource version", resource)
-	}
-	return string(version), nil
+	return list.ResourceVersion, nil
 }
 
 // held is what a process holds on to.
-type held struct{ live, resident, goroutines float64 }
+type held struct{ live, resident, goroutines, watches float64 }
 
 // live gives what the gateway holds after garbage has been collected. Nobody can ask it to collect, so it is kept busy
 // with lists until it has done so a few times: what a start leaves behind goes with the first.
@@ -196,10 +217,11 @@ func (w *world) live(ctx context.Context, driver *client) (held, error) {
 		if err != nil {
 			return held{}, err
 		}
-		if now[collections] >= start[collections]+4 {
+		if now[collections] >= start[collections]+3 {
 			resident, err := memory(w.processes.Get("gateway").ID().PID, "VmRSS")
 			return held{
 				live: now["go_gc_heap_live_bytes"] + now["go_memstats_stack_inuse_bytes"], resident: float64(resident), goroutines: now["go_goroutines"],
+				watches: now["vivarium_gateway_subscriptions"],
 			}, err
 		}
 	}
