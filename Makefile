@@ -114,6 +114,10 @@ export FOCUS SKIP PARALLEL TENANT
 conformance: build ## Kubernetes' own suite through a tenant; not part of test, for it takes half an hour.
 	@bin/vivarium conformance $(if $(PAGE),--page='$(PAGE)')
 
+.PHONY: conformance-nodes
+conformance-nodes: ## The same of what runs in pods: docs/conformance-nodes.md.
+	@$(MAKE) --no-print-directory conformance FOCUS='\[sig-(node|apps)\].*\[Conformance\]' PAGE=docs/conformance-nodes.md
+
 .PHONY: bench
 bench: build kubernetes ## What gateway and vk-provider cost, against doing without; takes BENCH_SCALE and BENCH_ONLY.
 	@go build -trimpath -buildvcs=false -o bin/ ./bench

@@ -300,6 +300,15 @@ spec:
 			}
 			return nil
 		})
+		uids := []string{"-n", ns, "get", "pods", "-l", "app=db", "--sort-by=.metadata.name", "-o", "jsonpath={.items[*].metadata.uid}"}
+		old := c.lines(t, uids...)
+		c.run(t, "-n", ns, "rollout", "restart", "statefulset/db")
+		c.run(t, "-n", ns, "rollout", "status", "statefulset/db", "--timeout=3m")
+		for i, now := range c.lines(t, uids...) {
+			if now == old[i] {
+				t.Errorf("db-%d was not replaced", i)
+			}
+		}
 	})
 }
 

@@ -18,7 +18,7 @@ type About struct {
 // Markdown writes the page. The same results give the same page.
 func (r *Results) Markdown(w io.Writer, about About, reasons Reasons) error {
 	p := &page{}
-	p.line("# Conformance")
+	p.line("# Conformance of %s", strings.Join(r.groups(), ", "))
 	p.line("")
 	p.line("What `make conformance` wrote after it ran; not to be edited. The reasons of failures are kept in")
 	p.line("`hack/conformance/reasons.yaml`.")
