@@ -190,8 +190,9 @@ var recipes = map[string]func(context.Context, *suiteImages) (image.Image, error
 }
 
 // bashIsShell is for the specs that hand down variables with names that are no shell's, as Kubernetes allows: the shell of
-// Debian's busybox, older than the image's own, keeps those from the programs that it starts.
-var bashIsShell = image.Layer{{Path: "/bin/sh", Link: "bash-static"}}
+// Debian's busybox, older than the image's own, keeps those from the programs that it starts. They call sh; whoever calls
+// /bin/sh gets busybox's, for its words.
+var bashIsShell = image.Layer{{Path: "/usr/bin/sh", Link: "/bin/bash-static"}}
 
 var searchPath = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
