@@ -24,6 +24,10 @@ type Options struct {
 	ClientCAFile string
 	ClientName   string
 
+	MetricsListen       string
+	MetricsClientCAFile string
+	MetricsClientName   string
+
 	GatewayHost string
 	GatewayPort string
 
@@ -34,10 +38,11 @@ type Options struct {
 // NewOptions gives the defaults.
 func NewOptions() *Options {
 	return &Options{
-		Listen:      "0.0.0.0:10250",
-		ClientName:  "kube-apiserver-kubelet-client",
-		LeaderElect: true,
-		OrphanGrace: 30 * time.Second,
+		Listen:            "0.0.0.0:10250",
+		ClientName:        "kube-apiserver-kubelet-client",
+		MetricsClientName: "front-proxy-client",
+		LeaderElect:       true,
+		OrphanGrace:       30 * time.Second,
 	}
 }
 
@@ -58,6 +63,11 @@ func (o *Options) AddFlags(groups *cliflag.NamedFlagSets) {
 	serving.StringVar(&o.TLSKeyFile, "tls-private-key-file", o.TLSKeyFile, "Private key of the serving certificate.")
 	serving.StringVar(&o.ClientCAFile, "client-ca-file", o.ClientCAFile, "Authority of the certificate that the control cluster's API server shows to kubelets.")
 	serving.StringVar(&o.ClientName, "client-name", o.ClientName, "Common name of that certificate.")
+
+	metrics := groups.FlagSet("metrics")
+	metrics.StringVar(&o.MetricsListen, "metrics-listen", o.MetricsListen, "Address that serves metrics.k8s.io to the control cluster's API server, with the certificate of --tls-cert-file. Empty: not served, and `kubectl top` and autoscaling do not work.")
+	metrics.StringVar(&o.MetricsClientCAFile, "metrics-client-ca-file", o.MetricsClientCAFile, "Authority of the certificate that the control cluster's API server shows to extension API servers: its --requestheader-client-ca-file.")
+	metrics.StringVar(&o.MetricsClientName, "metrics-client-name", o.MetricsClientName, "Common name of that certificate.")
 
 	pods := groups.FlagSet("pods")
 	pods.StringVar(&o.GatewayHost, "gateway-host", o.GatewayHost, "Where pods find their tenant's API: KUBERNETES_SERVICE_HOST.")
@@ -88,6 +98,12 @@ func (o *Options) Validate() []error {
 	}
 	if _, err := netip.ParseAddr(o.NodeAddress); err != nil && o.NodeAddress != "" {
 		problems = append(problems, fmt.Errorf("--node-address: %q is not an IP address", o.NodeAddress))
+	}
+	if o.MetricsListen != "" && o.MetricsClientCAFile == "" {
+		problems = append(problems, errors.New("--metrics-client-ca-file: is required with --metrics-listen"))
+	}
+	if o.MetricsListen != "" && o.MetricsClientName == "" {
+		problems = append(problems, errors.New("--metrics-client-name: is required with --metrics-listen"))
 	}
 	if _, err := o.nodePort(); err != nil {
 		problems = append(problems, err)

@@ -27,6 +27,7 @@ import (
 	"vivarium.io/vivarium/vk-provider/internal/nodes"
 	"vivarium.io/vivarium/vk-provider/internal/podspec"
 	"vivarium.io/vivarium/vk-provider/internal/provider"
+	"vivarium.io/vivarium/vk-provider/internal/usage"
 )
 
 // userAgent names the component to the clusters that it talks to.
@@ -121,6 +122,11 @@ func (p *Provider) Run(ctx context.Context, health *boot.Health) error {
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
+	metrics, err := p.metrics(ctx)
+	if err != nil {
+		_ = listener.Close()
+		return err
+	}
 	term := &term{provider: p, pods: provider.NewMetrics(health.Metrics), nodes: nodes.NewMetrics(health.Metrics)}
 	health.SetReady(func() error {
 		switch {
@@ -135,10 +141,27 @@ func (p *Provider) Run(ctx context.Context, health *boot.Health) error {
 	group.Go(func() error { p.cache.Run(ctx); return nil })
 	group.Go(func() error { return p.registry.Run(ctx) })
 	group.Go(func() error { return serve(ctx, listener, p.tls, handler) })
+	if metrics != nil {
+		group.Go(func() error { return metrics.Run(ctx) })
+	}
 	group.Go(func() error {
 		return leader.Run(ctx, leader.Config{Control: p.control, Name: "vk-provider", Enabled: p.options.LeaderElect}, term.lead)
 	})
 	return group.Wait()
+}
+
+// metrics makes the server of metrics.k8s.io, nil where it is not wanted. Every replica serves it: like streams, it needs
+// nothing but caches and the pools' clients.
+func (p *Provider) metrics(ctx context.Context) (*usage.Server, error) {
+	o := p.options
+	if o.MetricsListen == "" {
+		return nil, nil
+	}
+	return usage.New(ctx, usage.Config{
+		Listen: o.MetricsListen, CertFile: o.TLSCertFile, KeyFile: o.TLSKeyFile,
+		ClientCAFile: o.MetricsClientCAFile, ClientName: o.MetricsClientName,
+		Source: usage.NewSource(p.cache, p.registry),
+	})
 }
 
 // serve answers on the listener until ctx is done. Open streams are cut then: their clients' containers go on.

@@ -22,6 +22,7 @@ const (
 	KubeProxy         = "kube-proxy"
 	Kubectl           = "kubectl"
 	Kwok              = "kwok"
+	MetricsServer     = "metrics-server"
 	Helm              = "helm"
 	Helm3             = "helm-3"
 	Kustomize         = "kustomize"
@@ -64,6 +65,11 @@ func OpenBinaries(source string) (*Binaries, error) {
 // OpenKwok finds the program that simulates nodes. It is apart because few need it.
 func OpenKwok(source string) (*Binaries, error) {
 	return openBinaries(source, "kwok", "sigs.k8s.io/kwok", []program{{Kwok, "sigs.k8s.io/kwok/cmd/kwok"}})
+}
+
+// openMeasurer finds the program by which pools with real nodes measure what their pods use.
+func openMeasurer(source string) (*Binaries, error) {
+	return openBinaries(source, MetricsServer, "sigs.k8s.io/metrics-server", []program{{MetricsServer, "sigs.k8s.io/metrics-server/cmd/metrics-server"}})
 }
 
 // OpenClients finds the clients that the system is tested with, besides the kubectl of [OpenBinaries]. Every folder of

@@ -1,7 +1,6 @@
 package localcluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +33,7 @@ type component struct {
 
 var components = []component{
 	{"gateway", []int{portTenants, portAdmin, portGatewayHealth}},
-	{"vk-provider", []int{portKubelets, portProviderHealth}},
+	{"vk-provider", []int{portKubelets, portMetrics, portProviderHealth}},
 	{"syncer", []int{portSyncerHealth}},
 	{"network", []int{portNetworkHealth}},
 }
@@ -78,13 +78,15 @@ func (s *starter) startComponents(ctx context.Context, control *ControlPlane) er
 	})
 }
 
-// apply gives the control cluster the platform's namespace and the components' rights.
+// apply gives the control cluster the platform's namespace, the components' rights and the way to metrics.k8s.io.
 func (p *platform) apply(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, p.binaries.Path(Kubectl), "--kubeconfig="+p.instance.controlKubeconfig(),
-		"--cache-dir="+p.instance.path("cache"), "apply", "--server-side", "--field-manager=vivarium-up", "--force-conflicts", "-f", "-")
-	cmd.Stdin = bytes.NewReader(p.Manifests)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("apply the components' rights to the control cluster: %w\n%s", err, lastLines(out, 12))
+	metrics, err := p.providerExtension().manifests(p.control.CAFile())
+	if err != nil {
+		return err
+	}
+	manifests := slices.Concat(p.Manifests, []byte("\n---\n"), metrics)
+	if err := p.applyManifests(ctx, p.instance.controlKubeconfig(), manifests); err != nil {
+		return fmt.Errorf("apply the components' rights to the control cluster: %w", err)
 	}
 	return nil
 }
@@ -181,9 +183,9 @@ func (p *platform) providerFlags(name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	address := p.state.address()
+	address, metrics := p.state.address(), p.providerExtension()
 	// kube-apiserver trusts it as it trusts kubelets.
-	serving, err := p.control.Issue(Request{Name: name, User: "vivarium-" + name, Hosts: p.control.hosts(address)})
+	serving, err := p.control.Issue(Request{Name: name, User: "vivarium-" + name, Hosts: p.control.hosts(address, metrics.host())})
 	if err != nil {
 		return nil, err
 	}
@@ -194,6 +196,8 @@ func (p *platform) providerFlags(name string) ([]string, error) {
 		"--tls-cert-file="+serving.Cert, "--tls-private-key-file="+serving.Key,
 		"--client-ca-file="+p.control.CAFile(),
 		"--client-name="+KubeletClient,
+		"--metrics-listen="+net.JoinHostPort(address, strconv.Itoa(metrics.Port)),
+		"--metrics-client-ca-file="+p.control.FrontProxyCAFile(),
 		"--gateway-host="+address, "--gateway-port="+strconv.Itoa(base+portTenants),
 	), nil
 }

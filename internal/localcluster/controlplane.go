@@ -145,6 +145,9 @@ func (c *ControlPlane) Server() string {
 // CAFile is the certificate of the authority that signs servers, clients and kubelets of this cluster.
 func (c *ControlPlane) CAFile() string { return c.ca.Cert }
 
+// FrontProxyCAFile is the certificate of the authority that signs what kube-apiserver shows to extension API servers.
+func (c *ControlPlane) FrontProxyCAFile() string { return c.frontProxyCA.Cert }
+
 // Issue gives a certificate of the cluster's authority, for instance for a kubelet.
 func (c *ControlPlane) Issue(r Request) (Pair, error) { return c.ca.Issue(r) }
 

@@ -55,6 +55,7 @@ const (
 	portProviderHealth
 	portSyncerHealth
 	portNetworkHealth
+	portMetrics
 
 	portsControl = 10
 	portsPools   = 20
@@ -64,6 +65,7 @@ const (
 func controlPorts(base int) Ports       { return portsFrom(base + portsControl) }
 func poolPorts(base, index int) Ports   { return portsFrom(base + portsPools + portsPerPool*index) }
 func simulatorPort(base, index int) int { return base + portsPools + portsPerPool*index + 5 }
+func measurerPort(base, index int) int  { return base + portsPools + portsPerPool*index + 6 }
 
 // networks gives the networks of 2^16 addresses that an instance may choose from, the one that its first port suggests
 // first. They lie in a part of 10.0.0.0/8 that neither clouds nor Kubernetes take by default.

@@ -69,20 +69,25 @@ func (s *starter) startPool(ctx context.Context, index int) error {
 	if err != nil {
 		return fmt.Errorf("make a client of %s: %w", pool.Name, err)
 	}
+	group, ctx := errgroup.WithContext(ctx)
 	if s.state.Nodes == NodesKwok {
 		if err := s.simulateNodes(ctx, plane, client, index); err != nil {
 			return err
 		}
+	} else {
+		group.Go(func() error { return s.measure(ctx, plane, index) })
 	}
-	what := fmt.Sprintf("%s: %d node(s)", pool.Name, pool.Nodes)
-	return s.Progress.Step(what, func() error {
-		for n := range pool.Nodes {
-			if err := s.nodeReady(ctx, client, index, n); err != nil {
-				return err
+	group.Go(func() error {
+		return s.Progress.Step(fmt.Sprintf("%s: %d node(s)", pool.Name, pool.Nodes), func() error {
+			for n := range pool.Nodes {
+				if err := s.nodeReady(ctx, client, index, n); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
+			return nil
+		})
 	})
+	return group.Wait()
 }
 
 // startNode starts a real node and gives it the images.

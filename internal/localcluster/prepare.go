@@ -141,6 +141,12 @@ func (s *starter) build(ctx context.Context) (err error) {
 		return err
 	}
 	if s.state.Nodes == NodesReal {
+		if s.measurer, err = openMeasurer(s.source); err != nil {
+			return err
+		}
+		if err := s.measurer.Build(ctx, s.Progress); err != nil {
+			return err
+		}
 		s.images, err = BuildImages(ctx, s.source, s.binaries, s.Progress)
 		return err
 	}
@@ -203,6 +209,8 @@ func (s *starter) checkPorts() error {
 		plane(pool.Name, poolPorts(base, index))
 		if s.state.Nodes == NodesKwok {
 			ports[pool.Name+"-"+Kwok] = []int{simulatorPort(base, index)}
+		} else {
+			ports[pool.Name+"-"+MetricsServer] = []int{measurerPort(base, index)}
 		}
 	}
 	if s.Components {

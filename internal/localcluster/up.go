@@ -51,6 +51,7 @@ type starter struct {
 	state    state // as it is after preparation
 	binaries *Binaries
 	kwok     *Binaries
+	measurer *Binaries
 	images   []Archive
 	runtime  node.Runtime
 	source   string

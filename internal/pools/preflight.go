@@ -64,6 +64,7 @@ func Rights() []Right {
 	add("networking.k8s.io", "networkpolicies", "", "get", "list", "watch", "create", "update", "patch", "delete")
 	add("", "nodes", "", "get", "list", "watch")
 	add("", "events", "", "get", "list", "watch")
+	add("metrics.k8s.io", "pods", "", "list")
 	return rights
 }
 

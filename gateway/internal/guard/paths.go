@@ -77,6 +77,8 @@ func inNamespaces(group, resource string) bool {
 		known = "cronjobs jobs"
 	case "autoscaling":
 		known = "horizontalpodautoscalers"
+	case "metrics.k8s.io":
+		known = "pods"
 	case "policy":
 		known = "poddisruptionbudgets"
 	case "networking.k8s.io":
@@ -144,7 +146,7 @@ func (w *want) check(parts []string) error {
 	switch {
 	case len(parts) == 1 && w.method == http.MethodPost && reviews(group, resource):
 		return nil
-	case group == "" && resource == "nodes":
+	case (group == "" || group == "metrics.k8s.io") && resource == "nodes":
 		return w.checkNodes(parts)
 	case inNamespaces(group, resource) && len(parts) == 1:
 		return w.checkEverywhere(resource)
@@ -182,7 +184,7 @@ func (w *want) checkInside(group, namespace string, parts []string) error {
 	return refuse("subresource %s", strings.Join(parts, "/"))
 }
 
-// checkNodes lets nodes be listed and watched with the selector that leaves the platform's virtual ones.
+// checkNodes lets nodes, and what they use, be listed and watched with the selector that leaves the platform's virtual ones.
 func (w *want) checkNodes(parts []string) error {
 	selected := false
 	for requirement := range strings.SplitSeq(w.query.Get("labelSelector"), ",") {

@@ -64,6 +64,8 @@ type Kind struct {
 	readOnly map[string]string
 	// absent says that the kind is answered for as by a cluster that has never heard of it.
 	absent bool
+	// extended says that an extension API server serves the kind.
+	extended bool
 	// only are the versions that have a subresource, where not all have.
 	only map[string][]string
 }

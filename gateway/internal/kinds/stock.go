@@ -127,6 +127,12 @@ func (k *Kind) empty() *Kind {
 	return k
 }
 
+// extension is a kind that the platform's extension of the control cluster serves, not its API server itself.
+func (k *Kind) extension() *Kind {
+	k.extended = true
+	return k
+}
+
 // stock decides about every kind of a stock kube-apiserver.
 func stock() []*Kind {
 	var all []*Kind
@@ -169,6 +175,10 @@ func core() []*Kind {
 }
 
 func workloads() []*Kind {
+	const (
+		metrics     = "metrics.k8s.io"
+		whyMeasured = "what pods and nodes use is measured by the platform: it can be got and listed"
+	)
 	return []*Kind{
 		namespaced("apps", "controllerrevisions", "ControllerRevision", reading).because("revisions are kept by the platform"),
 		namespaced("apps", "daemonsets", "DaemonSet", reading).sub("status", "get").
@@ -178,6 +188,8 @@ func workloads() []*Kind {
 		namespaced("apps", "statefulsets", "StatefulSet", everything).sub("scale", statusWrites).sub("status", statusWrites),
 		namespaced("autoscaling", "horizontalpodautoscalers", "HorizontalPodAutoscaler", everything).
 			versions("v1 v2").sub("status", statusWrites),
+		namespaced(metrics, "pods", "PodMetrics", "get list").versions("v1beta1").extension().because(whyMeasured),
+		cluster(metrics, "nodes", "NodeMetrics", "get list").versions("v1beta1").byLabel().extension().because(whyMeasured),
 		namespaced("batch", "cronjobs", "CronJob", everything).sub("status", statusWrites),
 		namespaced("batch", "jobs", "Job", everything).sub("status", statusWrites),
 		namespaced("policy", "poddisruptionbudgets", "PodDisruptionBudget", everything).sub("status", statusWrites),

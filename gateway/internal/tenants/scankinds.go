@@ -39,6 +39,9 @@ type clusterKind struct {
 	kind     string
 }
 
+// measurements is the group of what pods and nodes use.
+const measurements = "metrics.k8s.io"
+
 // clusterScoped gives the names of all API groups, and the cluster-scoped kinds that can be listed, each in its preferred
 // version. It fails when a part of the API is out of reach, because nobody can then say what is in it.
 func (d *discovery) clusterScoped(ctx context.Context) (groups []string, kinds []clusterKind, err error) {
@@ -52,6 +55,10 @@ func (d *discovery) clusterScoped(ctx context.Context) (groups []string, kinds [
 			if _, _, ok := names.SplitGroup(group.Name); ok {
 				// The objects in it are of the tenant whose group it is, and no other tenant can have any: what looks like a
 				// tenant's group is never shared. The gateway has no right to list them.
+				continue
+			}
+			if group.Name == measurements {
+				// It is derived from nodes and pods, and while whoever measures is away tenants must still come and go.
 				continue
 			}
 			found, err := clusterKinds(group)

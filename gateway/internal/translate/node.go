@@ -10,13 +10,13 @@ import (
 // nodeLabelDomains are the domains whose labels a tenant needs to place pods.
 var nodeLabelDomains = [...]string{"kubernetes.io/", "node.kubernetes.io/", "topology.kubernetes.io/", "beta.kubernetes.io/", "node-role.kubernetes.io/"}
 
-// nodeToTenant reduces a virtual Node to what a tenant may know: that it is there, what fits on it and how it is. Any other
-// Node is foreign.
+// nodeToTenant reduces a virtual Node, or its NodeMetrics, to what a tenant may know: that it is there, what fits on it, how
+// it is and how much of it is used. Any other Node is foreign.
 func (r *response) nodeToTenant(node *jsonwire.Value) error {
 	if err := r.nodeMetadataToTenant(node.Get("metadata")); err != nil {
 		return err
 	}
-	keepMembers(node, "kind", "apiVersion", "metadata", "spec", "status")
+	keepMembers(node, "kind", "apiVersion", "metadata", "spec", "status", "timestamp", "window", "usage")
 	keepMembers(node.Get("spec"), "taints", "unschedulable")
 	status := node.Get("status")
 	keepMembers(status, "capacity", "allocatable", "conditions", "nodeInfo", "phase")

@@ -75,7 +75,7 @@ func Handler(config Config) (http.Handler, error) {
 	}
 	for _, path := range []string{"/stats/", "/metrics/"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "virtual nodes do not measure: the pools' kubelets do", http.StatusNotImplemented)
+			http.Error(w, "virtual nodes do not measure: the pools do, and metrics.k8s.io tells what they say", http.StatusNotImplemented)
 		})
 	}
 	return s.authenticated(mux), nil

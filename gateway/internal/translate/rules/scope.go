@@ -8,6 +8,7 @@ import "slices"
 var clusterKinds = map[groupKind]bool{
 	{"", "Namespace"}:                                   true,
 	{"", "Node"}:                                        false,
+	{"metrics.k8s.io", "NodeMetrics"}:                   false,
 	{"", "PersistentVolume"}:                            false,
 	{"", "ComponentStatus"}:                             false,
 	{"rbac.authorization.k8s.io", "ClusterRole"}:        true,
@@ -34,6 +35,7 @@ var clusterKinds = map[groupKind]bool{
 var clusterResources = map[groupKind]bool{
 	{"", "namespaces"}:                                   true,
 	{"", "nodes"}:                                        false,
+	{"metrics.k8s.io", "nodes"}:                          false,
 	{"", "persistentvolumes"}:                            false,
 	{"", "componentstatuses"}:                            false,
 	{"rbac.authorization.k8s.io", "clusterroles"}:        true,

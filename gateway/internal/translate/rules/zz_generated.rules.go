@@ -385,30 +385,32 @@ var defs = []typeDef{
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 188, false}}, value: WireOpaque, message: -1},
 	// 190: node.k8s.io/v1, Kind=RuntimeClass
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 178, false}}, value: WireOpaque, message: -1},
-	// 191: policy/v1.PodDisruptionBudgetStatus
+	// 191: metrics/v1beta1.NodeMetrics
+	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
+	// 192: policy/v1.PodDisruptionBudgetStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 36, false}}, value: WireOpaque, message: -1},
-	// 192: policy/v1, Kind=PodDisruptionBudget
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"status", 3, 191, false}}, value: WireOpaque, message: -1},
-	// 193: meta/v1.ObjectMeta@ClusterRole.labels
+	// 193: policy/v1, Kind=PodDisruptionBudget
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"status", 3, 192, false}}, value: WireOpaque, message: -1},
+	// 194: meta/v1.ObjectMeta@ClusterRole.labels
 	{op: 14 /* cluster-role-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 194: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 193, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 195: rbac/v1.ClusterRole.rules
-	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
-	// 196: rbac/v1.AggregationRule
-	{op: 23 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
-	// 197: rbac.authorization.k8s.io/v1, Kind=ClusterRole
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 194, false}, {"rules", 2, 195, false}, {"aggregationRule", 3, 196, false}}, value: WireOpaque, message: -1},
-	// 198: rbac/v1.ClusterRoleBinding.subjects
-	{op: 22 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
-	// 199: rbac/v1.RoleRef
-	{op: 21 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
-	// 200: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 178, false}, {"subjects", 2, 198, false}, {"roleRef", 3, 199, false}}, value: WireOpaque, message: -1},
-	// 201: rbac.authorization.k8s.io/v1, Kind=Role
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"rules", 2, 195, false}}, value: WireOpaque, message: -1},
-	// 202: rbac.authorization.k8s.io/v1, Kind=RoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"subjects", 2, 198, false}, {"roleRef", 3, 199, false}}, value: WireOpaque, message: -1},
+	// 195: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 194, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 196: rbac/v1.ClusterRole.rules
+	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
+	// 197: rbac/v1.AggregationRule
+	{op: 23 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
+	// 198: rbac.authorization.k8s.io/v1, Kind=ClusterRole
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 195, false}, {"rules", 2, 196, false}, {"aggregationRule", 3, 197, false}}, value: WireOpaque, message: -1},
+	// 199: rbac/v1.ClusterRoleBinding.subjects
+	{op: 22 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
+	// 200: rbac/v1.RoleRef
+	{op: 21 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 41},
+	// 201: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 178, false}, {"subjects", 2, 199, false}, {"roleRef", 3, 200, false}}, value: WireOpaque, message: -1},
+	// 202: rbac.authorization.k8s.io/v1, Kind=Role
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"rules", 2, 196, false}}, value: WireOpaque, message: -1},
+	// 203: rbac.authorization.k8s.io/v1, Kind=RoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"subjects", 2, 199, false}, {"roleRef", 3, 200, false}}, value: WireOpaque, message: -1},
 }
 
 const (
@@ -491,13 +493,15 @@ var messageDefs = []messageDef{
 	{{1, "rawSelector", WireString, Leaf, -1}, {2, "requirements", WireMessage, Array, 28}},
 	// 36: authorization/v1.ResourceRule
 	{{1, "verbs", WireString, Array, -1}, {2, "apiGroups", WireString, Array, -1}, {3, "resources", WireString, Array, -1}, {4, "resourceNames", WireString, Array, -1}},
-	// 37: rbac/v1.PolicyRule
+	// 37: metrics/v1beta1.NodeMetrics
+	{{1, "metadata", WireMessage, Leaf, 9}, {2, "timestamp", WireOpaque, Leaf, -1}, {3, "window", WireOpaque, Leaf, -1}, {4, "usage", WireOpaque, Map, -1}},
+	// 38: rbac/v1.PolicyRule
 	{{1, "verbs", WireString, Array, -1}, {2, "apiGroups", WireString, Array, -1}, {3, "resources", WireString, Array, -1}, {4, "resourceNames", WireString, Array, -1}, {5, "nonResourceURLs", WireString, Array, -1}},
-	// 38: rbac/v1.AggregationRule
+	// 39: rbac/v1.AggregationRule
 	{{1, "clusterRoleSelectors", WireMessage, Array, 27}},
-	// 39: rbac/v1.Subject
+	// 40: rbac/v1.Subject
 	{{1, "kind", WireString, Leaf, -1}, {2, "apiGroup", WireString, Leaf, -1}, {3, "name", WireString, Leaf, -1}, {4, "namespace", WireString, Leaf, -1}},
-	// 40: rbac/v1.RoleRef
+	// 41: rbac/v1.RoleRef
 	{{1, "apiGroup", WireString, Leaf, -1}, {2, "kind", WireString, Leaf, -1}, {3, "name", WireString, Leaf, -1}},
 }
 
@@ -541,12 +545,14 @@ var roots = []rootDef{
 	{"networking.k8s.io", "v1", "IngressClass", false, true, 181},
 	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 189},
 	{"node.k8s.io", "v1", "RuntimeClass", false, true, 190},
+	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 191},
+	{"metrics.k8s.io", "v1beta1", "PodMetrics", true, false, 29},
 	{"policy", "v1", "Eviction", true, false, 29},
-	{"policy", "v1", "PodDisruptionBudget", true, false, 192},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 197},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 200},
-	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 201},
-	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 202},
+	{"policy", "v1", "PodDisruptionBudget", true, false, 193},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 198},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 201},
+	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 202},
+	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 203},
 	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 190},
 	{"storage.k8s.io", "v1", "StorageClass", false, true, 190},
 	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 190},

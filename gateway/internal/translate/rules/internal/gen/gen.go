@@ -382,7 +382,7 @@ func deref(t reflect.Type) reflect.Type {
 func typeName(t reflect.Type) string {
 	t = deref(t)
 	pkg := t.PkgPath()
-	for _, p := range []string{"k8s.io/api/", "k8s.io/apiextensions-apiserver/pkg/apis/", "k8s.io/apimachinery/pkg/apis/", "k8s.io/apimachinery/pkg/api/", "k8s.io/apimachinery/pkg/util/", "k8s.io/apimachinery/pkg/"} {
+	for _, p := range []string{"k8s.io/api/", "k8s.io/apiextensions-apiserver/pkg/apis/", "k8s.io/metrics/pkg/apis/", "k8s.io/apimachinery/pkg/apis/", "k8s.io/apimachinery/pkg/api/", "k8s.io/apimachinery/pkg/util/", "k8s.io/apimachinery/pkg/"} {
 		if rest, ok := strings.CutPrefix(pkg, p); ok {
 			pkg = rest
 			break

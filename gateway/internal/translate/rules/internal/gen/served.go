@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
 )
@@ -19,6 +20,7 @@ var groups = []schema.GroupVersion{
 	{Group: "authorization.k8s.io", Version: "v1"}, {Group: "autoscaling", Version: "v1"}, {Group: "autoscaling", Version: "v2"},
 	{Group: "batch", Version: "v1"}, {Group: "coordination.k8s.io", Version: "v1"}, {Group: "discovery.k8s.io", Version: "v1"},
 	{Group: "events.k8s.io", Version: "v1"}, {Group: "networking.k8s.io", Version: "v1"}, {Group: "node.k8s.io", Version: "v1"},
+	{Group: "metrics.k8s.io", Version: "v1beta1"},
 	{Group: "policy", Version: "v1"}, {Group: "rbac.authorization.k8s.io", Version: "v1"},
 	{Group: "scheduling.k8s.io", Version: "v1"}, {Group: "storage.k8s.io", Version: "v1"},
 }
@@ -43,6 +45,7 @@ var known = func() *runtime.Scheme {
 	s := runtime.NewScheme()
 	utilruntime.Must(scheme.AddToScheme(s))
 	utilruntime.Must(apiextensionsv1.AddToScheme(s))
+	utilruntime.Must(metricsv1beta1.AddToScheme(s))
 	return s
 }()
 
