@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/names"
@@ -469,23 +468,8 @@ func TestPoolComesAndGoes(t *testing.T) {
 		return nil
 	})
 
-	// Cordon pool-a, so that the pods go to pool-b.
-	cordon := func(pool string, cordoned bool) {
-		t.Helper()
-		r := &v1alpha1.ResourcePool{ObjectMeta: metav1.ObjectMeta{Name: pool}}
-		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"cordoned":%t}}`, cordoned))
-		if err := w.admin.Patch(t.Context(), r, patch); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "cordon", func() error {
-			node, err := w.controlClient.CoreV1().Nodes().Get(t.Context(), pool+"-0", metav1.GetOptions{})
-			if err == nil && node.Spec.Unschedulable != cordoned {
-				err = errors.New("not yet")
-			}
-			return err
-		})
-	}
-	cordon("pool-a", true)
+	// So that the pods go to pool-b.
+	w.cordon(t, "pool-a", true)
 	var made []*corev1.Pod
 	for n := range 3 {
 		made = append(made, w.makePod(t, "abc123-default", echoPod(fmt.Sprintf("p%d", n))))
@@ -496,7 +480,7 @@ func TestPoolComesAndGoes(t *testing.T) {
 			t.Errorf("pod %s is on %s", pod.Name, got.Spec.NodeName)
 		}
 	}
-	cordon("pool-a", false)
+	w.cordon(t, "pool-a", false)
 
 	if err := w.admin.Delete(t.Context(), resource()); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package vkprovider
 import (
 	"context"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,7 @@ import (
 
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/vk-provider/internal/bounce"
 	"vivarium.io/vivarium/vk-provider/internal/nodes"
 	"vivarium.io/vivarium/vk-provider/internal/poolcache"
 	"vivarium.io/vivarium/vk-provider/internal/provider"
@@ -36,20 +38,22 @@ func (t *term) lead(ctx context.Context) error {
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: p.control.CoreV1().Events("")})
 	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: userAgent})
 
+	books := bounce.NewBooks(time.Now)
 	pods, err := provider.New(provider.Config{
 		Control: p.control, Cache: p.cache, Registry: p.registry, Recorder: recorder, Metrics: t.pods,
-		Gateway: p.options.gateway(), Binder: p.binder, OrphanGrace: p.options.OrphanGrace,
+		Gateway: p.options.gateway(), Binder: p.binder, Books: books, OrphanGrace: p.options.OrphanGrace,
 	})
 	if err != nil {
 		return err
 	}
 	virtual, err := nodes.New(nodes.Config{
 		Control: p.control, Cache: p.cache, Registry: p.registry, Admin: p.admin, Recorder: recorder, Metrics: t.nodes,
-		Address: p.address, Port: p.port,
+		Address: p.address, Port: p.port, Books: books,
 	})
 	if err != nil {
 		return err
 	}
+	books.OnChange(virtual.Enqueue)
 	var open sync.WaitGroup
 	defer open.Wait()
 	ctx, cancel := context.WithCancel(ctx)

@@ -12,6 +12,8 @@ const (
 	DefaultMaxVirtualNodes   = 200
 	// DefaultCustomResourceDefinitions is how many a tenant may have.
 	DefaultCustomResourceDefinitions = 100
+	// DefaultBounceAfter is how many seconds a pool may look for a place for a pod.
+	DefaultBounceAfter = 30
 	// DriverFlat is the network driver of a pool that names none.
 	DriverFlat = "flat"
 )
@@ -36,6 +38,8 @@ func SetDefaultsResourcePool(p *ResourcePool) {
 	setDefault(&p.Spec.Nodes.Mode, NodesShaped)
 	setDefault(&p.Spec.Nodes.Max, DefaultMaxVirtualNodes)
 	setDefault(&p.Spec.Network.Driver, DriverFlat)
+	setDefault(&p.Spec.Bounce.AfterSeconds, DefaultBounceAfter)
+	setDefault(&p.Spec.Failure.Policy, FailureEvict)
 }
 
 func setDefault[T comparable](field *T, value T) {

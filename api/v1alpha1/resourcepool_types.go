@@ -28,6 +28,8 @@ const (
 	// is not in place, unknown when all of it is in place and nobody can tell whether the pool enforces it, or when the pool
 	// cannot be asked. Set by the network controller alone.
 	PoolFenced = "Fenced"
+	// PoolDrained is there while the pool is drained: true when it is empty, false with what is left otherwise.
+	PoolDrained = "Drained"
 )
 
 // ResourcePool is a backend cluster that runs tenants' pods. Its name becomes part of the names of its virtual Nodes.
@@ -60,6 +62,63 @@ type ResourcePoolSpec struct {
 	Network PoolNetwork `json:"network,omitempty"`
 	// cordoned keeps new pods away while the running ones stay. Default false.
 	Cordoned bool `json:"cordoned,omitempty"`
+	// drain empties the pool: new pods are kept away as by cordoned, and the running ones are evicted within their
+	// disruption budgets, however long that takes. Condition Drained tells how far it is. Taking the field away stops it.
+	// Default: absent.
+	Drain *PoolDrain `json:"drain,omitempty"`
+	// bounce says when a pod that the pool has no place for is given back.
+	Bounce PoolBounce `json:"bounce,omitempty"`
+	// failure says what becomes of pods whose pool does not answer.
+	Failure PoolFailure `json:"failure,omitempty"`
+}
+
+// PoolDrain says how a pool is emptied.
+type PoolDrain struct {
+	// unmanaged evicts also pods that no controller makes anew; they are gone for good. Default false: such pods stay, and
+	// the pool is not empty until their owners have deleted them.
+	Unmanaged bool `json:"unmanaged,omitempty"`
+}
+
+// PoolBounce says when a pod that the pool has no place for is given back: the pool pod is removed before it ever ran, the
+// pod fails with a DisruptionTarget condition, and its controller makes another one, which the control cluster's scheduler
+// places again. A pod without a controller stays and waits.
+type PoolBounce struct {
+	// afterSeconds is how long the pool's own scheduler may look for a place, or the pool refuse the pod; 1 to 86400. A pool
+	// that adds nodes when it is full needs more than that takes. It doubles each time that the replacements of one owner
+	// come back to the pool. Default 30.
+	// +k8s:validation:minimum=1
+	// +k8s:validation:maximum=86400
+	AfterSeconds int32 `json:"afterSeconds,omitempty"`
+}
+
+// FailurePolicy says what becomes of pods whose pool does not answer.
+//
+// +enum
+type FailurePolicy string
+
+// The failure policies. Under each of them nothing is evicted while no other pool answers either, while it is our own
+// credentials that fail, or while the credentials lead to another cluster.
+const (
+	// FailureEvict does what Kubernetes does with a node that is lost: pods are deleted when the time that they tolerate it
+	// has passed, 5 minutes unless they say otherwise, and controllers that may run two of a kind replace them elsewhere at
+	// once. A StatefulSet waits until the pool is back or fenced.
+	FailureEvict FailurePolicy = "Evict"
+	// FailureHold keeps the pods where they are, not ready, until the pool is back.
+	FailureHold FailurePolicy = "Hold"
+	// FailureFence keeps the pods like Hold until the operator confirms that none of them can be running any more
+	// (annotation vivarium.io/fenced). Then they are ended at once, those of StatefulSets too.
+	FailureFence FailurePolicy = "Fence"
+)
+
+// AnnotationFenced on a ResourcePool, with any value, is the operator's word that nothing runs in the pool any more: its
+// machines are off, or cut off from everything that their pods could do harm to. While the pool does not answer, its pods are then
+// ended at once and replaced elsewhere, whatever the failure policy. The platform removes it when the pool is back.
+const AnnotationFenced = "vivarium.io/fenced"
+
+// PoolFailure says what becomes of pods whose pool does not answer.
+type PoolFailure struct {
+	// policy is Evict (the default), Hold or Fence.
+	Policy FailurePolicy `json:"policy,omitempty"`
 }
 
 // PoolCredentials say how a pool is reached.
@@ -130,9 +189,17 @@ type ResourcePoolStatus struct {
 	Pods int32 `json:"pods,omitempty"`
 	// simulated is true when the pool's nodes run no containers (KWOK).
 	Simulated bool `json:"simulated,omitempty"`
+	// capacity is what the pool's nodes in use have for pods, those of strangers included.
+	Capacity corev1.ResourceList `json:"capacity,omitempty"`
 	// allocatable is what the virtual Nodes offer together.
 	Allocatable corev1.ResourceList `json:"allocatable,omitempty"`
-	// conditions are Ready, Reachable, Authorized and Identified.
+	// largestFree is the room on the virtual Node that has the most processor time left: about the largest pod that can come
+	// now.
+	LargestFree corev1.ResourceList `json:"largestFree,omitempty"`
+	// kubeletVersions are those of the nodes in use, the oldest first.
+	// +listType=atomic
+	KubeletVersions []string `json:"kubeletVersions,omitempty"`
+	// conditions are Ready, Reachable, Authorized, Identified, Fenced and Drained.
 	// +patchMergeKey=type
 	// +patchStrategy=merge
 	// +listType=map

@@ -6,8 +6,23 @@
 package v1alpha1
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in PoolBounce) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.PoolBounce"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in PoolCredentials) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.PoolCredentials"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in PoolDrain) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.PoolDrain"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in PoolFailure) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.PoolFailure"
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.

@@ -90,6 +90,11 @@ func validatePool(p *v1alpha1.ResourcePool) field.ErrorList {
 	problems = append(problems, labelValue(spec.Child("location", "zone"), p.Spec.Location.Zone)...)
 	problems = append(problems, labelValue(spec.Child("location", "region"), p.Spec.Location.Region)...)
 	problems = append(problems, validatePoolNodes(p.Spec.Nodes, spec.Child("nodes"))...)
+	problems = append(problems, outOfRange(spec.Child("bounce", "afterSeconds"), p.Spec.Bounce.AfterSeconds, 1, 24*60*60)...)
+	policies := []v1alpha1.FailurePolicy{v1alpha1.FailureEvict, v1alpha1.FailureHold, v1alpha1.FailureFence}
+	if !slices.Contains(policies, p.Spec.Failure.Policy) {
+		problems = append(problems, field.NotSupported(spec.Child("failure", "policy"), p.Spec.Failure.Policy, policies))
+	}
 	if driver := p.Spec.Network.Driver; driver != v1alpha1.DriverFlat {
 		problems = append(problems, field.Invalid(spec.Child("network", "driver"), driver, fmt.Sprintf("is not served; the only driver is %q", v1alpha1.DriverFlat)))
 	}

@@ -83,7 +83,9 @@ type Node struct {
 	PoolNode    string
 	Labels      map[string]string
 	Allocatable corev1.ResourceList
-	Info        corev1.NodeSystemInfo
+	// Offered is less than Allocatable while the pool has shown that it cannot keep what it promised; nil otherwise.
+	Offered corev1.ResourceList
+	Info    corev1.NodeSystemInfo
 	// Ready is false while the mirrored node is not; Unschedulable keeps new pods away.
 	Ready, Unschedulable bool
 }
@@ -279,11 +281,14 @@ func commonShape(nodes []PoolNode) corev1.ResourceList {
 }
 
 // usable is what a node has for tenants.
-func usable(n PoolNode) corev1.ResourceList {
+func usable(n PoolNode) corev1.ResourceList { return Left(n.Allocatable, n.Foreign) }
+
+// Left is what is left of a when b is taken; nothing where b is more.
+func Left(a, b corev1.ResourceList) corev1.ResourceList {
 	out := corev1.ResourceList{}
-	for name, q := range n.Allocatable {
+	for name, q := range a {
 		left := q.DeepCopy()
-		if taken, ok := n.Foreign[name]; ok {
+		if taken, ok := b[name]; ok {
 			left.Sub(taken)
 		}
 		if left.Sign() < 0 {
@@ -292,6 +297,38 @@ func usable(n PoolNode) corev1.ResourceList {
 		out[name] = left
 	}
 	return out
+}
+
+// Offer is what the virtual Node offers now.
+func (n *Node) Offer() corev1.ResourceList {
+	if n.Offered != nil {
+		return n.Offered
+	}
+	return n.Allocatable
+}
+
+// Totals gives what the nodes that a plan stands on have together, and their kubelets' versions, the oldest first.
+func Totals(pool Pool, nodes []PoolNode) (total corev1.ResourceList, kubelets []string) {
+	total = corev1.ResourceList{}
+	for _, n := range inUse(selected(pool.Spec.Nodes.Selector, nodes)) {
+		Add(total, n.Allocatable)
+		if v := n.Info.KubeletVersion; v != "" && !slices.Contains(kubelets, v) {
+			kubelets = append(kubelets, v)
+		}
+	}
+	slices.SortFunc(kubelets, func(a, b string) int {
+		one, err := version.ParseGeneric(a)
+		other, otherErr := version.ParseGeneric(b)
+		switch {
+		case err != nil || otherErr != nil || a == b:
+			return cmp.Compare(a, b)
+		case one.LessThan(other):
+			return -1
+		default:
+			return 1
+		}
+	})
+	return total, kubelets
 }
 
 func newNode(pool Pool, name string, nodes []PoolNode, allocatable corev1.ResourceList) Node {

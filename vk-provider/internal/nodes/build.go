@@ -66,7 +66,7 @@ func shell(there *corev1.Node, want capacity.Node, h health) *corev1.Node {
 func status(there *corev1.Node, want *capacity.Node, h health, at place, now metav1.Time) corev1.NodeStatus {
 	s := *there.Status.DeepCopy()
 	if want != nil {
-		s.Capacity, s.Allocatable = want.Allocatable.DeepCopy(), want.Allocatable.DeepCopy()
+		s.Capacity, s.Allocatable = want.Allocatable.DeepCopy(), want.Offer().DeepCopy()
 		s.NodeInfo = want.Info
 		// declaredFeatures stay empty: without them the API server speaks SPDY to us.
 		s.Addresses = []corev1.NodeAddress{

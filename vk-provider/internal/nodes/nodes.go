@@ -22,6 +22,7 @@ import (
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/vk-provider/internal/bounce"
 	"vivarium.io/vivarium/vk-provider/internal/control"
 	"vivarium.io/vivarium/vk-provider/internal/poolcache"
 )
@@ -48,6 +49,8 @@ type Config struct {
 	// Recorder writes events about Nodes.
 	Recorder record.EventRecorder
 	Metrics  *Metrics
+	// Books say what pools must not promise for a while.
+	Books *bounce.Books
 	// Address and Port are where the control cluster's API server finds the kubelet API of every virtual Node.
 	Address netip.Addr
 	Port    int32
@@ -88,6 +91,7 @@ func New(config Config) (*Controller, error) {
 		{"Admin", config.Admin == nil},
 		{"Recorder", config.Recorder == nil},
 		{"Metrics", config.Metrics == nil},
+		{"Books", config.Books == nil},
 		{"Address", !config.Address.IsValid()},
 		{"Port", config.Port == 0},
 	} {

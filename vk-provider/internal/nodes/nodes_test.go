@@ -25,6 +25,7 @@ import (
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/vk-provider/internal/bounce"
 	"vivarium.io/vivarium/vk-provider/internal/capacity"
 	"vivarium.io/vivarium/vk-provider/internal/control"
 	"vivarium.io/vivarium/vk-provider/internal/poolcache"
@@ -99,7 +100,7 @@ func newWorld(t *testing.T, resource *v1alpha1.ResourcePool, objects ...runtime.
 	}
 	w.controller, err = New(Config{
 		Control: w.control, Cache: cache, Registry: w.registry, Admin: w.admin, Recorder: &record.FakeRecorder{},
-		Metrics: NewMetrics(prometheus.NewRegistry()), Address: netip.MustParseAddr("192.0.2.1"), Port: 10250, RetireAfter: time.Nanosecond,
+		Metrics: NewMetrics(prometheus.NewRegistry()), Books: bounce.NewBooks(time.Now), Address: netip.MustParseAddr("192.0.2.1"), Port: 10250, RetireAfter: time.Nanosecond,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -51,11 +51,13 @@ func (c *Controller) reconcile(ctx context.Context, pool string) error {
 	status, checked := c.config.Registry.Status(pool)
 	c.judgeSilence(ctx)
 	p.health = judge(status, checked, c.frozen())
+	known := 0
 	if cache := c.cache(pool); cache != nil && cache.HasSynced() {
 		p.cache = cache
 		spec := resource.Spec
 		spec.Cordoned = spec.Cordoned || p.leaving()
 		p.plan = capacity.Plan(capacity.Pool{Name: pool, Spec: spec}, cache.Nodes())
+		known = c.correct(pool, p.plan)
 	}
 	if p.leaving() {
 		if err := c.drain(ctx, p); err != nil {
@@ -69,6 +71,7 @@ func (c *Controller) reconcile(ctx context.Context, pool string) error {
 		alive = append(alive, name)
 	}
 	c.leases.set(pool, alive)
+	c.config.Books.Of(pool).Shown(known)
 	c.measure(p)
 	return c.report(ctx, p, status, checked)
 }

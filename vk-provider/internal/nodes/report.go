@@ -22,6 +22,9 @@ func (c *Controller) report(ctx context.Context, p *pass, found pools.Status, ch
 	}
 	want := p.resource.DeepCopy()
 	summarize(&want.Status, p, found)
+	if p.cache != nil {
+		want.Status.LargestFree = c.largestFree(p)
+	}
 	if same(p.resource.Status, want.Status) {
 		return nil
 	}
@@ -46,10 +49,11 @@ func summarize(status *v1alpha1.ResourcePoolStatus, p *pass, found pools.Status)
 		status.Nodes, status.Simulated = int32(count), simulated //nolint:gosec // nodes of a cluster
 		status.Pods = int32(len(p.cache.Ours()))                 //nolint:gosec // pods of a cluster
 		total := corev1.ResourceList{}
-		for _, node := range p.plan {
-			capacity.Add(total, node.Allocatable)
+		for i := range p.plan {
+			capacity.Add(total, p.plan[i].Offer())
 		}
 		status.Allocatable = total
+		status.Capacity, status.KubeletVersions = capacity.Totals(capacity.Pool{Name: p.resource.Name, Spec: p.resource.Spec}, p.cache.Nodes())
 	}
 	set := func(kind string, f pools.Finding) {
 		meta.SetStatusCondition(&status.Conditions, metav1.Condition{

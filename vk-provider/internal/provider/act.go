@@ -26,11 +26,11 @@ import (
 const (
 	eventRefused       = podspec.ReasonRefused
 	eventConflict      = "PoolNameConflict"
-	eventRejected      = "PoolRejected"
+	eventRejected      = string(podspec.Rejected)
 	eventUnauthorized  = "PoolUnauthorized"
 	eventNetwork       = "PoolNetwork"
 	eventEnded         = "PoolEvicted"
-	eventUnschedulable = "PoolUnschedulable"
+	eventUnschedulable = string(podspec.Unschedulable)
 )
 
 // place finds out where a control pod goes and what it must see there.
@@ -168,7 +168,7 @@ func (w *worker) overcome(ctx context.Context, pod, poolPod *corev1.Pod, obstacl
 			return placeErr
 		}
 		w.warn(pod, eventRejected, "The pool does not take the pod: "+podspec.TextToTenant(messageOf(err), pod, poolPod, at))
-		return &laterError{after: slow, cause: err}
+		return w.bounceRejected(ctx, pod, err)
 	default:
 		// Also when it is not known whether the pool acted: the name is the same next time.
 		return err
@@ -391,6 +391,10 @@ func (w *worker) finish(ctx context.Context, pod *corev1.Pod) error {
 func (w *worker) lose(ctx context.Context, pod *corev1.Pod) error {
 	if err := w.proveGone(ctx, pod); err != nil {
 		return err
+	}
+	if why, ok := w.wasBounced(pod); ok {
+		// The cache is late, or the status could not be written when the pool pod went.
+		return w.writeStatus(ctx, pod, podspec.BouncedToControl(pod, why, metav1.NewTime(time.Now().Truncate(time.Second))))
 	}
 	w.warn(pod, eventEnded, "The pool that ran the pod removed it.")
 	w.config.Metrics.lost.WithLabelValues(w.pool()).Inc()

@@ -17,6 +17,7 @@ type Metrics struct {
 	orphans   *prometheus.GaugeVec
 	collected *prometheus.CounterVec
 	events    *prometheus.CounterVec
+	bounced   *prometheus.CounterVec
 }
 
 // NewMetrics makes and registers the metrics.
@@ -41,9 +42,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		refused:   counter("refused_total", "Pods that no pool may run.", "pool"),
 		orphans:   gauge("orphans", "Pool pods without a control pod.", "pool"),
 		collected: counter("orphans_deleted_total", "Orphans that were deleted.", "pool"),
+		bounced:   counter("bounces_total", "Pods that pools gave back because they had no place for them.", "pool", "reason"),
 		events:    counter("events_total", "Events of pools brought to tenants.", "pool", "result"),
 	}
-	registry.MustRegister(m.actions, m.statuses, m.created, m.depth, m.adopted, m.conflicts, m.lost, m.refused, m.orphans, m.collected, m.events)
+	registry.MustRegister(m.actions, m.statuses, m.created, m.depth, m.adopted, m.conflicts, m.lost, m.refused, m.orphans, m.collected, m.events, m.bounced)
 	return m
 }
 

@@ -14,6 +14,7 @@ import (
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
 	"vivarium.io/vivarium/network"
+	"vivarium.io/vivarium/vk-provider/internal/bounce"
 	"vivarium.io/vivarium/vk-provider/internal/control"
 	"vivarium.io/vivarium/vk-provider/internal/podspec"
 	"vivarium.io/vivarium/vk-provider/internal/poolcache"
@@ -32,6 +33,8 @@ type Config struct {
 	Metrics  *Metrics
 	// Gateway is where pods find their tenant's API.
 	Gateway podspec.Gateway
+	// Books keep what is known of pods that their pools have no place for.
+	Books *bounce.Books
 	// Binder gives the pure half of a pool's network driver.
 	Binder func(driver string) (network.Binder, error)
 
@@ -70,6 +73,7 @@ func New(config Config) (*Provider, error) {
 		{"Recorder", config.Recorder == nil},
 		{"Metrics", config.Metrics == nil},
 		{"Binder", config.Binder == nil},
+		{"Books", config.Books == nil},
 		{"Gateway", config.Gateway.Host == "" || config.Gateway.Port == ""},
 	} {
 		if required.missing {

@@ -48,6 +48,8 @@ type worker struct {
 	waiting map[string]map[item]bool
 	// written is the status that was last written for a pod, until the cache shows something newer.
 	written map[types.UID]writtenStatus
+	// bounced is why pods were given back whose end may not be written yet.
+	bounced map[types.UID]podspec.Bounce
 }
 
 type writtenStatus struct{ base, digest string }
@@ -56,7 +58,7 @@ func newWorker(config Config, cache *poolcache.Cache) *worker {
 	w := &worker{
 		config: config, cache: cache, queue: newQueue(),
 		above: map[types.UID]time.Time{}, below: map[types.UID]time.Time{},
-		arrivals: map[types.UID]time.Time{}, waiting: map[string]map[item]bool{}, written: map[types.UID]writtenStatus{},
+		arrivals: map[types.UID]time.Time{}, waiting: map[string]map[item]bool{}, written: map[types.UID]writtenStatus{}, bounced: map[types.UID]podspec.Bounce{},
 	}
 	w.orphan = newCollector(w)
 	return w
@@ -173,7 +175,9 @@ func (w *worker) controlGone(pod *corev1.Pod, seen bool) {
 	}
 	delete(w.arrivals, pod.UID)
 	delete(w.written, pod.UID)
+	delete(w.bounced, pod.UID)
 	w.mu.Unlock()
+	w.book().Settled(pod.UID)
 	if _, has := w.cache.Find(pod.UID); has {
 		w.queue.Add(itemFor(pod.Namespace, pod.UID))
 	}
@@ -339,7 +343,10 @@ func (w *worker) act(ctx context.Context, i item, s state, what action) error {
 	case create:
 		return w.create(ctx, s.control)
 	case converge:
-		return w.converge(ctx, s)
+		if err := w.converge(ctx, s); err != nil {
+			return err
+		}
+		return w.bounce(ctx, s)
 	case report:
 		return w.report(ctx, s, false)
 	case stop:

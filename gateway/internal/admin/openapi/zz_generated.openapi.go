@@ -73,7 +73,10 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		runtime.TypeMeta{}.OpenAPIModelName():             schema_k8sio_apimachinery_pkg_runtime_TypeMeta(ref),
 		runtime.Unknown{}.OpenAPIModelName():              schema_k8sio_apimachinery_pkg_runtime_Unknown(ref),
 		version.Info{}.OpenAPIModelName():                 schema_k8sio_apimachinery_pkg_version_Info(ref),
+		v1alpha1.PoolBounce{}.OpenAPIModelName():          schema_vivariumio_vivarium_api_v1alpha1_PoolBounce(ref),
 		v1alpha1.PoolCredentials{}.OpenAPIModelName():     schema_vivariumio_vivarium_api_v1alpha1_PoolCredentials(ref),
+		v1alpha1.PoolDrain{}.OpenAPIModelName():           schema_vivariumio_vivarium_api_v1alpha1_PoolDrain(ref),
+		v1alpha1.PoolFailure{}.OpenAPIModelName():         schema_vivariumio_vivarium_api_v1alpha1_PoolFailure(ref),
 		v1alpha1.PoolLocation{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_PoolLocation(ref),
 		v1alpha1.PoolNetwork{}.OpenAPIModelName():         schema_vivariumio_vivarium_api_v1alpha1_PoolNetwork(ref),
 		v1alpha1.PoolNodes{}.OpenAPIModelName():           schema_vivariumio_vivarium_api_v1alpha1_PoolNodes(ref),
@@ -2798,6 +2801,28 @@ func schema_k8sio_apimachinery_pkg_version_Info(ref common.ReferenceCallback) co
 	}
 }
 
+func schema_vivariumio_vivarium_api_v1alpha1_PoolBounce(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "PoolBounce says when a pod that the pool has no place for is given back: the pool pod is removed before it ever ran, the pod fails with a DisruptionTarget condition, and its controller makes another one, which the control cluster's scheduler places again. A pod without a controller stays and waits.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"afterSeconds": {
+						SchemaProps: spec.SchemaProps{
+							Description: "afterSeconds is how long the pool's own scheduler may look for a place, or the pool refuse the pod; 1 to 86400. A pool that adds nodes when it is full needs more than that takes. It doubles each time that the replacements of one owner come back to the pool. Default 30.",
+							Minimum:     ptr.To[float64](1),
+							Maximum:     ptr.To[float64](86400),
+							Type:        []string{"integer"},
+							Format:      "int32",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
 func schema_vivariumio_vivarium_api_v1alpha1_PoolCredentials(ref common.ReferenceCallback) common.OpenAPIDefinition {
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
@@ -2815,6 +2840,47 @@ func schema_vivariumio_vivarium_api_v1alpha1_PoolCredentials(ref common.Referenc
 					},
 				},
 				Required: []string{"kubeconfigSecret"},
+			},
+		},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_PoolDrain(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "PoolDrain says how a pool is emptied.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"unmanaged": {
+						SchemaProps: spec.SchemaProps{
+							Description: "unmanaged evicts also pods that no controller makes anew; they are gone for good. Default false: such pods stay, and the pool is not empty until their owners have deleted them.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_PoolFailure(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "PoolFailure says what becomes of pods whose pool does not answer.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"policy": {
+						SchemaProps: spec.SchemaProps{
+							Description: "policy is Evict (the default), Hold or Fence.\n\nPossible enum values:\n - `\"Evict\"` does what Kubernetes does with a node that is lost: pods are deleted when the time that they tolerate it has passed, 5 minutes unless they say otherwise, and controllers that may run two of a kind replace them elsewhere at once. A StatefulSet waits until the pool is back or fenced.\n - `\"Fence\"` keeps the pods like Hold until the operator confirms that none of them can be running any more (annotation vivarium.io/fenced). Then they are ended at once, those of StatefulSets too.\n - `\"Hold\"` keeps the pods where they are, not ready, until the pool is back.",
+							Type:        []string{"string"},
+							Format:      "",
+							Enum:        []interface{}{"Evict", "Fence", "Hold"},
+						},
+					},
+				},
 			},
 		},
 	}
@@ -3094,12 +3160,32 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolSpec(ref common.Referen
 							Format:      "",
 						},
 					},
+					"drain": {
+						SchemaProps: spec.SchemaProps{
+							Description: "drain empties the pool: new pods are kept away as by cordoned, and the running ones are evicted within their disruption budgets, however long that takes. Condition Drained tells how far it is. Taking the field away stops it. Default: absent.",
+							Ref:         ref(v1alpha1.PoolDrain{}.OpenAPIModelName()),
+						},
+					},
+					"bounce": {
+						SchemaProps: spec.SchemaProps{
+							Description: "bounce says when a pod that the pool has no place for is given back.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.PoolBounce{}.OpenAPIModelName()),
+						},
+					},
+					"failure": {
+						SchemaProps: spec.SchemaProps{
+							Description: "failure says what becomes of pods whose pool does not answer.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.PoolFailure{}.OpenAPIModelName()),
+						},
+					},
 				},
 				Required: []string{"credentials", "clusterUID"},
 			},
 		},
 		Dependencies: []string{
-			v1alpha1.PoolCredentials{}.OpenAPIModelName(), v1alpha1.PoolLocation{}.OpenAPIModelName(), v1alpha1.PoolNetwork{}.OpenAPIModelName(), v1alpha1.PoolNodes{}.OpenAPIModelName()},
+			v1alpha1.PoolBounce{}.OpenAPIModelName(), v1alpha1.PoolCredentials{}.OpenAPIModelName(), v1alpha1.PoolDrain{}.OpenAPIModelName(), v1alpha1.PoolFailure{}.OpenAPIModelName(), v1alpha1.PoolLocation{}.OpenAPIModelName(), v1alpha1.PoolNetwork{}.OpenAPIModelName(), v1alpha1.PoolNodes{}.OpenAPIModelName()},
 	}
 }
 
@@ -3152,6 +3238,20 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref common.Refer
 							Format:      "",
 						},
 					},
+					"capacity": {
+						SchemaProps: spec.SchemaProps{
+							Description: "capacity is what the pool's nodes in use have for pods, those of strangers included.",
+							Type:        []string{"object"},
+							AdditionalProperties: &spec.SchemaOrBool{
+								Allows: true,
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(resource.Quantity{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
 					"allocatable": {
 						SchemaProps: spec.SchemaProps{
 							Description: "allocatable is what the virtual Nodes offer together.",
@@ -3161,6 +3261,40 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref common.Refer
 								Schema: &spec.Schema{
 									SchemaProps: spec.SchemaProps{
 										Ref: ref(resource.Quantity{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+					"largestFree": {
+						SchemaProps: spec.SchemaProps{
+							Description: "largestFree is the room on the virtual Node that has the most processor time left: about the largest pod that can come now.",
+							Type:        []string{"object"},
+							AdditionalProperties: &spec.SchemaOrBool{
+								Allows: true,
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(resource.Quantity{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+					"kubeletVersions": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "kubeletVersions are those of the nodes in use, the oldest first.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
 									},
 								},
 							},
@@ -3178,7 +3312,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref common.Refer
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "conditions are Ready, Reachable, Authorized and Identified.",
+							Description: "conditions are Ready, Reachable, Authorized, Identified, Fenced and Drained.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{

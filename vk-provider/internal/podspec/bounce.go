@@ -1,0 +1,66 @@
+package podspec
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"vivarium.io/vivarium/internal/names"
+)
+
+// ConditionPlaced is false on a control pod while its pool looks for a node for it, and absent otherwise. PodScheduled
+// belongs to the control cluster's scheduler, which has done its part.
+const ConditionPlaced corev1.PodConditionType = names.Domain + "/Placed"
+
+// Bounce is why a pool gives a pod back; it is the reason of the pod's status and of its DisruptionTarget condition.
+type Bounce string
+
+// The reasons.
+const (
+	Unschedulable Bounce = "PoolUnschedulable"
+	Rejected      Bounce = "PoolRejected"
+)
+
+// Message tells it to the tenant. It repeats nothing that a pool said.
+func (b Bounce) Message() string {
+	if b == Rejected {
+		return "The pool did not take the pod."
+	}
+	return "No node of the pool had room for the pod."
+}
+
+// noRoom is what a tenant is told while its pod waits.
+const noRoom = "No node of the pool has room for the pod at the moment."
+
+// Unplaced reports whether the pool's scheduler has looked for a node for a pool pod and found none.
+func Unplaced(pool *corev1.Pod) bool {
+	c := find(pool.Status.Conditions, corev1.PodScheduled)
+	return pool.Spec.NodeName == "" && pool.Status.Phase == corev1.PodPending &&
+		c != nil && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable
+}
+
+// setPlaced keeps ConditionPlaced.
+func setPlaced(status *corev1.PodStatus, pool *corev1.Pod, observed int64) {
+	var want *corev1.PodCondition
+	if Unplaced(pool) {
+		want = &corev1.PodCondition{
+			Status: corev1.ConditionFalse, Reason: string(Unschedulable), Message: noRoom,
+			LastTransitionTime: find(pool.Status.Conditions, corev1.PodScheduled).LastTransitionTime,
+		}
+	}
+	setCondition(status, ConditionPlaced, want, observed, verbatim)
+}
+
+// BouncedToControl gives the status of a control pod that its pool gave back. None of its containers ever ran, so nothing
+// is said about them; whoever counts failures is told that it was not the pod's own.
+func BouncedToControl(control *corev1.Pod, why Bounce, now metav1.Time) corev1.PodStatus {
+	status := *control.Status.DeepCopy()
+	if ended(status.Phase) {
+		return status
+	}
+	status.Phase, status.Reason, status.Message = corev1.PodFailed, string(why), why.Message()
+	setCondition(&status, ConditionPlaced, nil, 0, verbatim)
+	setCondition(&status, corev1.DisruptionTarget, &corev1.PodCondition{
+		Status: corev1.ConditionTrue, Reason: string(why), Message: why.Message(), LastTransitionTime: now,
+	}, status.ObservedGeneration, verbatim)
+	return status
+}

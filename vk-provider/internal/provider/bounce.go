@@ -1,0 +1,123 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/vk-provider/internal/bounce"
+	"vivarium.io/vivarium/vk-provider/internal/capacity"
+	"vivarium.io/vivarium/vk-provider/internal/podspec"
+)
+
+// book is the pool's book of pods without a place.
+func (w *worker) book() *bounce.Book { return w.config.Books.Of(w.pool()) }
+
+// bounceAfter is how long a pod may be without a place at first.
+func (w *worker) bounceAfter() time.Duration {
+	after := w.cache.Pool.Spec().Bounce.AfterSeconds
+	if after <= 0 {
+		after = v1alpha1.DefaultBounceAfter
+	}
+	return time.Duration(after) * time.Second
+}
+
+// bounce gives a pod back that the pool's scheduler finds no place for: the pool pod goes, and the control pod fails so
+// that its controller makes another one. The pool pod goes first, and only as the very version that has no place: what has
+// been bound meanwhile runs.
+func (w *worker) bounce(ctx context.Context, s state) error {
+	pod, book := s.control, w.book()
+	if !podspec.Unplaced(s.pool) {
+		book.Settled(pod.UID)
+		return nil
+	}
+	by := bounce.Owner(pod)
+	verdict := book.Judge(pod.UID, by, w.bounceAfter())
+	if !verdict.Go {
+		return waits(verdict, nil)
+	}
+	there, err := w.getPool(ctx, s.pool.Namespace, s.pool.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil // the cache will show it
+	case err != nil:
+		return err
+	case there.UID != s.pool.UID || there.DeletionTimestamp != nil || !podspec.Unplaced(there):
+		return nil
+	}
+	// Before anything makes another one it must be known that there is no room here.
+	if node, ok := w.config.Cache.Node(pod.Spec.NodeName); ok {
+		mirror := ""
+		if node.Annotations[capacity.AnnotationPoolNode] != "" {
+			mirror = node.Name
+		}
+		if !book.Learn(mirror, capacity.Requests(pod), node.Status.Allocatable) {
+			return &laterError{after: soon}
+		}
+	}
+	options := seconds(0)
+	options.Preconditions = &metav1.Preconditions{UID: &there.UID, ResourceVersion: &there.ResourceVersion}
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err = w.cache.Pool.Client.CoreV1().Pods(there.Namespace).Delete(call, there.Name, options)
+	switch {
+	case apierrors.IsNotFound(err), preconditionFailed(err):
+		return &laterError{after: soon}
+	case err != nil:
+		return fmt.Errorf("delete pod %s/%s without a place in pool %s: %w", there.Namespace, there.Name, w.pool(), err)
+	}
+	return w.giveBack(ctx, pod, podspec.Unschedulable)
+}
+
+// bounceRejected gives a pod back that the pool does not take. cause is what the pool said.
+func (w *worker) bounceRejected(ctx context.Context, pod *corev1.Pod, cause error) error {
+	verdict := w.book().Judge(pod.UID, bounce.Owner(pod), w.bounceAfter())
+	if !verdict.Go {
+		return waits(verdict, cause)
+	}
+	// An earlier attempt may have arrived although its answer did not.
+	if err := w.proveGone(ctx, pod); err != nil {
+		return err
+	}
+	return w.giveBack(ctx, pod, podspec.Rejected)
+}
+
+// waits says when a verdict is to be asked for again.
+func waits(verdict bounce.Verdict, cause error) error {
+	switch {
+	case verdict.Wait > 0:
+		return &laterError{after: min(verdict.Wait, slow), cause: cause}
+	case cause != nil:
+		return &laterError{after: slow, cause: cause}
+	default:
+		return nil // a change wakes it
+	}
+}
+
+// giveBack ends a control pod whose pool pod is gone or never was, because the pool has no place for it.
+func (w *worker) giveBack(ctx context.Context, pod *corev1.Pod, why podspec.Bounce) error {
+	w.book().Left(pod.UID, bounce.Owner(pod))
+	if why == podspec.Unschedulable {
+		w.mu.Lock()
+		w.bounced[pod.UID] = why
+		w.mu.Unlock()
+	}
+	w.config.Metrics.bounced.WithLabelValues(w.pool(), string(why)).Inc()
+	w.warn(pod, string(why), why.Message())
+	boot.Logger(ctx).Info("pod given back", "pool", w.pool(), "controlNamespace", pod.Namespace, "name", pod.Name, "uid", pod.UID, "reason", string(why))
+	return w.writeStatus(ctx, pod, podspec.BouncedToControl(pod, why, metav1.NewTime(time.Now().Truncate(time.Second))))
+}
+
+// wasBounced tells why a pod was given back.
+func (w *worker) wasBounced(pod *corev1.Pod) (podspec.Bounce, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	why, ok := w.bounced[pod.UID]
+	return why, ok
+}
