@@ -70,6 +70,8 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request) error {
 		return x.watch(w, r)
 	case request.Verb == "list" && x.everywhere():
 		return x.listEverywhere(w, r)
+	case request.Verb == "deletecollection" && x.everywhere():
+		return x.deleteEverywhere(w, r)
 	case request.Verb == "get" && x.kind.Confined == kinds.ByLabel:
 		return x.getSelected(w, r)
 	}

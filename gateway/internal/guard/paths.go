@@ -105,6 +105,8 @@ func byName(group, resource string) bool {
 		known = "namespaces"
 	case "rbac.authorization.k8s.io":
 		known = "clusterroles clusterrolebindings"
+	case "certificates.k8s.io":
+		known = "certificatesigningrequests"
 	}
 	return among(known, resource)
 }
@@ -205,7 +207,11 @@ func (w *want) checkNamed(resource string, parts []string) error {
 		return w.checkEverywhere(resource)
 	case !w.id.Owns(parts[0]):
 		return refuse("%s %q for tenant %s", resource, parts[0], w.id)
-	case len(parts) == 1, len(parts) == 2 && parts[1] == "status" && w.method == http.MethodGet:
+	case len(parts) == 1:
+		return nil
+	case len(parts) == 2 && resource == "namespaces" && among("status finalize", parts[1]):
+		return nil
+	case len(parts) == 2 && resource == "certificatesigningrequests" && among("status approval", parts[1]):
 		return nil
 	case len(parts) == 2 && among("status scale", parts[1]) && w.isCustom:
 		return nil

@@ -19,7 +19,6 @@ func NewCustom(group, resource, kind string, isNamespaced bool, versions, status
 	k.Versions, k.Custom = versions, custom
 	if !isNamespaced {
 		k.Namespaced, k.Confined = false, ByName
-		k.verbs = words(withoutCollection)
 	}
 	for name, with := range map[string][]string{"status": status, "scale": scale} {
 		if len(with) == 0 {

@@ -4,12 +4,9 @@ package kinds
 const (
 	everything = "create delete deletecollection get list patch update watch"
 	reading    = "get list watch"
-	// statusWrites are for the tenant's own controllers. Kinds whose status steers the platform (Services, Namespaces,
-	// claims) show theirs only.
+	// statusWrites are for the tenant's own controllers. Kinds whose status steers the platform (Services, claims) show
+	// theirs only.
 	statusWrites = "get patch update"
-	// withoutCollection is for cluster-scoped kinds. Deleting every object of a kind at once would need a selector that the
-	// control cluster applies to all tenants; kubectl deletes one by one.
-	withoutCollection = "create delete get list patch update watch"
 	// proxying are the methods of HTTP, as verbs.
 	proxying = "create delete get patch update"
 )
@@ -152,7 +149,7 @@ func core() []*Kind {
 		namespaced("", "events", "Event", everything),
 		namespaced("", "limitranges", "LimitRange", everything),
 		cluster("", "namespaces", "Namespace", "create delete get list patch update watch").
-			sub("status", "get").noSub("finalize", "namespaces are finalized by the platform"),
+			sub("status", statusWrites).sub("finalize", "update"),
 		cluster("", "nodes", "Node", reading).byLabel().because("nodes are the platform's: they can be read, not changed").
 			noSub("status", "nodes are the platform's: get the node itself").noSub("proxy", "nodes are the platform's: use logs, exec or port-forward of a pod"),
 		namespaced("", "persistentvolumeclaims", "PersistentVolumeClaim", everything).
@@ -203,8 +200,8 @@ func policies() []*Kind {
 	local := review(authz, "localsubjectaccessreviews", "LocalSubjectAccessReview")
 	local.Namespaced = true
 	return []*Kind{
-		cluster(rbac, "clusterrolebindings", "ClusterRoleBinding", withoutCollection),
-		cluster(rbac, "clusterroles", "ClusterRole", withoutCollection),
+		cluster(rbac, "clusterrolebindings", "ClusterRoleBinding", everything),
+		cluster(rbac, "clusterroles", "ClusterRole", everything),
 		namespaced(rbac, "rolebindings", "RoleBinding", everything),
 		namespaced(rbac, "roles", "Role", everything),
 		local,
@@ -240,8 +237,7 @@ func platform() []*Kind {
 		certificates = "certificates.k8s.io"
 	)
 	const (
-		whyCertificates = "certificates of the cluster are issued by the operator"
-		whyAggregation  = "aggregated APIs are not served yet"
+		whyAggregation = "aggregated APIs are not served yet"
 	)
 	return []*Kind{
 		class(storage, "storageclasses", "StorageClass"),
@@ -265,8 +261,9 @@ func platform() []*Kind {
 		definitions(),
 		nothing("apiregistration.k8s.io", "apiservices", "APIService", false, whyAggregation).noSub("status", whyAggregation),
 
-		nothing(certificates, "certificatesigningrequests", "CertificateSigningRequest", false, whyCertificates).
-			noSub("approval", whyCertificates).noSub("status", whyCertificates),
+		// For the tenant's own signers: those of the control cluster never see a request of a tenant.
+		cluster(certificates, "certificatesigningrequests", "CertificateSigningRequest", everything).
+			sub("approval", statusWrites).sub("status", statusWrites),
 		absent(certificates, "clustertrustbundles", "ClusterTrustBundle", "v1alpha1 v1beta1", false),
 		absent(certificates, "podcertificaterequests", "PodCertificateRequest", "v1beta1", true).noSub("status", whyGated),
 

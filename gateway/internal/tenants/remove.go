@@ -22,6 +22,7 @@ func deletable() []schema.GroupVersionResource {
 	return []schema.GroupVersionResource{
 		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"},
 		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"},
+		{Group: "certificates.k8s.io", Version: "v1", Resource: "certificatesigningrequests"},
 		{Group: "flowcontrol.apiserver.k8s.io", Version: "v1", Resource: "flowschemas"},
 		{Group: "flowcontrol.apiserver.k8s.io", Version: "v1", Resource: "prioritylevelconfigurations"},
 	}
@@ -155,6 +156,9 @@ func (c *Controller) whyTerminating(ctx context.Context, namespaces []string) (s
 		if err != nil {
 			return "", fmt.Errorf("get namespace %q: %w", name, err)
 		}
+		if err := c.releaseNamespace(ctx, ns); err != nil {
+			return "", err
+		}
 		for _, condition := range ns.Status.Conditions {
 			switch condition.Type {
 			case corev1.NamespaceContentRemaining, corev1.NamespaceFinalizersRemaining, corev1.NamespaceDeletionContentFailure,
@@ -166,6 +170,21 @@ func (c *Controller) whyTerminating(ctx context.Context, namespaces []string) (s
 		}
 	}
 	return "", nil
+}
+
+// releaseNamespace takes the tenant's own finalizers off a namespace that has been emptied: whoever would do so cannot any
+// more.
+func (c *Controller) releaseNamespace(ctx context.Context, ns *corev1.Namespace) error {
+	if ns.DeletionTimestamp == nil || len(ns.Spec.Finalizers) == 0 || slices.Contains(ns.Spec.Finalizers, corev1.FinalizerKubernetes) {
+		return nil
+	}
+	ns = ns.DeepCopy()
+	ns.Spec.Finalizers = nil
+	_, err := c.control.CoreV1().Namespaces().Finalize(ctx, ns, metav1.UpdateOptions{})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("finalize namespace %q: %w", ns.Name, err)
+	}
+	return nil
 }
 
 // deleteAll deletes objects of one kind, each only if it still is the one that was found.

@@ -105,6 +105,8 @@ func settle(p *rules.Place, v *jsonwire.Value) {
 		}
 	case rules.RoleRef:
 		v.Get("kind").SetText("ClusterRole")
+	case rules.SigningRequest:
+		v.Get("signerName").SetText("example.com/signer")
 	case rules.NodeName:
 		v.SetText("")
 	case rules.SchedulerName:

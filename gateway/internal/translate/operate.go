@@ -191,6 +191,10 @@ func (r *response) toTenant(op rules.Op, v *jsonwire.Value) error {
 		if !r.userInfoToTenant(v) {
 			return errForeignItem
 		}
+	case rules.SigningRequest:
+		if !r.signingRequestToTenant(v) {
+			*v = *jsonwire.NewObject()
+		}
 	case rules.TokenReviewStatus:
 		r.tokenStatusToTenant(v)
 	case rules.QuotaKeys:

@@ -6,6 +6,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -76,6 +77,36 @@ func (o *oracle) knownRights(x any) bool {
 		if !o.userInfo(&x.User) {
 			*x = authenticationv1.TokenReviewStatus{}
 		}
+		return true
+	case *certificatesv1.CertificateSigningRequestSpec:
+		// A signer is the tenant's as the name of an object is; whoever asks is shown as in a review.
+		if o.control {
+			if strings.HasPrefix(x.SignerName, "kubernetes.io/") {
+				o.refuse("signer " + x.SignerName)
+			}
+			if x.SignerName != "" {
+				x.SignerName = oraclePrefix + x.SignerName
+			}
+			if x.Username != "" {
+				x.Username, _ = o.user(x.Username)
+			}
+			for i, g := range x.Groups {
+				if g != "" {
+					x.Groups[i], _ = o.userGroup(g)
+				}
+			}
+			return true
+		}
+		signer, ok := cut(x.SignerName)
+		asks := authenticationv1.UserInfo{Username: x.Username, Groups: x.Groups}
+		if !ok && x.SignerName != "" || !o.userInfo(&asks) {
+			*x = certificatesv1.CertificateSigningRequestSpec{}
+			return true
+		}
+		if x.SignerName != "" {
+			x.SignerName = signer
+		}
+		x.Username, x.Groups = asks.Username, asks.Groups
 		return true
 	case *authenticationv1.UserInfo:
 		if !o.control && !o.userInfo(x) {
@@ -170,7 +201,7 @@ var prefixedResources = strings.Fields(`/namespaces rbac.authorization.k8s.io/cl
 	admissionregistration.k8s.io/validatingwebhookconfigurations admissionregistration.k8s.io/mutatingwebhookconfigurations
 	admissionregistration.k8s.io/validatingadmissionpolicies admissionregistration.k8s.io/validatingadmissionpolicybindings
 	admissionregistration.k8s.io/mutatingadmissionpolicies admissionregistration.k8s.io/mutatingadmissionpolicybindings apiregistration.k8s.io/apiservices
-	certificates.k8s.io/certificatesigningrequests flowcontrol.apiserver.k8s.io/flowschemas flowcontrol.apiserver.k8s.io/prioritylevelconfigurations
+	certificates.k8s.io/certificatesigningrequests certificates.k8s.io/signers flowcontrol.apiserver.k8s.io/flowschemas flowcontrol.apiserver.k8s.io/prioritylevelconfigurations
 	networking.k8s.io/ipaddresses networking.k8s.io/servicecidrs`)
 
 // sortsOf says which sorts the names of a rule's resources are.

@@ -375,6 +375,13 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 		if l.rest[0] == "apiGroup" {
 			return nil
 		}
+	case rules.SigningRequest:
+		switch l.rest[0] {
+		case "signerName":
+			return l.toControl(op, jsonwire.NewObject(jsonwire.Member{Key: l.rest[0], Value: orNull(value)}), strings.Join(l.segs, "."))
+		case "request", "usages", "expirationSeconds", "uid":
+			return nil
+		}
 	case rules.RootCA, rules.ManagedFields:
 		return nil
 	case rules.ExternalIPs:

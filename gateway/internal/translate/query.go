@@ -258,6 +258,8 @@ func (q *request) fieldToControl(about about, field, value string) (string, erro
 		return q.kindNameToControl(about.apiVersion, about.kind, value, path)
 	case about.is(field, "apiVersion"):
 		return q.view.groupVersionToControl(value), nil
+	case field == "spec.signerName" && isSigningRequest(q.kind) && value != "":
+		return q.view.Tenant.NameToControl(value), nil
 	}
 	return value, nil
 }
@@ -303,6 +305,9 @@ func (r *response) fieldToTenant(k Kind, about about, field, value string) strin
 		return own
 	case about.is(field, "apiVersion"):
 		own, _ := r.view.groupVersionToTenant(value)
+		return own
+	case field == "spec.signerName" && isSigningRequest(k):
+		own, _ := r.view.Tenant.NameToTenant(value)
 		return own
 	}
 	return value

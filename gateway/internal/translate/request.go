@@ -207,10 +207,18 @@ func (q *request) finish(root *jsonwire.Value) error {
 	return nil
 }
 
-// labelled reports whether a whole body must carry the platform's labels: that of an object, and that of the status of a
-// definition, from which the control cluster takes the labels as well.
+// labelled reports whether a whole body must carry the platform's labels: that of an object, and those of subresources from
+// which the control cluster takes the labels as well.
 func (q *request) labelled() bool {
-	return q.kind.Subresource == "" || q.kind.Subresource == "status" && q.root.Kind == "CustomResourceDefinition"
+	switch q.kind.Subresource {
+	case "":
+		return true
+	case "status":
+		return q.root.Kind == "CustomResourceDefinition" || q.root.Kind == "Namespace"
+	case "finalize":
+		return true
+	}
+	return false
 }
 
 func (q *request) deleteOptions(body []byte) ([]byte, error) {
@@ -323,6 +331,8 @@ func (q *request) toControl(op rules.Op, v *jsonwire.Value, path string) error {
 		if template, ok := rules.For("", "v1", "PodTemplate"); ok {
 			return q.value(template.Child([]byte("template")), v.At("spec", "template"), path)
 		}
+	case rules.SigningRequest:
+		return q.signingRequestToControl(v, path)
 	case rules.VirtualNode:
 		return forbidden(path, "nodes are the operator's; they can only be read")
 	case rules.UserInfo, rules.TokenReviewStatus, rules.RootCA:

@@ -18,6 +18,14 @@ func bodyRoot(k Kind) (rules.Root, bool) {
 	switch k.Subresource {
 	case "", "status":
 		return rules.For(k.Group, k.Version, k.Kind)
+	case "finalize":
+		if k.Group == "" && k.Resource == "namespaces" {
+			return rules.For("", "v1", "Namespace")
+		}
+	case "approval":
+		if k.Group == "certificates.k8s.io" && k.Resource == "certificatesigningrequests" {
+			return rules.For(k.Group, k.Version, k.Kind)
+		}
 	case "scale":
 		if k.Group == "apps" || k.Group == "" && k.Resource == "replicationcontrollers" {
 			return rules.For("autoscaling", "v1", "Scale")

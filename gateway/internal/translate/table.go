@@ -45,6 +45,8 @@ var columnRules = map[string]map[string]columnRule{
 	"nodes":                     {"Internal-IP": hiddenCell, "External-IP": hiddenCell},
 	"resourcequotas":            {"Request": textCell, "Limit": textCell},
 	"customresourcedefinitions": {"Name": definitionCell},
+
+	"certificatesigningrequests": {"Name": nameCell, "SignerName": nameCell, "Requestor": usersCell},
 }
 
 // tableMember handles the members of a Table.

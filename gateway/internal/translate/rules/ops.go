@@ -102,6 +102,8 @@ const (
 	DefinitionName
 	// ConversionStrategy says how objects of a CustomResourceDefinition are converted.
 	ConversionStrategy
+	// SigningRequest says who asks which signer for a certificate. Signers are the tenant's own.
+	SigningRequest
 	opCount
 )
 
@@ -118,7 +120,7 @@ var opNames = [opCount]string{
 	PriorityClass: "priority-class", RuntimeClass: "runtime-class", IngressClass: "ingress-class", ScopeSelector: "scope-selector",
 	ClassAnnotations: "class-annotations",
 	SecretType:       "secret-type", ExternalIPs: "external-ips", Continue: "continue", RemainingItems: "remaining-items",
-	OwnedLabels: "owned-labels", DefinitionName: "definition-name", ConversionStrategy: "conversion-strategy",
+	OwnedLabels: "owned-labels", DefinitionName: "definition-name", ConversionStrategy: "conversion-strategy", SigningRequest: "signing-request",
 }
 
 // String gives the operation's name in fields.txt.

@@ -59,6 +59,7 @@ var clusterResources = map[groupKind]bool{
 	{"admissionregistration.k8s.io", "mutatingadmissionpolicybindings"}:   true,
 	{"apiregistration.k8s.io", "apiservices"}:                             true,
 	{"certificates.k8s.io", "certificatesigningrequests"}:                 true,
+	{"certificates.k8s.io", "signers"}:                                    true,
 	{"flowcontrol.apiserver.k8s.io", "flowschemas"}:                       true,
 	{"flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"}:       true,
 	{"networking.k8s.io", "ipaddresses"}:                                  true,

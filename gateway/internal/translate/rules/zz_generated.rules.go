@@ -329,88 +329,98 @@ var defs = []typeDef{
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 36, false}}, value: WireOpaque, message: -1},
 	// 162: batch/v1, Kind=Job
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 156, false}, {"status", 3, 161, false}}, value: WireOpaque, message: -1},
-	// 163: discovery/v1.Endpoint
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 4, 21, false}}, value: WireOpaque, message: -1},
-	// 164: elements of discovery/v1.EndpointSlice.endpoints
-	{op: 0 /* pass */, shape: Array, elem: 163, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 165: discovery.k8s.io/v1, Kind=EndpointSlice
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"endpoints", 2, 164, false}}, value: WireOpaque, message: -1},
-	// 166: events.k8s.io/v1, Kind=Event
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"regarding", 8, 27, false}, {"related", 9, 21, false}, {"note", 10, 11, false}}, value: WireOpaque, message: -1},
-	// 167: networking/v1.IngressSpec.ingressClassName
-	{op: 39 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 168: networking/v1.IngressBackend
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 43, false}}, value: WireOpaque, message: -1},
-	// 169: networking/v1.HTTPIngressPath
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 168, false}}, value: WireOpaque, message: -1},
-	// 170: elements of networking/v1.HTTPIngressRuleValue.paths
-	{op: 0 /* pass */, shape: Array, elem: 169, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 171: networking/v1.HTTPIngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 170, false}}, value: WireOpaque, message: -1},
-	// 172: networking/v1.IngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 171, false}}, value: WireOpaque, message: -1},
-	// 173: networking/v1.IngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 172, true}}, value: WireOpaque, message: -1},
-	// 174: elements of networking/v1.IngressSpec.rules
-	{op: 0 /* pass */, shape: Array, elem: 173, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 175: networking/v1.IngressSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 167, false}, {"defaultBackend", 1, 168, false}, {"rules", 3, 174, false}}, value: WireOpaque, message: -1},
-	// 176: networking/v1.IngressStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 106, false}}, value: WireOpaque, message: -1},
-	// 177: networking.k8s.io/v1, Kind=Ingress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 41, false}, {"spec", 2, 175, false}, {"status", 3, 176, false}}, value: WireOpaque, message: -1},
-	// 178: meta/v1.ObjectMeta
+	// 163: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 179: networking/v1.IngressClassParametersReference
+	// 164: certificates/v1.CertificateSigningRequestSpec
+	{op: 49 /* signing-request */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
+	// 165: certificates/v1.CertificateSigningRequestCondition
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 3, 11, false}}, value: WireOpaque, message: -1},
+	// 166: elements of certificates/v1.CertificateSigningRequestStatus.conditions
+	{op: 0 /* pass */, shape: Array, elem: 165, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 167: certificates/v1.CertificateSigningRequestStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 166, false}}, value: WireOpaque, message: -1},
+	// 168: certificates.k8s.io/v1, Kind=CertificateSigningRequest
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 163, false}, {"spec", 2, 164, false}, {"status", 3, 167, false}}, value: WireOpaque, message: -1},
+	// 169: discovery/v1.Endpoint
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 4, 21, false}}, value: WireOpaque, message: -1},
+	// 170: elements of discovery/v1.EndpointSlice.endpoints
+	{op: 0 /* pass */, shape: Array, elem: 169, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 171: discovery.k8s.io/v1, Kind=EndpointSlice
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"endpoints", 2, 170, false}}, value: WireOpaque, message: -1},
+	// 172: events.k8s.io/v1, Kind=Event
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"regarding", 8, 27, false}, {"related", 9, 21, false}, {"note", 10, 11, false}}, value: WireOpaque, message: -1},
+	// 173: networking/v1.IngressSpec.ingressClassName
+	{op: 39 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 174: networking/v1.IngressBackend
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 43, false}}, value: WireOpaque, message: -1},
+	// 175: networking/v1.HTTPIngressPath
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 174, false}}, value: WireOpaque, message: -1},
+	// 176: elements of networking/v1.HTTPIngressRuleValue.paths
+	{op: 0 /* pass */, shape: Array, elem: 175, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 177: networking/v1.HTTPIngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 176, false}}, value: WireOpaque, message: -1},
+	// 178: networking/v1.IngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 177, false}}, value: WireOpaque, message: -1},
+	// 179: networking/v1.IngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 178, true}}, value: WireOpaque, message: -1},
+	// 180: elements of networking/v1.IngressSpec.rules
+	{op: 0 /* pass */, shape: Array, elem: 179, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 181: networking/v1.IngressSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 173, false}, {"defaultBackend", 1, 174, false}, {"rules", 3, 180, false}}, value: WireOpaque, message: -1},
+	// 182: networking/v1.IngressStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 106, false}}, value: WireOpaque, message: -1},
+	// 183: networking.k8s.io/v1, Kind=Ingress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 41, false}, {"spec", 2, 181, false}, {"status", 3, 182, false}}, value: WireOpaque, message: -1},
+	// 184: networking/v1.IngressClassParametersReference
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 7, false}, {"namespace", 5, 1, false}}, value: WireOpaque, message: -1},
-	// 180: networking/v1.IngressClassSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 179, false}}, value: WireOpaque, message: -1},
-	// 181: networking.k8s.io/v1, Kind=IngressClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 178, false}, {"spec", 2, 180, false}}, value: WireOpaque, message: -1},
-	// 182: networking/v1.NetworkPolicyPeer
+	// 185: networking/v1.IngressClassSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 184, false}}, value: WireOpaque, message: -1},
+	// 186: networking.k8s.io/v1, Kind=IngressClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 163, false}, {"spec", 2, 185, false}}, value: WireOpaque, message: -1},
+	// 187: networking/v1.NetworkPolicyPeer
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 65, false}}, value: WireOpaque, message: -1},
-	// 183: elements of networking/v1.NetworkPolicyIngressRule.from
-	{op: 0 /* pass */, shape: Array, elem: 182, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 184: networking/v1.NetworkPolicyIngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 183, false}}, value: WireOpaque, message: -1},
-	// 185: elements of networking/v1.NetworkPolicySpec.ingress
-	{op: 0 /* pass */, shape: Array, elem: 184, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 186: networking/v1.NetworkPolicyEgressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 183, false}}, value: WireOpaque, message: -1},
-	// 187: elements of networking/v1.NetworkPolicySpec.egress
-	{op: 0 /* pass */, shape: Array, elem: 186, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 188: networking/v1.NetworkPolicySpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 185, false}, {"egress", 3, 187, false}}, value: WireOpaque, message: -1},
-	// 189: networking.k8s.io/v1, Kind=NetworkPolicy
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 188, false}}, value: WireOpaque, message: -1},
-	// 190: node.k8s.io/v1, Kind=RuntimeClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 178, false}}, value: WireOpaque, message: -1},
-	// 191: metrics/v1beta1.NodeMetrics
-	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
-	// 192: policy/v1.PodDisruptionBudgetStatus
+	// 188: elements of networking/v1.NetworkPolicyIngressRule.from
+	{op: 0 /* pass */, shape: Array, elem: 187, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 189: networking/v1.NetworkPolicyIngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 188, false}}, value: WireOpaque, message: -1},
+	// 190: elements of networking/v1.NetworkPolicySpec.ingress
+	{op: 0 /* pass */, shape: Array, elem: 189, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 191: networking/v1.NetworkPolicyEgressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 188, false}}, value: WireOpaque, message: -1},
+	// 192: elements of networking/v1.NetworkPolicySpec.egress
+	{op: 0 /* pass */, shape: Array, elem: 191, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 193: networking/v1.NetworkPolicySpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 190, false}, {"egress", 3, 192, false}}, value: WireOpaque, message: -1},
+	// 194: networking.k8s.io/v1, Kind=NetworkPolicy
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 193, false}}, value: WireOpaque, message: -1},
+	// 195: node.k8s.io/v1, Kind=RuntimeClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 163, false}}, value: WireOpaque, message: -1},
+	// 196: metrics/v1beta1.NodeMetrics
+	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
+	// 197: policy/v1.PodDisruptionBudgetStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 36, false}}, value: WireOpaque, message: -1},
-	// 193: policy/v1, Kind=PodDisruptionBudget
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"status", 3, 192, false}}, value: WireOpaque, message: -1},
-	// 194: meta/v1.ObjectMeta@ClusterRole.labels
+	// 198: policy/v1, Kind=PodDisruptionBudget
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"status", 3, 197, false}}, value: WireOpaque, message: -1},
+	// 199: meta/v1.ObjectMeta@ClusterRole.labels
 	{op: 14 /* cluster-role-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 195: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 194, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 196: rbac/v1.ClusterRole.rules
-	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
-	// 197: rbac/v1.AggregationRule
-	{op: 23 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
-	// 198: rbac.authorization.k8s.io/v1, Kind=ClusterRole
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 195, false}, {"rules", 2, 196, false}, {"aggregationRule", 3, 197, false}}, value: WireOpaque, message: -1},
-	// 199: rbac/v1.ClusterRoleBinding.subjects
-	{op: 22 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
-	// 200: rbac/v1.RoleRef
-	{op: 21 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 41},
-	// 201: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 178, false}, {"subjects", 2, 199, false}, {"roleRef", 3, 200, false}}, value: WireOpaque, message: -1},
-	// 202: rbac.authorization.k8s.io/v1, Kind=Role
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"rules", 2, 196, false}}, value: WireOpaque, message: -1},
-	// 203: rbac.authorization.k8s.io/v1, Kind=RoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"subjects", 2, 199, false}, {"roleRef", 3, 200, false}}, value: WireOpaque, message: -1},
+	// 200: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 199, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 201: rbac/v1.ClusterRole.rules
+	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
+	// 202: rbac/v1.AggregationRule
+	{op: 23 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
+	// 203: rbac.authorization.k8s.io/v1, Kind=ClusterRole
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 200, false}, {"rules", 2, 201, false}, {"aggregationRule", 3, 202, false}}, value: WireOpaque, message: -1},
+	// 204: rbac/v1.ClusterRoleBinding.subjects
+	{op: 22 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 41},
+	// 205: rbac/v1.RoleRef
+	{op: 21 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 42},
+	// 206: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 163, false}, {"subjects", 2, 204, false}, {"roleRef", 3, 205, false}}, value: WireOpaque, message: -1},
+	// 207: rbac.authorization.k8s.io/v1, Kind=Role
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"rules", 2, 201, false}}, value: WireOpaque, message: -1},
+	// 208: rbac.authorization.k8s.io/v1, Kind=RoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"subjects", 2, 204, false}, {"roleRef", 3, 205, false}}, value: WireOpaque, message: -1},
 }
 
 const (
@@ -493,15 +503,17 @@ var messageDefs = []messageDef{
 	{{1, "rawSelector", WireString, Leaf, -1}, {2, "requirements", WireMessage, Array, 28}},
 	// 36: authorization/v1.ResourceRule
 	{{1, "verbs", WireString, Array, -1}, {2, "apiGroups", WireString, Array, -1}, {3, "resources", WireString, Array, -1}, {4, "resourceNames", WireString, Array, -1}},
-	// 37: metrics/v1beta1.NodeMetrics
+	// 37: certificates/v1.CertificateSigningRequestSpec
+	{{1, "request", WireOpaque, Leaf, -1}, {7, "signerName", WireString, Leaf, -1}, {8, "expirationSeconds", WireOpaque, Leaf, -1}, {5, "usages", WireString, Array, -1}, {2, "username", WireString, Leaf, -1}, {3, "uid", WireString, Leaf, -1}, {4, "groups", WireString, Array, -1}, {6, "extra", WireOpaque, Map, -1}},
+	// 38: metrics/v1beta1.NodeMetrics
 	{{1, "metadata", WireMessage, Leaf, 9}, {2, "timestamp", WireOpaque, Leaf, -1}, {3, "window", WireOpaque, Leaf, -1}, {4, "usage", WireOpaque, Map, -1}},
-	// 38: rbac/v1.PolicyRule
+	// 39: rbac/v1.PolicyRule
 	{{1, "verbs", WireString, Array, -1}, {2, "apiGroups", WireString, Array, -1}, {3, "resources", WireString, Array, -1}, {4, "resourceNames", WireString, Array, -1}, {5, "nonResourceURLs", WireString, Array, -1}},
-	// 39: rbac/v1.AggregationRule
+	// 40: rbac/v1.AggregationRule
 	{{1, "clusterRoleSelectors", WireMessage, Array, 27}},
-	// 40: rbac/v1.Subject
+	// 41: rbac/v1.Subject
 	{{1, "kind", WireString, Leaf, -1}, {2, "apiGroup", WireString, Leaf, -1}, {3, "name", WireString, Leaf, -1}, {4, "namespace", WireString, Leaf, -1}},
-	// 41: rbac/v1.RoleRef
+	// 42: rbac/v1.RoleRef
 	{{1, "apiGroup", WireString, Leaf, -1}, {2, "kind", WireString, Leaf, -1}, {3, "name", WireString, Leaf, -1}},
 }
 
@@ -538,22 +550,23 @@ var roots = []rootDef{
 	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 155},
 	{"batch", "v1", "CronJob", true, false, 160},
 	{"batch", "v1", "Job", true, false, 162},
+	{"certificates.k8s.io", "v1", "CertificateSigningRequest", false, true, 168},
 	{"coordination.k8s.io", "v1", "Lease", true, false, 29},
-	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 165},
-	{"events.k8s.io", "v1", "Event", true, false, 166},
-	{"networking.k8s.io", "v1", "Ingress", true, false, 177},
-	{"networking.k8s.io", "v1", "IngressClass", false, true, 181},
-	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 189},
-	{"node.k8s.io", "v1", "RuntimeClass", false, true, 190},
-	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 191},
+	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 171},
+	{"events.k8s.io", "v1", "Event", true, false, 172},
+	{"networking.k8s.io", "v1", "Ingress", true, false, 183},
+	{"networking.k8s.io", "v1", "IngressClass", false, true, 186},
+	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 194},
+	{"node.k8s.io", "v1", "RuntimeClass", false, true, 195},
+	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 196},
 	{"metrics.k8s.io", "v1beta1", "PodMetrics", true, false, 29},
 	{"policy", "v1", "Eviction", true, false, 29},
-	{"policy", "v1", "PodDisruptionBudget", true, false, 193},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 198},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 201},
-	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 202},
-	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 203},
-	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 190},
-	{"storage.k8s.io", "v1", "StorageClass", false, true, 190},
-	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 190},
+	{"policy", "v1", "PodDisruptionBudget", true, false, 198},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 203},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 206},
+	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 207},
+	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 208},
+	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 195},
+	{"storage.k8s.io", "v1", "StorageClass", false, true, 195},
+	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 195},
 }
