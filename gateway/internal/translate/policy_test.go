@@ -110,7 +110,7 @@ func TestRefusals(t *testing.T) {
 		"WrongNamespace":       {"the URL says default", pods, "create", "", `{"metadata":{"namespace":"other"}}`, 400, "does not match"},
 		"ControlNamespace":     {"already in control's form", pods, "create", "", `{"metadata":{"namespace":"zq7x9k-default"}}`, 400, "does not match"},
 		"WrongName":            {"the URL says n", namespaces, "update", "", `{"metadata":{"name":"other"}}`, 400, "does not match"},
-		"Duplicate":            {"two namespaces", pods, "create", "", `{"metadata":{"namespace":"default","namespace":"kube-system"}}`, 400, "twice"},
+		"Duplicate":            {"two namespaces", pods, "create", "", `{"metadata":{"namespace":"default","namespace":"kube-system"}}`, 400, `duplicate field "metadata.namespace"`},
 		"Trailing":             {"two documents", pods, "create", "", `{}{}`, 400, "follows"},
 		"Deep":                 {"", pods, "create", "", strings.Repeat(`{"a":`, 300) + "1" + strings.Repeat("}", 300), 400, "nesting"},
 		"Many":                 {"", pods, "create", "", "[" + strings.Repeat("0,", 500_000) + "0]", 413, "values"},

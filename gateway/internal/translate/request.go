@@ -76,6 +76,12 @@ func (v View) BodyToControl(k Kind, verb, contentType string, body []byte, names
 	if errors.Is(err, jsonwire.ErrTooLarge) {
 		return nil, "", tooLarge("%s", err)
 	}
+	var syntax *jsonwire.SyntaxError
+	if errors.As(err, &syntax) && syntax.Repeated && (verb == "create" || verb == "update") && (media == typeJSON || media == "") {
+		if told := q.strictly(body); told != nil {
+			return nil, "", told
+		}
+	}
 	return nil, "", malformed("the body cannot be read: %s", err)
 }
 

@@ -24,6 +24,8 @@ var ErrTooLarge = errors.New("the document has too many values")
 type SyntaxError struct {
 	Offset  int
 	Problem string
+	// Repeated says that the problem is a key that stands twice in one object.
+	Repeated bool
 }
 
 // Error gives the problem and the offset.
@@ -52,7 +54,7 @@ type parser struct {
 }
 
 func (p *parser) problem(format string, args ...any) error {
-	return &SyntaxError{p.pos, fmt.Sprintf(format, args...)}
+	return &SyntaxError{Offset: p.pos, Problem: fmt.Sprintf(format, args...)}
 }
 
 func (p *parser) space() {
@@ -191,7 +193,7 @@ func (p *parser) object(v *Value, depth int) error {
 			seen[key] = struct{}{}
 		}
 		if twice {
-			return p.problem("the key %q stands twice in one object", key)
+			return &SyntaxError{Offset: p.pos, Problem: fmt.Sprintf("the key %q stands twice in one object", key), Repeated: true}
 		}
 		p.space()
 		if p.next() != ':' {
