@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
+	apidiscovery "k8s.io/apiserver/pkg/endpoints/discovery"
 	"k8s.io/client-go/dynamic"
 )
 
@@ -216,6 +217,9 @@ func TestCustomResources(t *testing.T) {
 		}
 		for _, path := range []string{"/apis", "/apis/example.com", "/apis/example.com/v1", "/apis/example.com/v1beta1", "/openapi/v3", "/openapi/v3/apis/example.com/v1", "/openapi/v3/apis/example.com/v1beta1", "/openapi/v2"} {
 			out := w.must(t, one, "", "get", "--raw", path)
+			if path == "/apis/example.com/v1" && !strings.Contains(out, `"storageVersionHash":"`+apidiscovery.StorageVersionHash("example.com", "v1", "Widget")+`"`) {
+				t.Errorf("%s lacks the hash of the storage version:\n%s", path, out)
+			}
 			w.clean(t, out)
 			if !strings.Contains(out, "example.com") {
 				t.Errorf("%s lacks the group", path)

@@ -23,6 +23,8 @@ type Resource struct {
 	Names apiextensionsv1.CustomResourceDefinitionNames
 	// Versions are those that are served, the preferred one first.
 	Versions []Version
+	// Storage is the version that objects are stored in.
+	Storage string
 	// Definition is the name of the CustomResourceDefinition in the control cluster.
 	Definition string
 
@@ -156,6 +158,9 @@ func resourceOf(crd *apiextensionsv1.CustomResourceDefinition, group string, sha
 	var served, status, scale []string
 	for i := range crd.Spec.Versions {
 		v := &crd.Spec.Versions[i]
+		if v.Storage {
+			r.Storage = v.Name
+		}
 		if !v.Served {
 			continue
 		}

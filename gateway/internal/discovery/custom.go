@@ -12,6 +12,7 @@ import (
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/endpoints/discovery"
 
 	"vivarium.io/vivarium/gateway/internal/customs"
 	"vivarium.io/vivarium/internal/names"
@@ -134,11 +135,23 @@ func customPath(g customs.Group, version string) (body, bool, error) {
 			continue
 		}
 		for i := range v.Resources {
-			list.APIResources = append(list.APIResources, flatten(g.Name, version, &v.Resources[i])...)
+			flat := flatten(g.Name, version, &v.Resources[i])
+			flat[0].StorageVersionHash = storageHash(g, v.Resources[i].Resource)
+			list.APIResources = append(list.APIResources, flat...)
 		}
 	}
 	out, err := newBody(list)
 	return out, true, err
+}
+
+// storageHash says by what version a kind's objects are stored, so that clients notice when it changes.
+func storageHash(g customs.Group, resource string) string {
+	for _, r := range g.Resources {
+		if r.Names.Plural == resource {
+			return discovery.StorageVersionHash(g.Name, r.Storage, r.Kind.Kind)
+		}
+	}
+	return ""
 }
 
 // customHash names the OpenAPI v3 document of a custom group and version. It changes with every schema in it.

@@ -208,3 +208,40 @@ func TestImmutable(t *testing.T) {
 		}
 	}
 }
+
+func TestChecks(t *testing.T) {
+	for name, tc := range map[string]struct {
+		path, published string
+		ready           error
+		code            int
+		want            string
+	}{
+		"Plain":     {"/readyz", "", nil, 200, "ok"},
+		"NotReady":  {"/readyz", "", errors.New("x"), 503, "not ready"},
+		"Verbose":   {"/readyz?verbose", "[+]ping ok\n[+]poststarthook/start-informers ok\nreadyz check passed\n", nil, 200, "[+]gateway ok\n[+]ping ok\n[+]poststarthook/start-informers ok\nreadyz check passed\n"},
+		"NoSecrets": {"/livez?verbose=1", "[-]etcd failed: dial tcp zzz999\n[+]zzz999 is here ok\n[-]log failed: reason withheld\n", nil, 200, "[+]gateway ok\n[-]log failed: reason withheld\nlivez check passed\n"},
+		"Starting":  {"/readyz?verbose", "[+]ping ok\n", errors.New("x"), 500, "[-]gateway failed: reason withheld\n[+]ping ok\nreadyz check failed\n"},
+		"Alive":     {"/livez?verbose", "[+]ping ok\n", errors.New("x"), 200, "[+]gateway ok\n[+]ping ok\nlivez check passed\n"},
+		"Away":      {"/healthz?verbose", "", nil, 500, "[+]gateway ok\n[-]apiserver failed: reason withheld\nhealthz check failed\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.server.config.Ready = func() error { return tc.ready }
+			path, _, _ := strings.Cut(tc.path, "?")
+			if tc.published != "" {
+				f.documents[path+"?verbose=1"] = tc.published
+			}
+			req, err := route.Parse("GET", tc.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := httptest.NewRecorder()
+			if err := f.server.Serve(w, httptest.NewRequestWithContext(t.Context(), "GET", tc.path, nil), req, World{}); err != nil {
+				t.Fatal(err)
+			}
+			if w.Code != tc.code || w.Body.String() != tc.want {
+				t.Errorf("%d %q, want %d %q", w.Code, w.Body, tc.code, tc.want)
+			}
+		})
+	}
+}

@@ -274,19 +274,6 @@ func (s *Server) serveVersion(w http.ResponseWriter, r *http.Request, _ *route.R
 	return nil
 }
 
-func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request, req *route.Request, _ World) error {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if err := s.config.Ready(); err != nil && req.Segments[0] == "readyz" {
-		boot.Logger(r.Context()).Info("Not ready", "error", err)
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, "not ready")
-		return nil
-	}
-	_, _ = io.WriteString(w, "ok")
-	return nil
-}
-
 func (s *Server) serveV2(w http.ResponseWriter, r *http.Request, _ *route.Request, world World) error {
 	document, err := s.v2.get(r.Context())
 	if err != nil {
