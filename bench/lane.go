@@ -16,6 +16,8 @@ const (
 	laneDirect  = "direct"
 	laneProxy   = "plain proxy"
 	laneGateway = "gateway"
+	// laneBeside is another build of the gateway.
+	laneBeside = "gateway beside"
 )
 
 // everyNamespace is no name of one.

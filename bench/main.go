@@ -41,6 +41,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	scaleName := flags.String("scale", "default", "How large: "+strings.Join(scaleNames(), ", ")+". Flags below win over it.")
 	flags.StringVar(&c.gateway, "gateway", "bin/gateway", "The built gateway.")
 	flags.StringVar(&c.provider, "vk-provider", "bin/vk-provider", "The built vk-provider.")
+	flags.StringVar(&c.beside, "beside", "", "Another built gateway, which gets a lane of its own: two builds compared in one run.")
 	flags.StringVar(&c.gatewayVersion, "version", "unknown", "What to call the version of both in the report.")
 	flags.StringVar(&c.only, "only", "", "Regular expression: measure only the parts whose name matches; the vk-provider's is "+podsPart+".")
 	flags.BoolVar(&c.keep, "keep", false, "Keep the processes' files and say where they are.")

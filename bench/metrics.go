@@ -11,7 +11,7 @@ import (
 
 // metrics reads those metrics of the gateway that have no labels.
 func (w *world) metrics(ctx context.Context) (map[string]float64, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.metricsAddress()+"/metrics", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+metricsAddress(w.front)+"/metrics", nil)
 	if err != nil {
 		return nil, err
 	}

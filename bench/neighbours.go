@@ -61,7 +61,7 @@ func neighbours(ctx context.Context, c config, dir string) (Operation, error) {
 		if err != nil {
 			return Operation{}, err
 		}
-		gateway, direct := lanes[len(lanes)-1], lanes[0]
+		gateway, direct := lanes[2], lanes[0]
 		gateway.name = []string{"gateway, all namespaces, alone", "gateway, all namespaces, beside them"}[i]
 		direct.name = []string{"direct, one namespace, alone", "direct, one namespace, beside them"}[i]
 		direct.fixed, gateway.fixed = nsObjects, everyNamespace

@@ -18,6 +18,7 @@ type config struct {
 	scale          Scale
 	gateway        string
 	provider       string
+	beside         string
 	gatewayVersion string
 	only           string
 	keep           bool
@@ -56,6 +57,11 @@ func run(ctx context.Context, c config) (_ *Report, err error) {
 		}
 		if _, err := os.Stat(*program.path); err != nil {
 			return nil, fmt.Errorf("%s: %w; run `make build` first", program.flag, err)
+		}
+	}
+	if c.beside != "" {
+		if c.beside, err = filepath.Abs(c.beside); err != nil {
+			return nil, err
 		}
 	}
 	dir, err := os.MkdirTemp("", "vivarium-bench-")

@@ -116,7 +116,7 @@ func idleWatches(ctx context.Context, w *world, scale Scale) ([]Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	gateway := lanes[len(lanes)-1]
+	gateway := lanes[2]
 	driver := gateway.newClient()
 	defer driver.close()
 	ctx, cancel := context.WithCancel(ctx)

@@ -60,13 +60,17 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "bench:admin
 type world struct {
 	dir       string
 	gatewayAt string
+	// besideAt is another build of the gateway, with a lane of its own; empty if there is none.
+	besideAt  string
 	progress  *localcluster.Progress
 	binaries  *localcluster.Binaries
 	processes *process.Set
 	plane     *localcluster.ControlPlane
 	ports     localcluster.Ports
 	// front has the ports of the gateway and the proxy.
-	front    localcluster.Ports
+	front localcluster.Ports
+	// beside has those of the other build.
+	beside   localcluster.Ports
 	operator *operator.Operator
 	// admin is a client of the control cluster, tenantConfig a tenant's configuration.
 	admin        kubernetes.Interface
@@ -77,10 +81,11 @@ type world struct {
 func newWorld(ctx context.Context, c config, dir string) (*world, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	w := &world{dir: dir, gatewayAt: c.gateway, progress: c.progress, binaries: c.binaries, processes: process.NewSet()}
-	var errs [2]error
+	w := &world{dir: dir, gatewayAt: c.gateway, besideAt: c.beside, progress: c.progress, binaries: c.binaries, processes: process.NewSet()}
+	var errs [3]error
 	w.ports, errs[0] = localcluster.FreePorts()
 	w.front, errs[1] = localcluster.FreePorts()
+	w.beside, errs[2] = localcluster.FreePorts()
 	if err := errors.Join(errs[:]...); err != nil {
 		return w, err
 	}
@@ -103,7 +108,10 @@ func newWorld(ctx context.Context, c config, dir string) (*world, error) {
 	if err := w.startProxy(ctx); err != nil {
 		return w, err
 	}
-	return w, w.makeTenant(ctx)
+	if err := w.makeTenant(ctx); err != nil || w.besideAt == "" {
+		return w, err
+	}
+	return w, w.startBeside(ctx)
 }
 
 // stop ends every process. The files are the caller's.
@@ -142,63 +150,87 @@ func (w *world) apply(ctx context.Context) error {
 func address(port int) string { return net.JoinHostPort(localhost, strconv.Itoa(port)) }
 
 // The ports in front are those of a control plane by type alone.
-func (w *world) tenantAddress() string  { return address(w.front.APIServer) }
-func (w *world) adminAddress() string   { return address(w.front.EtcdClient) }
-func (w *world) proxyAddress() string   { return address(w.front.EtcdPeer) }
-func (w *world) metricsAddress() string { return address(w.front.Scheduler) }
+func tenantAddress(p localcluster.Ports) string  { return address(p.APIServer) }
+func adminAddress(p localcluster.Ports) string   { return address(p.EtcdClient) }
+func metricsAddress(p localcluster.Ports) string { return address(p.Scheduler) }
+
+func (w *world) proxyAddress() string { return address(w.front.EtcdPeer) }
 
 // startGateway starts the gateway, again if it has been stopped.
 func (w *world) startGateway(ctx context.Context) error {
+	operators, err := w.startOne(ctx, "gateway", w.gatewayAt, w.front)
+	if err != nil {
+		return err
+	}
+	admin, err := adminclient.New(operators)
+	w.operator = &operator.Operator{Admin: admin}
+	return err
+}
+
+// startBeside starts the other build, in front of the same control cluster and the same etcd.
+func (w *world) startBeside(ctx context.Context) error {
+	operators, err := w.startOne(ctx, "beside", w.besideAt, w.beside)
+	if err != nil {
+		return err
+	}
+	admin, err := adminclient.New(operators)
+	if err != nil {
+		return err
+	}
+	_, err = (&operator.Operator{Admin: admin}).AwaitTenant(ctx, string(tenant))
+	return err
+}
+
+// startOne starts a gateway and gives what its operators need. All of them tell tenants one URL: they keep the same tenants.
+func (w *world) startOne(ctx context.Context, name, path string, ports localcluster.Ports) (*rest.Config, error) {
 	pki := filepath.Join(w.dir, "pki")
 	var cas [3]*localcluster.CA
 	for i, name := range []string{"serving", "tenants", "operators"} {
 		ca, err := localcluster.OpenCA(pki, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		cas[i] = ca
 	}
 	serving, err := cas[0].Issue(localcluster.Request{Name: "gateway", User: "gateway", Hosts: []string{localhost}})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	own, err := w.plane.Kubeconfig("gateway", "vivarium-gateway")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	kubeconfig := filepath.Join(w.dir, "gateway.kubeconfig")
 	if err := os.WriteFile(kubeconfig, own, 0o600); err != nil {
-		return err
+		return nil, err
 	}
 	etcd, err := w.plane.Etcd()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p, _, err := w.processes.Ensure(process.Spec{Name: "gateway", Path: w.gatewayAt, Log: filepath.Join(w.logs(), "gateway.log"), Args: []string{
-		"--control-kubeconfig=" + kubeconfig, "--health-listen=" + w.metricsAddress(),
+	p, _, err := w.processes.Ensure(process.Spec{Name: name, Path: path, Log: filepath.Join(w.logs(), name+".log"), Args: []string{
+		"--control-kubeconfig=" + kubeconfig, "--health-listen=" + metricsAddress(ports),
 		"--etcd-servers=" + etcd.Endpoint, "--etcd-cafile=" + etcd.CAFile, "--etcd-certfile=" + etcd.Client.Cert, "--etcd-keyfile=" + etcd.Client.Key,
-		"--tenant-listen=" + w.tenantAddress(), "--tenant-url=https://" + w.tenantAddress(), "--pod-address=192.0.2.1:6443",
-		"--admin-listen=" + w.adminAddress(), "--tls-cert-file=" + serving.Cert, "--tls-private-key-file=" + serving.Key,
+		"--tenant-listen=" + tenantAddress(ports), "--tenant-url=https://" + tenantAddress(w.front), "--pod-address=192.0.2.1:6443",
+		"--admin-listen=" + adminAddress(ports), "--tls-cert-file=" + serving.Cert, "--tls-private-key-file=" + serving.Key,
 		"--serving-ca-file=" + cas[0].Cert, "--tenant-ca-cert-file=" + cas[1].Cert, "--tenant-ca-key-file=" + cas[1].Key,
 		"--admin-client-ca-file=" + cas[2].Cert,
 	}})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	if err := p.Until(ctx, func(ctx context.Context) error { return answers(ctx, "http://"+w.metricsAddress()+"/readyz") }); err != nil {
-		return err
+	if err := p.Until(ctx, func(ctx context.Context) error { return answers(ctx, "http://"+metricsAddress(ports)+"/readyz") }); err != nil {
+		return nil, err
 	}
 	client, err := cas[2].Issue(localcluster.Request{Name: "operator", User: "operator", Groups: []string{"system:masters"}})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	admin, err := adminclient.New(&rest.Config{Host: "https://" + w.adminAddress(), QPS: -1, TLSClientConfig: rest.TLSClientConfig{
+	return &rest.Config{Host: "https://" + adminAddress(ports), QPS: -1, TLSClientConfig: rest.TLSClientConfig{
 		CAFile: cas[0].Cert, CertFile: client.Cert, KeyFile: client.Key,
-	}})
-	w.operator = &operator.Operator{Admin: admin}
-	return err
+	}}, nil
 }
 
 // restartGateway gives the gateway a fresh start: nothing that it did before can be seen in its memory.
@@ -299,7 +331,12 @@ func (w *world) lanes() ([]*lane, error) {
 	}{
 		{laneDirect, address(w.ports.APIServer), "control-" + localcluster.KubeAPIServer, tenant.Prefix(), control},
 		{laneProxy, w.proxyAddress(), "proxy", tenant.Prefix(), control},
-		{laneGateway, w.tenantAddress(), "gateway", "", w.tenantConfig.TLSClientConfig},
+		{laneGateway, tenantAddress(w.front), "gateway", "", w.tenantConfig.TLSClientConfig},
+	}
+	if w.besideAt != "" {
+		other := specs[2]
+		other.name, other.address, other.process = laneBeside, tenantAddress(w.beside), "beside"
+		specs = append(specs, other)
 	}
 	var lanes []*lane
 	for _, s := range specs {
