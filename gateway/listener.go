@@ -61,6 +61,9 @@ func (l *listener) serve(ctx context.Context, f *front) error {
 		// Strangers fill it with failed handshakes.
 		ErrorLog: slog.NewLogLogger(boot.Logger(ctx).Handler(), slog.LevelDebug),
 	}
+	if err := serveHTTP2(server); err != nil {
+		return fmt.Errorf("serve tenants: %w", err)
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ServeTLS(l.Listener, "", "") }()
 	select {

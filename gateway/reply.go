@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"compress/gzip"
+	"context"
 	"net/http"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ var writeTimeout = 60 * time.Second
 // reply is an answer in the making. It is a http.ResponseWriter that sends nothing before it must.
 type reply struct {
 	w          http.ResponseWriter
+	ctx        context.Context //nolint:containedctx // of the request whose answer it is
 	controller *http.ResponseController
 	header     http.Header
 	code       int
@@ -34,7 +36,7 @@ type reply struct {
 
 func newReply(w http.ResponseWriter, r *http.Request) *reply {
 	return &reply{
-		w: w, controller: http.NewResponseController(w), header: http.Header{}, code: http.StatusOK, compress: acceptsGzip(r.Header),
+		w: w, ctx: r.Context(), controller: http.NewResponseController(w), header: http.Header{}, code: http.StatusOK, compress: acceptsGzip(r.Header),
 	}
 }
 
@@ -130,6 +132,9 @@ func (r *reply) Close() error {
 		r.started = true
 		if r.code != http.StatusNotModified && r.code != http.StatusNoContent {
 			r.header.Set("Content-Length", strconv.Itoa(len(r.held)))
+		}
+		if len(r.held) > 0 {
+			expectBody(r.ctx)
 		}
 		r.writeHeader()
 		return r.send(r.held)
