@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -83,17 +85,52 @@ func (s *Sealer) Open(scope Scope, token string) (string, error) {
 // Latest is the revision of a consistent read of what is there now.
 const Latest int64 = -1
 
-// Start makes a control token that begins at the first key of a tenant: keys start with the namespace, or with the name
-// of a cluster-scoped object, and both start with the tenant's prefix. The form is the API server's own: it sends the same
-// to clients whose token has expired.
-func Start(id names.TenantID, revision int64) string {
-	raw, err := json.Marshal(struct {
-		Version  string `json:"v"`
-		Revision int64  `json:"rv"`
-		Start    string `json:"start"`
-	}{"meta.k8s.io/v1", revision, id.Prefix()})
+// plain is what a control token says.
+type plain struct {
+	Version  string `json:"v"`
+	Revision int64  `json:"rv"`
+	Start    string `json:"start"`
+}
+
+func (p plain) token() string {
+	raw, err := json.Marshal(p)
 	if err != nil {
 		return "" // three plain fields: cannot happen, and an empty token is refused by the guard
 	}
 	return base64.RawURLEncoding.EncodeToString(raw)
+}
+
+// Start makes a control token that begins at the first key of a tenant: keys start with the namespace, or with the name
+// of a cluster-scoped object, and both start with the tenant's prefix. The form is the API server's own: it sends the same
+// to clients whose token has expired.
+func Start(id names.TenantID, revision int64) string {
+	return plain{"meta.k8s.io/v1", revision, id.Prefix()}.token()
+}
+
+// At makes a control token that begins at the first object of a namespace.
+func At(namespace names.ControlNamespace, revision string) (string, error) {
+	rv, err := strconv.ParseInt(revision, 10, 64)
+	if err != nil {
+		return "", fmt.Errorf("a revision: %w", err)
+	}
+	// Without more behind the slash the API server takes it for a path that is not clean.
+	return plain{"meta.k8s.io/v1", rv, string(namespace) + "/\x00"}.token(), nil
+}
+
+// Widen makes of a control token for a list of one namespace the one for a list of all that goes on at the same object.
+func Widen(namespace names.ControlNamespace, token string) (string, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return "", fmt.Errorf("read a token of the control cluster: %w", err)
+	}
+	var p plain
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return "", fmt.Errorf("read a token of the control cluster: %w", err)
+	}
+	if p.Revision == 0 || p.Start == "" || namespace == "" {
+		return "", errors.New("read a token of the control cluster: it does not say where to go on")
+	}
+	// Where a list of one namespace goes on may begin with the slash behind it.
+	p.Start = string(namespace) + "/" + strings.TrimPrefix(p.Start, "/")
+	return p.token(), nil
 }

@@ -75,6 +75,25 @@ func TestStart(t *testing.T) {
 	}
 }
 
+func TestOneNamespace(t *testing.T) {
+	at, err := At("abc123-web", "7")
+	if raw, _ := base64.RawURLEncoding.DecodeString(at); err != nil || string(raw) != `{"v":"meta.k8s.io/v1","rv":7,"start":"abc123-web/\u0000"}` {
+		t.Errorf("At = %s, %v", raw, err)
+	}
+	if _, err := At("abc123-web", "x"); err == nil {
+		t.Error("a revision that is none")
+	}
+	wide, err := Widen("abc123-web", base64.RawURLEncoding.EncodeToString([]byte(`{"v":"meta.k8s.io/v1","rv":7,"start":"/one\u0000"}`)))
+	if raw, _ := base64.RawURLEncoding.DecodeString(wide); err != nil || string(raw) != `{"v":"meta.k8s.io/v1","rv":7,"start":"abc123-web/one\u0000"}` {
+		t.Errorf("Widen = %s, %v", raw, err)
+	}
+	for _, bad := range []string{"", "%", "e30", base64.RawURLEncoding.EncodeToString([]byte(`{"rv":7}`))} {
+		if got, err := Widen("abc123-web", bad); err == nil {
+			t.Errorf("Widen(%q) = %q", bad, got)
+		}
+	}
+}
+
 // FuzzOpen checks that nothing opens but what was sealed for the very same scope.
 func FuzzOpen(f *testing.F) {
 	s := newSealer(f, "secret")

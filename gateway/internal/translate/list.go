@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
@@ -16,14 +17,30 @@ type ListOptions struct {
 	// OnePage ends the list after the first page, whose continue token (through View.Continue) the tenant gets: for a
 	// tenant that asked with a limit. Otherwise all pages become one list without a token.
 	OnePage bool
-	// Counted, if not nil, is told how many items the list has, once all are known.
-	Counted func(items int)
+	// Next, if not nil, says where the list goes on behind a page: read is the token by which that was asked for, token the
+	// one that it ends with, empty for none. With OnePage the tenant gets next when there is no more to read. By default a
+	// list goes on where its page says, and with OnePage not at all.
+	Next func(read, token string) (next string, more bool)
+	// Most, if it is above 0, ends the list before it has more items, and Cut gives the token to go on with then: behind the
+	// first items of the page that was asked for by read.
+	Most int
+	Cut  func(read string, items int) (token string, err error)
+	// Counted, if not nil, is told how many items the list has, once all are known, and how many objects, of whomever, the
+	// control cluster says to be behind its first page.
+	Counted func(items, remaining int)
 }
 
-func (o ListOptions) counted(items int) {
+func (o ListOptions) counted(items, remaining int) {
 	if o.Counted != nil {
-		o.Counted(items)
+		o.Counted(items, remaining)
 	}
+}
+
+func (o ListOptions) next(read, token string) (next string, more bool) {
+	if o.Next != nil {
+		return o.Next(read, token)
+	}
+	return token, token != "" && !o.OnePage
 }
 
 // ListToTenant makes one list out of pages of the control cluster in which the tenant's items come first and foreign ones
@@ -55,16 +72,23 @@ func (v View) ListToTenant(k Kind, dst io.Writer, opts ListOptions, page func(co
 	}
 	r.Reset(&r.head)
 	r.Mute(true)
-	l := &merge{response: r}
-	for {
+	l := &merge{response: r, most: opts.Most}
+	for read := opts.First; ; read = l.token {
 		err := l.page()
 		if closeErr := body.Close(); err == nil {
 			err = closeErr
 		}
+		if err == nil && l.full {
+			l.token, err = opts.Cut(read, l.inPage)
+		}
 		if err != nil {
 			return explain(err)
 		}
-		if l.ended || opts.OnePage || l.token == "" {
+		if l.ended || l.full {
+			return l.finish(opts)
+		}
+		var more bool
+		if l.token, more = opts.next(read, l.token); !more {
 			return l.finish(opts)
 		}
 		if body, err = page(l.token); err != nil {
@@ -82,7 +106,10 @@ type merge struct {
 	token         string          // to go on behind the last page
 	opened        bool            // the items have been begun
 	ended         bool            // a foreign item was met
-	items         int
+	items, most   int
+	inPage        int  // of the items, those of the page that is being read
+	full          bool // there are more than most
+	remaining     int
 }
 
 // errEnough ends a page whose rest is foreign.
@@ -90,7 +117,7 @@ var errEnough = errors.New("the rest of the page is foreign")
 
 // page reads one page, muted save for its items.
 func (l *merge) page() error {
-	l.token = ""
+	l.token, l.inPage = "", 0
 	var kind, version string
 	sawMeta, sawItems := false, false
 	if c, err := l.Peek(); err != nil || c != '{' {
@@ -186,6 +213,10 @@ func (l *merge) pageMetadata() error {
 	}
 	l.token = meta.Get("continue").Text()
 	if l.meta == nil {
+		if count := meta.Get("remainingItemCount"); count.Kind() == jsonwire.Number {
+			// What cannot be read counts nothing.
+			l.remaining, _ = strconv.Atoi(string(count.Append(nil)))
+		}
 		meta.Delete("remainingItemCount")
 		meta.Delete("continue")
 		l.meta = meta
@@ -241,6 +272,10 @@ func (l *merge) pageItems(items string, place *rules.Place) error {
 
 // pageItem writes one item, or takes it back and ends the list if it is foreign.
 func (l *merge) pageItem(place *rules.Place, row bool) error {
+	if l.most > 0 && l.items == l.most {
+		l.full = true
+		return errEnough
+	}
 	point, err := l.Hold()
 	defer l.Release()
 	if err == nil && l.items > 0 {
@@ -262,12 +297,13 @@ func (l *merge) pageItem(place *rules.Place, row bool) error {
 		return errEnough
 	}
 	l.items++
+	l.inPage++
 	return errors.Join(err, l.Cut())
 }
 
 // finish writes what comes behind the items.
 func (l *merge) finish(opts ListOptions) error {
-	opts.counted(l.items)
+	opts.counted(l.items, l.remaining)
 	if opts.OnePage && !l.ended && l.token != "" {
 		if l.view.Continue == nil {
 			return foreign("a continue token and nobody to translate it")

@@ -125,7 +125,7 @@ func TestProtobufLists(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			counted := -1
-			tc.opts.Counted = func(items int) { counted = items }
+			tc.opts.Counted = func(items, _ int) { counted = items }
 			if err := view.ListToTenant(pods, &out, tc.opts, page); err != nil {
 				t.Fatal(err)
 			}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/gateway/internal/translate/protowire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
@@ -386,11 +388,14 @@ type pages struct {
 	opts ListOptions
 	page func(string) (io.ReadCloser, error)
 
+	over    bool     // the list has all items that it may have
 	first   envelope // of the first page; the others must be alike
 	partial bool
 	meta    *jsonwire.Value
 	token   string // to go on behind the page
 	ended   bool   // a foreign item was met
+
+	remaining int // objects behind the first page, of whomever
 
 	size  uint64   // of all items
 	held  [][]byte // items, in pieces
@@ -401,6 +406,12 @@ type pages struct {
 	skip      int
 	counting  bool
 	lastToken string // of the page that is being read
+
+	// full says that there are more items than the list may have. It ends in the page stop, behind stopAfter of its items.
+	full      bool
+	known     bool // all pages have been read once, so that it is known
+	stop      string
+	stopAfter int
 }
 
 // errLongList says that the pages were not the same the second time.
@@ -424,7 +435,12 @@ func (r *response) protoPages(dst io.Writer, opts ListOptions, body io.ReadClose
 	if err != nil {
 		return err
 	}
-	opts.counted(l.items)
+	if l.full {
+		if l.token, err = opts.Cut(l.stop, l.stopAfter); err != nil {
+			return err
+		}
+	}
+	opts.counted(l.items, l.remaining)
 	meta, err := l.finalMeta()
 	if err != nil {
 		return err
@@ -449,7 +465,7 @@ func (r *response) protoPages(dst io.Writer, opts ListOptions, body io.ReadClose
 		return err
 	}
 	total := l.size
-	l.out, l.size, l.ended, l.token = l.out[:0], 0, false, l.again
+	l.out, l.size, l.ended, l.over, l.known, l.token = l.out[:0], 0, false, false, true, l.again
 	if body, err = page(l.again); err != nil {
 		return fmt.Errorf("read a page again: %w", err)
 	}
@@ -520,7 +536,11 @@ func (l *pages) each(body io.ReadCloser, src io.Reader, skip int, then func(star
 		if err != nil {
 			return err
 		}
-		if l.ended || l.opts.OnePage || l.token == "" {
+		if l.ended || l.over {
+			return nil
+		}
+		var more bool
+		if l.token, more = l.opts.next(l.lastToken, l.token); !more {
 			return nil
 		}
 		if body, err = l.page(l.token); err != nil {
@@ -563,10 +583,21 @@ func (l *pages) one(src io.Reader, skip int, then func(start int) error) error {
 			l.token = meta.Get("continue").Text()
 			if l.meta == nil {
 				l.meta = meta
+				var plain metav1.ListMeta
+				if err := plain.Unmarshal(value); err == nil && plain.RemainingItemCount != nil {
+					l.remaining = int(*plain.RemainingItemCount)
+				}
 			}
 		case number == 2:
 			if items++; items <= skip {
 				break
+			}
+			if !l.known && !l.full && l.opts.Most > 0 && l.items == l.opts.Most {
+				l.full, l.stop, l.stopAfter = true, l.lastToken, items-1
+			}
+			if l.full && l.stop == l.lastToken && l.stopAfter == items-1 {
+				l.over = true
+				return nil
 			}
 			start, counting := len(l.out), l.counting
 			grown, err := l.appendItem(l.out, partial, value)
