@@ -18,8 +18,8 @@ const (
 	maxAccess = 8192
 )
 
-// access asks whether a user may watch a resource everywhere, on behalf of watches that do not reach the control cluster
-// as that user's. Only a yes is remembered. Safe for concurrent use.
+// access asks whether a user may list or watch a resource everywhere, on behalf of requests that do not reach the control
+// cluster as that user's, or do so one namespace at a time. Only a yes is remembered. Safe for concurrent use.
 type access struct {
 	reviewer identity.AccessReviewer
 	known    *cache.LRUExpireCache
@@ -29,17 +29,17 @@ func newAccess(reviewer identity.AccessReviewer) *access {
 	return &access{reviewer: reviewer, known: cache.NewLRUExpireCache(maxAccess)}
 }
 
-type accessKey struct{ user, groups, group, version, resource string }
+type accessKey struct{ user, groups, verb, group, version, resource string }
 
-// mayWatch reports whether the control cluster would let the user watch all objects of a resource.
-func (a *access) mayWatch(ctx context.Context, who *identity.Identity, group, version, resource string) (bool, error) {
+// everywhere reports whether the control cluster would let the user list, or watch, all objects of a resource.
+func (a *access) everywhere(ctx context.Context, who *identity.Identity, verb, group, version, resource string) (bool, error) {
 	groups := who.ControlGroups()
-	key := accessKey{who.ControlUser(), strings.Join(groups, "\n"), group, version, resource}
+	key := accessKey{who.ControlUser(), strings.Join(groups, "\n"), verb, group, version, resource}
 	if _, ok := a.known.Get(key); ok {
 		return true, nil
 	}
 	allowed, err := a.reviewer.ReviewAccess(ctx, identity.Access{
-		User: key.user, Groups: groups, Verb: "watch", Group: group, Version: version, Resource: resource,
+		User: key.user, Groups: groups, Verb: verb, Group: group, Version: version, Resource: resource,
 	})
 	if err != nil || !allowed {
 		return false, err

@@ -13,11 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"vivarium.io/vivarium/gateway/internal/control"
+	"vivarium.io/vivarium/gateway/internal/frames"
 )
 
 const (
 	// emptyVersion is the resource version of a collection that never changes.
-	emptyVersion = "1"
+	emptyVersion = 1
 	// emptyWatch is how long a watch of nothing stays open if its client does not say.
 	emptyWatch = 30 * time.Minute
 )
@@ -57,7 +58,7 @@ func (x *exchange) empty(w http.ResponseWriter, r *http.Request) error {
 
 // nothing is an empty list in the form that a client likes best.
 func (x *exchange) nothing(accept string) any {
-	meta := metav1.ListMeta{ResourceVersion: emptyVersion}
+	meta := metav1.ListMeta{ResourceVersion: strconv.Itoa(emptyVersion)}
 	first, _, _ := strings.Cut(accept, ",")
 	version := "meta.k8s.io/v1"
 	if strings.Contains(first, "v=v1beta1") {
@@ -95,9 +96,8 @@ func (x *exchange) watchNothing(w http.ResponseWriter, r *http.Request) error {
 	w.WriteHeader(http.StatusOK)
 	out := newLive(w)
 	if initial, err := strconv.ParseBool(x.facts.request.Query.Get("sendInitialEvents")); err == nil && initial {
-		bookmark := fmt.Sprintf(`{"type":"BOOKMARK","object":{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":%q,"annotations":{"k8s.io/initial-events-end":"true"}}}}`,
-			x.kind.Kind, x.groupVersion(), emptyVersion)
-		if _, err := out.Write([]byte(bookmark + "\n")); err != nil {
+		form := frames.Form{APIVersion: x.groupVersion(), Kind: x.kind.Kind}
+		if _, err := out.Write(form.Bookmark(emptyVersion, true)); err != nil {
 			return nil
 		}
 	}

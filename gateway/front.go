@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,7 +48,7 @@ type front struct {
 	offers *offers.Set
 	sealer *paging.Sealer
 	// sizes are how long lists over all namespaces were last time.
-	sizes   *lru.Cache[sizeKey, int]
+	sizes   *sizes
 	metrics *metrics
 
 	// Of every tenant's view.
@@ -334,13 +333,10 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 	return x.serve(w, r)
 }
 
-// world is whose discovery is asked for. Paths that tell of no custom kinds cost the control cluster nothing.
+// world is whose discovery is asked for.
 func (f *front) world(ctx context.Context, known *facts) discovery.World {
 	id := known.tenant.ID
 	has := f.customs.Of(id)
-	if len(known.request.Segments) > 0 && (known.request.Segments[0] == "apis" || known.request.Segments[0] == "openapi") {
-		has = f.customs.Now(ctx, id)
-	}
 	return discovery.World{
 		Tenant: id, Customs: has,
 		Schemas: func(ctx context.Context, group string) ([]*apiextensionsv1.CustomResourceDefinition, bool, error) {

@@ -12,7 +12,6 @@ import (
 	"os"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -270,8 +269,8 @@ func newFront(c frontConfig) (*front, error) {
 	if f.fanout, err = fanout.New(fanout.Config{Get: client.Stream}); err != nil {
 		return nil, err
 	}
-	if f.sizes, err = lru.New[sizeKey, int](knownSizes); err != nil {
-		return nil, fmt.Errorf("make the memory of lists: %w", err)
+	if f.sizes, err = newSizes(); err != nil {
+		return nil, err
 	}
 	if f.sealer, err = paging.NewSealer(c.secret); err != nil {
 		return nil, err

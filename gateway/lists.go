@@ -2,21 +2,23 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/gateway/internal/control"
 	"vivarium.io/vivarium/gateway/internal/paging"
 	"vivarium.io/vivarium/gateway/internal/translate"
+	"vivarium.io/vivarium/internal/boot"
 )
 
 const (
@@ -27,20 +29,11 @@ const (
 	maxPageSize = 5000
 	// spare is how many objects a tenant may have made since its last list without needing a second page.
 	spare = 2
-	// knownSizes bounds how many lists are remembered.
-	knownSizes = 16384
 )
-
-// sizeKey is a list whose length is remembered. Selectors are hashed: their length is the tenant's to choose.
-type sizeKey struct {
-	tenant          types.UID
-	group, resource string
-	selectors       [sha256.Size]byte
-}
 
 func (x *exchange) sizeKey(query url.Values) sizeKey {
 	selectors := query.Get("labelSelector") + "\x00" + query.Get("fieldSelector")
-	return sizeKey{x.facts.tenant.UID, x.facts.request.Group, x.facts.request.Resource, sha256.Sum256([]byte(selectors))}
+	return sizeKey{itsItems, x.facts.tenant.UID, x.kind.Group, x.kind.Resource, sha256.Sum256([]byte(selectors))}
 }
 
 // listEverywhere lists a collection that holds objects of all tenants, at the cost of this tenant's own: it starts at the
@@ -66,25 +59,42 @@ func (x *exchange) listEverywhere(w http.ResponseWriter, r *http.Request) error 
 	for _, key := range []string{"resourceVersion", "resourceVersionMatch", "watch", "allowWatchBookmarks", "sendInitialEvents"} {
 		query.Del(key)
 	}
-	first := limit
-	if !options.OnePage {
-		// No larger than it has to be: whatever follows the tenant's last object on a page belongs to others, and costs the
-		// control cluster as much as the tenant's own.
-		key := x.sizeKey(query)
-		if last, ok := x.front.sizes.Get(key); ok {
-			first = min(last+last/16+spare, maxPageSize)
-		}
-		options.Counted = func(items int) { x.front.sizes.Add(key, items) }
-	}
-
 	out := newReply(w, r)
 	out.Header().Set("Cache-Control", "no-cache, private")
+	key := x.sizeKey(query)
+	known, ok := x.front.sizes.recent(key)
+	if options.First == paging.Start(x.facts.tenant.ID, paging.Latest) && (!options.OnePage || !ok || known <= limit) {
+		if s := x.newSpread(r.Context(), call, query, limit); s != nil {
+			err := x.listSpread(out, s, options, key)
+			s.close()
+			if err == nil || out.Started() {
+				return x.listed(r.Context(), out, err)
+			}
+			// Nothing has been sent: whatever is wrong, the control cluster says it better when it is asked for the whole list.
+			boot.Logger(r.Context()).Info("A list by namespaces failed", "tenant", x.facts.tenant.ID, "resource", x.kind.Resource, "error", err.Error())
+			out.Reset()
+			out.Header().Set("Cache-Control", "no-cache, private")
+		}
+	}
+	first := limit
+	if !options.OnePage && ok {
+		// No larger than it has to be: whatever follows the tenant's last object on a page belongs to others, and costs the
+		// control cluster as much as the tenant's own.
+		first = min(known+known/16+spare, maxPageSize)
+	}
+	options.Counted = func(items, remaining int) {
+		x.counted(key, items, options.OnePage, limit)
+		if query.Get("labelSelector")+query.Get("fieldSelector") == "" && query.Get("continue") == "" {
+			if remaining > 0 {
+				x.learnBehind(first + remaining)
+			} else {
+				x.learnBehind(items)
+			}
+		}
+	}
 	page := func(token string) (io.ReadCloser, error) {
 		one := call
-		one.Query = url.Values{}
-		for key, values := range query {
-			one.Query[key] = values
-		}
+		one.Query = maps.Clone(query)
 		one.Query.Set("continue", token)
 		// The same for a page that is asked for again.
 		one.Query.Set("limit", strconv.Itoa(limit))
@@ -92,13 +102,44 @@ func (x *exchange) listEverywhere(w http.ResponseWriter, r *http.Request) error 
 			one.Query.Set("limit", strconv.Itoa(first))
 		}
 		one.Header = call.Header.Clone()
-		res, err := x.front.control.Do(r.Context(), one)
+		return x.page(out)(x.front.control.Do(r.Context(), one))
+	}
+	return x.listed(r.Context(), out, x.view.ListToTenant(x.translated, out, options, page))
+}
+
+// listSpread lists namespace by namespace.
+func (x *exchange) listSpread(out *reply, s *spread, options translate.ListOptions, key sizeKey) error {
+	options.First, options.Next = s.first(), s.next
+	if options.OnePage {
+		options.Most, options.Cut = s.limit, s.cut
+	}
+	options.Counted = func(items, _ int) { x.counted(key, items, options.OnePage, s.limit) }
+	return x.view.ListToTenant(x.translated, out, options, func(token string) (io.ReadCloser, error) {
+		return x.page(out)(s.page(token))
+	})
+}
+
+// counted remembers the length of a list.
+func (x *exchange) counted(key sizeKey, items int, onePage bool, limit int) {
+	if onePage && items >= limit {
+		// There may be more.
+		if known, ok := x.front.sizes.recent(key); ok && known > limit {
+			return
+		}
+		items = limit + 1
+	}
+	x.front.sizes.put(key, items)
+}
+
+// page takes a page of the control cluster; the headers of the first become the answer's.
+func (x *exchange) page(out *reply) func(*http.Response, error) (io.ReadCloser, error) {
+	return func(res *http.Response, err error) (io.ReadCloser, error) {
 		if err != nil {
 			return nil, err
 		}
 		if res.StatusCode != http.StatusOK {
 			defer res.Body.Close()
-			return nil, x.readError(r.Context(), res)
+			return nil, x.readError(res.Request.Context(), res)
 		}
 		if err := checkType(res); err != nil {
 			_ = res.Body.Close()
@@ -110,8 +151,12 @@ func (x *exchange) listEverywhere(w http.ResponseWriter, r *http.Request) error 
 		}
 		return res.Body, nil
 	}
-	if err := x.view.ListToTenant(x.translated, out, options, page); err != nil {
-		return x.broken(r.Context(), out, err)
+}
+
+// listed ends a list.
+func (x *exchange) listed(ctx context.Context, out *reply, err error) error {
+	if err != nil {
+		return x.broken(ctx, out, err)
 	}
 	return x.front.finish(out.Close())
 }

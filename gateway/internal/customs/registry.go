@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -18,10 +17,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"vivarium.io/vivarium/gateway/internal/follow"
 	"vivarium.io/vivarium/gateway/internal/kinds"
 	"vivarium.io/vivarium/gateway/internal/route"
 	"vivarium.io/vivarium/internal/boot"
@@ -37,8 +36,6 @@ const (
 	aheadFor = 10 * time.Second
 	// lookupTimeout bounds a lookup, which no client's leaving may end: others wait for the same answer.
 	lookupTimeout = 5 * time.Second
-	// settledAfter is how long the informer has followed the control cluster when it has surely caught up.
-	settledAfter = 5 * time.Second
 )
 
 // Config says what a [Registry] needs.
@@ -57,8 +54,6 @@ type Registry struct {
 	shared      *Shared
 	missed      *lru.Cache[string, time.Time]
 	lookups     singleflight.Group
-	// followedSince is when the informer began to follow the control cluster, in nanoseconds; 0 while it does not.
-	followedSince atomic.Int64
 
 	// mu guards what follows.
 	mu sync.Mutex
@@ -99,19 +94,11 @@ func New(c Config) (*Registry, error) {
 	if r.missed, err = lru.New[string, time.Time](missedMost); err != nil {
 		return nil, fmt.Errorf("remember what is missing: %w", err)
 	}
-	r.informer = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	r.informer = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(follow.ListWatch("custom resource definitions",
+		func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			return crds.List(ctx, options)
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			changes, err := crds.Watch(ctx, options)
-			if err != nil {
-				return nil, err
-			}
-			r.followedSince.Store(time.Now().UnixNano())
-			return following{changes, r}, nil
-		},
-	}, client), &apiextensionsv1.CustomResourceDefinition{}, 0, cache.Indexers{byTenant: func(obj any) ([]string, error) {
+		}, crds.Watch,
+	), client), &apiextensionsv1.CustomResourceDefinition{}, 0, cache.Indexers{byTenant: func(obj any) ([]string, error) {
 		if id, _, ok := tenantOf(obj.(*apiextensionsv1.CustomResourceDefinition)); ok {
 			return []string{string(id)}, nil
 		}
@@ -132,17 +119,6 @@ func New(c Config) (*Registry, error) {
 		}
 	}
 	return r, nil
-}
-
-// following is a watch that tells when it ends.
-type following struct {
-	watch.Interface
-	registry *Registry
-}
-
-func (f following) Stop() {
-	f.registry.followedSince.Store(0)
-	f.Interface.Stop()
 }
 
 // slim drops what fills the memory and nobody here reads: schemas above all.
@@ -241,31 +217,6 @@ func (r *Registry) Of(id names.TenantID) *Snapshot {
 		r.snapshots[id] = s
 	}
 	return s
-}
-
-// Now gives what a tenant has, also while the informer waits to follow the control cluster again: it may do so for half a
-// minute, and a tenant that has just made a definition looks for it in discovery at once. If the control cluster cannot be
-// asked, it is what [Registry.Of] gives.
-func (r *Registry) Now(ctx context.Context, id names.TenantID) *Snapshot {
-	if since := r.followedSince.Load(); since != 0 && time.Since(time.Unix(0, since)) > settledAfter {
-		return r.Of(id)
-	}
-	_, err, _ := r.lookups.Do("of "+string(id), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
-		defer cancel()
-		list, err := r.definitions.List(ctx, metav1.ListOptions{LabelSelector: names.LabelTenant + "=" + string(id)})
-		if err != nil {
-			return nil, err
-		}
-		for i := range list.Items {
-			r.learn(&list.Items[i])
-		}
-		return nil, nil
-	})
-	if err != nil {
-		boot.Logger(ctx).Error("Custom kinds cannot be looked up", "error", err, "tenant", id)
-	}
-	return r.Of(id)
 }
 
 // own gives the tenant's own definitions by name, those that were just looked up included.

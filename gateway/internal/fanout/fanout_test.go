@@ -328,17 +328,30 @@ func TestLinger(t *testing.T) {
 }
 
 func TestAway(t *testing.T) {
-	s := newStore()
-	h := newHub(t, s, nil)
-	sub := attach(t, acquire(t, h, 0), "aaaaaa", 100, false)
-	s.answer(http.StatusServiceUnavailable)
-	s.cut()
-	eventually(t, "the feed tries", func() bool { return h.Stats().Restarts > 2 })
-	s.write("aaaaaa-x/1")
-	s.answer(0)
-	if diff := cmp.Diff([]string{"101 1"}, take(t, sub, 1)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+	// An API server that has just started knows no roles: it forbids everything for a moment.
+	for _, code := range []int{http.StatusServiceUnavailable, http.StatusForbidden} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			s := newStore()
+			h := newHub(t, s, nil)
+			sub := attach(t, acquire(t, h, 0), "aaaaaa", 100, false)
+			s.answer(code)
+			s.cut()
+			eventually(t, "the feed tries", func() bool { return h.Stats().Restarts > 2 })
+			s.write("aaaaaa-x/1")
+			s.answer(0)
+			if diff := cmp.Diff([]string{"101 1"}, take(t, sub, 1)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
+	t.Run("ForGood", func(t *testing.T) {
+		s := newStore()
+		h := newHub(t, s, func(c *Config) { c.Patience = 100 * time.Millisecond })
+		sub := attach(t, acquire(t, h, 0), "aaaaaa", 100, false)
+		s.answer(http.StatusForbidden)
+		s.cut()
+		ends(t, sub, io.EOF)
+	})
 }
 
 // client is a watch that reconnects at random from what it saw last, as clients do, and goes around the feed where that

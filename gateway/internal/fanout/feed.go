@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"vivarium.io/vivarium/gateway/internal/frames"
 	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/names"
 )
@@ -126,6 +127,7 @@ func (f *feed) watch(from uint64) error {
 	}
 	f.start, f.progress = from, from
 	backoff, malformed := minBackoff, 0
+	var forbidden time.Time // since when
 	for {
 		before := f.progressed()
 		err := f.once()
@@ -139,6 +141,14 @@ func (f *feed) watch(from uint64) error {
 			continue
 		case errors.Is(err, errExpired):
 			return err
+		case errors.As(err, &refused) && refused.code == http.StatusForbidden && f.begun:
+			// An API server that has just started does not know its roles yet.
+			if forbidden.IsZero() {
+				forbidden = time.Now()
+			}
+			if time.Since(forbidden) > f.hub.config.Patience {
+				return err
+			}
 		case errors.As(err, &refused) && refused.lasting():
 			return err
 		case err != nil && !f.begun:
@@ -147,6 +157,9 @@ func (f *feed) watch(from uint64) error {
 			if malformed++; malformed > 5 {
 				return err
 			}
+		}
+		if err == nil {
+			forbidden = time.Time{}
 		}
 		f.hub.restarts.Add(1)
 		if f.progressed() > before {
@@ -250,9 +263,9 @@ func (f *feed) open(ctx context.Context, query url.Values) (*http.Response, erro
 
 // read takes frames until the watch ends.
 func (f *feed) read(body io.Reader) error {
-	frames := translate.NewFrames(body)
+	in := translate.NewFrames(body)
 	for first := true; ; first = false {
-		frame, err := frames.Next()
+		frame, err := in.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -301,7 +314,7 @@ func (f *feed) event(is kind, rv uint64, frame []byte) *Event {
 // failed is what becomes of a watch that ends with an error: if that says that the past is gone, the subscriptions are
 // told so, as the control cluster would tell each of them.
 func (f *feed) failed(frame []byte) error {
-	code, err := failureCode(frame)
+	code, err := frames.Code(frame)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", errMalformed, err)

@@ -48,6 +48,8 @@ type Config struct {
 	Linger time.Duration
 	// Retry is how long a key whose feed could not be started is left alone.
 	Retry time.Duration
+	// Patience is how long a feed that has begun bears being told that the gateway may not watch.
+	Patience time.Duration
 }
 
 // Hub holds the feeds of a gateway. Safe for concurrent use.
@@ -87,7 +89,7 @@ func New(c Config) (*Hub, error) {
 	for _, field := range []struct {
 		value   *time.Duration
 		initial time.Duration
-	}{{&c.MaxAge, 5 * time.Minute}, {&c.Linger, 2 * time.Minute}, {&c.Retry, 30 * time.Second}} {
+	}{{&c.MaxAge, 5 * time.Minute}, {&c.Linger, 2 * time.Minute}, {&c.Retry, 30 * time.Second}, {&c.Patience, time.Minute}} {
 		if *field.value == 0 {
 			*field.value = field.initial
 		}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"vivarium.io/vivarium/gateway/internal/follow"
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 )
 
@@ -25,8 +26,8 @@ const (
 	maxPage = 256 << 20
 	// answerTimeout is how long a list may take.
 	answerTimeout = 30 * time.Second
-	// retryFirst and retryLast are the pauses between attempts; each is twice the one before.
-	retryFirst, retryLast = 200 * time.Millisecond, 30 * time.Second
+	// missingFor is how long a kind that the control cluster does not have is left alone.
+	missingFor = 30 * time.Second
 	// watchSeconds is how long a watch is asked for at least; as much again is left to chance.
 	watchSeconds = 300
 )
@@ -48,7 +49,7 @@ func (e errRefused) Error() string { return http.StatusText(e.code) }
 var errGone = errors.New("the version is gone")
 
 func (f *follower) run(ctx context.Context) {
-	pause := retryFirst
+	var pause follow.Pause
 	for ctx.Err() == nil {
 		err := f.once(ctx)
 		var refused errRefused
@@ -56,26 +57,22 @@ func (f *follower) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err == nil, errors.Is(err, errGone):
-			pause = retryFirst
+			pause.Reset()
 			continue
-		case errors.As(err, &refused):
-			failed := err
-			if refused.code == http.StatusNotFound {
-				// An older control cluster does not have every kind.
-				failed = nil
+		case errors.As(err, &refused) && refused.code == http.StatusNotFound:
+			// An older control cluster does not have every kind.
+			f.store.fail(nil, true)
+			select {
+			case <-ctx.Done():
+			case <-time.After(missingFor):
 			}
-			f.store.fail(failed, true)
-			pause = retryLast
+		case errors.As(err, &refused):
+			f.store.fail(err, true)
 		default:
 			f.store.fail(nil, false)
 		}
 		f.log.Error("Objects of the control cluster cannot be followed", "error", err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause/2 + rand.N(pause)):
-		}
-		pause = min(2*pause, retryLast)
+		pause.Wait(ctx)
 	}
 }
 

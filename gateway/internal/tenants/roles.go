@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"vivarium.io/vivarium/gateway/internal/follow"
 	"vivarium.io/vivarium/internal/names"
 )
 
@@ -96,16 +97,17 @@ func newRoles(control kubernetes.Interface, everyone func(), one func(names.Tena
 }
 
 func clusterRoles(control kubernetes.Interface, only func(*metav1.ListOptions), indexers cache.Indexers) cache.SharedIndexInformer {
-	return cache.NewSharedIndexInformer(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	roles := control.RbacV1().ClusterRoles()
+	return cache.NewSharedIndexInformer(follow.ListWatch("cluster roles",
+		func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			only(&options)
-			return control.RbacV1().ClusterRoles().List(ctx, options)
+			return roles.List(ctx, options)
 		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+		func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			only(&options)
-			return control.RbacV1().ClusterRoles().Watch(ctx, options)
+			return roles.Watch(ctx, options)
 		},
-	}, &rbacv1.ClusterRole{}, 0, indexers)
+	), &rbacv1.ClusterRole{}, 0, indexers)
 }
 
 // additionOf gives the tenant that a role adds something for: its name and its label must agree, and it must not be one of

@@ -1,4 +1,4 @@
-package fanout
+package frames
 
 import (
 	"bufio"
@@ -11,87 +11,14 @@ import (
 	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 )
-
-// protoMagic stands before every document in protobuf.
-var protoMagic = []byte("k8s\x00")
-
-// maxItem bounds an item of a list: more than the control cluster can store.
-const maxItem = 32 << 20
-
-// failureCode reads the code of the Status in a frame of type ERROR.
-func failureCode(frame []byte) (int32, error) {
-	if len(frame) > 4 && frame[0] == 0 {
-		var event metav1.WatchEvent
-		if err := event.Unmarshal(frame[4:]); err != nil {
-			return 0, fmt.Errorf("read an error: %w", err)
-		}
-		var envelope runtime.Unknown
-		body, ok := bytes.CutPrefix(event.Object.Raw, protoMagic)
-		if !ok {
-			return 0, errors.New("read an error: it is no document")
-		}
-		if err := envelope.Unmarshal(body); err != nil {
-			return 0, fmt.Errorf("read an error: %w", err)
-		}
-		var status metav1.Status
-		if err := status.Unmarshal(envelope.Raw); err != nil {
-			return 0, fmt.Errorf("read an error: %w", err)
-		}
-		return status.Code, nil
-	}
-	var event struct {
-		Object struct {
-			Code int32 `json:"code"`
-		} `json:"object"`
-	}
-	if err := json.Unmarshal(frame, &event); err != nil {
-		return 0, fmt.Errorf("read an error: %w", err)
-	}
-	return event.Object.Code, nil
-}
-
-// Form is how objects are written in the frames of a watch.
-type Form struct {
-	Proto bool
-	// APIVersion and Kind are the control cluster's; items of lists do not always say them.
-	APIVersion, Kind string
-}
-
-// InitialEventsEnd makes the bookmark that follows the last of the initial events.
-func (f Form) InitialEventsEnd(rv uint64) []byte {
-	version := strconv.FormatUint(rv, 10)
-	if !f.Proto {
-		return fmt.Appendf(nil, `{"type":"BOOKMARK","object":{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":%q,"annotations":{%q:"true"}}}}`+"\n",
-			f.Kind, f.APIVersion, version, metav1.InitialEventsAnnotationKey)
-	}
-	meta := appendField(nil, 6, []byte(version))
-	meta = appendField(meta, 12, appendField(appendField(nil, 1, []byte(metav1.InitialEventsAnnotationKey)), 2, []byte("true")))
-	// Every kind has its metadata in field 1.
-	return f.protoFrame("BOOKMARK", appendField(nil, 1, meta))
-}
-
-func (f Form) protoFrame(kind string, object []byte) []byte {
-	meta := appendField(appendField(nil, 1, []byte(f.APIVersion)), 2, []byte(f.Kind))
-	// Unknown has four fields, all of which its encoder writes.
-	doc := appendField(appendField(appendField(appendField(bytes.Clone(protoMagic), 1, meta), 2, object), 3, nil), 4, nil)
-	event := appendField(appendField([]byte{0, 0, 0, 0}, 1, []byte(kind)), 2, appendField(nil, 1, doc))
-	binary.BigEndian.PutUint32(event, uint32(len(event)-4)) //nolint:gosec // bounded by maxItem
-	return event
-}
-
-// appendField writes a field of bytes.
-func appendField(dst []byte, number int, value []byte) []byte {
-	dst = binary.AppendUvarint(dst, uint64(number)<<3|2) //nolint:gosec // a small constant
-	dst = binary.AppendUvarint(dst, uint64(len(value)))
-	return append(dst, value...)
-}
 
 // List is what a page of a list says of itself.
 type List struct {
 	ResourceVersion uint64
 	Continue        string
+	// Remaining is how many objects, of whomever, it says to be behind the page.
+	Remaining int
 }
 
 // ErrEnough, returned by a function that takes items, ends a list without an error.
@@ -113,12 +40,15 @@ func (f Form) Added(page io.Reader, each func(frame []byte) error) (List, error)
 	return list, err
 }
 
-func (l *List) set(version, token string) error {
-	rv, err := strconv.ParseUint(version, 10, 64)
+func (l *List) set(meta *metav1.ListMeta) error {
+	rv, err := strconv.ParseUint(meta.ResourceVersion, 10, 64)
 	if err != nil || rv == 0 {
-		return fmt.Errorf("read a list: it has the resource version %q", version)
+		return fmt.Errorf("read a list: it has the resource version %q", meta.ResourceVersion)
 	}
-	l.ResourceVersion, l.Continue = rv, token
+	l.ResourceVersion, l.Continue = rv, meta.Continue
+	if meta.RemainingItemCount != nil {
+		l.Remaining = int(*meta.RemainingItemCount)
+	}
 	return nil
 }
 
@@ -138,7 +68,7 @@ func (f Form) addedJSON(page io.Reader, list *List, each func(frame []byte) erro
 			if err := in.Decode(&meta); err != nil {
 				return fmt.Errorf("read a list: %w", err)
 			}
-			if err := list.set(meta.ResourceVersion, meta.Continue); err != nil {
+			if err := list.set(&meta); err != nil {
 				return err
 			}
 		case "items":
@@ -196,11 +126,11 @@ func (f Form) itemsJSON(in *json.Decoder, each func(frame []byte) error) error {
 		if len(inner) < 3 || inner[0] != '{' {
 			return errors.New("read a list: an item is no object")
 		}
-		frame = append(frame[:0], `{"type":"ADDED","object":{`...)
+		frame = append(append(frame[:0], Head("ADDED")...), '{')
 		if !saysWhatItIs(inner) {
 			frame = append(frame, said...)
 		}
-		frame = append(append(frame, inner[1:]...), "}\n"...)
+		frame = append(append(frame, inner[1:]...), Tail...)
 		if err := each(frame); err != nil {
 			return err
 		}
@@ -262,7 +192,7 @@ func (f Form) itemsProto(rest *io.LimitedReader, list *List, each func(frame []b
 			if err := meta.Unmarshal(value); err != nil {
 				return fmt.Errorf("read a list: %w", err)
 			}
-			if err := list.set(meta.ResourceVersion, meta.Continue); err != nil {
+			if err := list.set(&meta); err != nil {
 				return err
 			}
 		case 2:
