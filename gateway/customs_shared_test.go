@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"vivarium.io/vivarium/gateway/internal/fanout"
 )
 
 // TestSharedAPIs offers a definition of the operator's to tenants by name and by label, and takes it away again.
@@ -14,7 +16,7 @@ func TestSharedAPIs(t *testing.T) {
 	w.must(t, w.control, definition("databases", "Database", group, "Namespaced", "size"), "apply", "-f", "-")
 	w.must(t, w.control, definition("engines", "Engine", group, "Cluster", "size"), "apply", "-f", "-")
 	w.must(t, w.control, "", "wait", "--for=condition=Established", "crd/databases."+group, "crd/engines."+group, "--timeout=30s")
-	w.must(t, w.control, `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"engines-of-tenants","labels":{"vivarium.io/aggregate-to-gateway":"true"}},"rules":[{"apiGroups":["databases.test"],"resources":["engines"],"verbs":["list","delete"]}]}`, "apply", "-f", "-")
+	w.must(t, w.control, `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"engines-of-tenants","labels":{"vivarium.io/aggregate-to-gateway":"true"}},"rules":[{"apiGroups":["databases.test"],"resources":["engines"],"verbs":["list","delete"]},{"apiGroups":["databases.test"],"resources":["databases"],"verbs":["list","watch"]}]}`, "apply", "-f", "-")
 	for _, resource := range []string{"databases", "engines"} {
 		w.must(t, w.operator, fmt.Sprintf(`{"apiVersion":"vivarium.io/v1alpha1","kind":"SharedAPI","metadata":{"name":%q},"spec":{"group":%q,"resource":%q,"tenants":{"names":["shra01"],"selector":{"matchLabels":{"plan":"gold"}}}}}`, resource, group, resource), "apply", "-f", "-")
 		w.must(t, w.operator, "", "wait", "--for=condition=Ready", "sharedapi/"+resource, "--timeout=30s")
@@ -32,6 +34,18 @@ func TestSharedAPIs(t *testing.T) {
 	}
 	if out := w.must(t, one, "", "explain", "databases.spec"); !strings.Contains(out, "What the Database has") {
 		t.Errorf("explain: %s", out)
+	}
+	// Where the operator lets the gateway itself watch them, tenants share one watch.
+	hub := w.withHub(t, func(*fanout.Config) {})
+	watched := make(chan string, 1)
+	go func() {
+		out, _ := w.run(one, "", "get", "--raw", "/apis/"+group+"/v1/databases?watch=true&timeoutSeconds=5")
+		watched <- out
+	}()
+	eventually(t, "the watch is served from the shared one", func() bool { return hub.Stats().Subscribers == 1 })
+	w.must(t, one, "", "label", "databases", "a", "seen=yes")
+	if out := <-watched; strings.Count(out, `"namespace":"default"`) != 2 || !strings.Contains(out, `"type":"ADDED"`) || !strings.Contains(out, `"seen":"yes"`) {
+		t.Errorf("the shared watch brings %s", out)
 	}
 	// The definition itself stays the operator's.
 	if out := w.fails(t, one, "", "get", "crd", "databases."+group); !strings.Contains(out, "not found") {
