@@ -107,6 +107,9 @@ func TestRefusals(t *testing.T) {
 		"HostPort": {func(s *corev1.PodSpec) {
 			s.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80}}
 		}, "port of the host"},
+		"FullHostname": {func(s *corev1.PodSpec) {
+			s.SetHostnameAsFQDN, s.Subdomain = ptr.To(true), "db"
+		}, "setHostnameAsFQDN with a subdomain is not supported"},
 		"Privileged": {func(s *corev1.PodSpec) {
 			s.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: ptr.To(true)}
 		}, "privileged"},
@@ -179,6 +182,19 @@ func TestBadEphemeralContainerDoesNotEndThePod(t *testing.T) {
 	got, err := EphemeralToPool(pod, place())
 	if err != nil || len(got) != 1 || got[0].Env[0].Name != "KUBERNETES_SERVICE_HOST" {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// TestHostnameIsFullWithoutSubdomain: such a pod's full name is its host name, so there is nothing to refuse.
+func TestHostnameIsFullWithoutSubdomain(t *testing.T) {
+	pod := simplePod()
+	pod.Spec.SetHostnameAsFQDN, pod.Spec.Hostname = ptr.To(true), "db-0"
+	pool, err := ToPool(pod, place())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pool.Spec.Hostname != "db-0" || pool.Spec.SetHostnameAsFQDN != nil {
+		t.Errorf("hostname %q, setHostnameAsFQDN %v", pool.Spec.Hostname, pool.Spec.SetHostnameAsFQDN)
 	}
 }
 

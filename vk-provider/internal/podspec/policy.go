@@ -26,7 +26,8 @@ func (t *translator) checkPolicy() {
 		{spec.HostIPC, "hostIPC is not allowed"},
 		{spec.RuntimeClassName != nil, "runtimeClassName is not supported"},
 		{len(spec.ResourceClaims) > 0, "resourceClaims are not supported"},
-		{spec.SetHostnameAsFQDN != nil && *spec.SetHostnameAsFQDN, "setHostnameAsFQDN is not supported"},
+		// Without a subdomain the full name is the host name.
+		{spec.SetHostnameAsFQDN != nil && *spec.SetHostnameAsFQDN && spec.Subdomain != "", "setHostnameAsFQDN with a subdomain is not supported"},
 		{spec.Resources != nil && len(spec.Resources.Claims) > 0, "resource claims are not supported"},
 	} {
 		if check.found {
