@@ -131,7 +131,7 @@ func TestRefusals(t *testing.T) {
 		"DefinitionSelector":   {request("GET " + definitions + "?labelSelector=vivarium.io%2Ftenant"), 403},
 		"PersistentVolume":     {withBody("POST /api/v1/persistentvolumes", "{}"), 403},
 		"EndpointsWrite":       {withBody("POST /api/v1/namespaces/default/endpoints", "{}"), 403},
-		"PodStatusWrite":       {withBody("PATCH "+pods+"/a/status", "{}"), 403},
+		"ServiceStatusWrite":   {withBody("PATCH /api/v1/namespaces/default/services/a/status", "{}"), 403},
 		"ForgedContinue":       {request("GET /api/v1/pods?limit=1&continue=" + base64.RawURLEncoding.EncodeToString([]byte(`{"v":"meta.k8s.io/v1","rv":-1,"start":"zzz999-"}`))), 400},
 		"ForgedContinueInside": {request("GET " + pods + "?limit=1&continue=AAAA"), 400},
 		"HugeContinue":         {request("GET " + pods + "?limit=1&continue=" + strings.Repeat("A", 20<<10)), 400},
