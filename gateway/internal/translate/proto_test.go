@@ -16,11 +16,19 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/client-go/kubernetes/scheme"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"vivarium.io/vivarium/gateway/internal/translate/protowire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
 	"vivarium.io/vivarium/internal/podsecurity"
 )
+
+func init() {
+	// The scheme of the tests has every kind that a table is made for.
+	if err := metricsv1beta1.AddToScheme(scheme.Scheme); err != nil {
+		panic(err)
+	}
+}
 
 var protoCodec = protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)
 
