@@ -83,8 +83,12 @@ func (x *exchange) listEverywhere(w http.ResponseWriter, r *http.Request) error 
 		first = min(known+known/16+spare, maxPageSize)
 	}
 	options.Counted = func(items, remaining int) {
+		if query.Get("continue") != "" {
+			// The rest of a list is no list.
+			return
+		}
 		x.counted(key, items, options.OnePage, limit)
-		if query.Get("labelSelector")+query.Get("fieldSelector") == "" && query.Get("continue") == "" {
+		if query.Get("labelSelector")+query.Get("fieldSelector") == "" {
 			if remaining > 0 {
 				x.learnBehind(first + remaining)
 			} else {
