@@ -23,7 +23,7 @@ func example() image.Image {
 		Name: "vivarium.test/example:v1", Architecture: "amd64",
 		Layers: []image.Layer{
 			{{Path: "/tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777}, {Path: "/bin/sh", Mode: 0o777, Link: "busybox"}, {Path: "/bin/busybox", Mode: 0o755, Content: []byte("#!")}},
-			{{Path: "/etc/motd", Mode: 0o644, Content: []byte("hello")}},
+			{{Path: "/bin/su", Mode: fs.ModeSetuid | fs.ModeSetgid | 0o755}, {Path: "/etc/motd", Mode: 0o644, Content: []byte("hello")}},
 		},
 		Config: image.Config{Entrypoint: []string{"/bin/sh"}, Env: []string{"PATH=/bin"}},
 	}
@@ -119,7 +119,7 @@ func TestWrite(t *testing.T) {
 	}
 	want := [][]string{
 		{"bin/ 755", "bin/busybox 755", "bin/sh -> busybox", "tmp/ 1777"},
-		{"etc/ 755", "etc/motd 644"},
+		{"bin/ 755", "bin/su 6755", "etc/ 755", "etc/motd 644"},
 	}
 	if diff := cmp.Diff(want, layers); diff != "" {
 		t.Errorf("layers (-want +got):\n%s", diff)
