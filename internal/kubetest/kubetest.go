@@ -36,6 +36,8 @@ type Cluster struct {
 	Etcd localcluster.EtcdAccess
 	// CAFile is the authority that signs the API server, the clients made here and those kubelets that it trusts.
 	CAFile string
+	// FrontProxyCAFile is the authority that signs what the API server shows to extension API servers.
+	FrontProxyCAFile string
 	// KubeletClient is the common name of the certificate that the API server shows to kubelets.
 	KubeletClient string
 
@@ -181,7 +183,7 @@ func start(ctx context.Context, parent string, binaries *localcluster.Binaries, 
 		stop()
 		return nil, nil, err
 	}
-	c := &Cluster{CAFile: plane.CAFile(), KubeletClient: localcluster.KubeletClient, plane: plane, processes: processes, dir: dir}
+	c := &Cluster{CAFile: plane.CAFile(), FrontProxyCAFile: plane.FrontProxyCAFile(), KubeletClient: localcluster.KubeletClient, plane: plane, processes: processes, dir: dir}
 	if c.Config, err = plane.AdminConfig(); err == nil {
 		c.Etcd, err = plane.Etcd()
 	}
