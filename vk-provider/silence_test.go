@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
+
+	"vivarium.io/vivarium/api/v1alpha1"
 )
 
 // nodeIs waits until a virtual Node is Ready or not.
@@ -97,8 +100,19 @@ func TestSilentPool(t *testing.T) {
 		}
 		return nil
 	})
-	// By the time a pool would be given up the other one has been silent as well.
-	time.Sleep(25 * time.Second)
+	// By the time a pool is given up the other one has been silent as well.
+	for _, name := range []string{"pool-a", "pool-b"} {
+		eventually(t, name+" is given up", func() error {
+			resource := &v1alpha1.ResourcePool{}
+			if err := w.admin.Get(t.Context(), types.NamespacedName{Name: name}, resource); err != nil {
+				return err
+			}
+			if !meta.IsStatusConditionFalse(resource.Status.Conditions, v1alpha1.PoolReachable) {
+				return fmt.Errorf("conditions %v", resource.Status.Conditions)
+			}
+			return nil
+		})
+	}
 	for _, name := range []string{"pool-a-0", "pool-b-0"} {
 		node, err := w.controlClient.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil || !nodeReady(node) {

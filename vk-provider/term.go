@@ -39,16 +39,22 @@ func (t *term) lead(ctx context.Context) error {
 	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: userAgent})
 
 	books := bounce.NewBooks(time.Now)
+	var virtual *nodes.Controller
 	pods, err := provider.New(provider.Config{
 		Control: p.control, Cache: p.cache, Registry: p.registry, Recorder: recorder, Metrics: t.pods,
 		Gateway: p.options.gateway(), Binder: p.binder, Books: books, OrphanGrace: p.options.OrphanGrace,
+		OnKept: func(pool string) { virtual.Enqueue(pool) },
 	})
 	if err != nil {
 		return err
 	}
-	virtual, err := nodes.New(nodes.Config{
+	virtual, err = nodes.New(nodes.Config{
 		Control: p.control, Cache: p.cache, Registry: p.registry, Admin: p.admin, Recorder: recorder, Metrics: t.nodes,
 		Address: p.address, Port: p.port, Books: books,
+		Orphans: func(pool string) (reason, message string) {
+			kept := pods.Kept(pool)
+			return kept.Reason, kept.Message
+		},
 	})
 	if err != nil {
 		return err

@@ -30,7 +30,14 @@ const (
 	PoolFenced = "Fenced"
 	// PoolDrained is there while the pool is drained: true when it is empty, false with what is left otherwise.
 	PoolDrained = "Drained"
+	// PoolOrphansKept is there, and true, while pods of the pool that have no pod in the control cluster are not deleted
+	// because they are too many to believe that, or the control cluster is another one; its message says what to do.
+	PoolOrphansKept = "OrphansKept"
 )
+
+// AnnotationDeleteOrphans lets the orphans go that [PoolOrphansKept] is about. Its value is the code in the condition's
+// message, which stands for exactly those.
+const AnnotationDeleteOrphans = "vivarium.io/delete-orphans"
 
 // ResourcePool is a backend cluster that runs tenants' pods. Its name becomes part of the names of its virtual Nodes.
 //
@@ -199,7 +206,7 @@ type ResourcePoolStatus struct {
 	// kubeletVersions are those of the nodes in use, the oldest first.
 	// +listType=atomic
 	KubeletVersions []string `json:"kubeletVersions,omitempty"`
-	// conditions are Ready, Reachable, Authorized, Identified, Fenced and Drained.
+	// conditions are Ready, Reachable, Authorized, Identified, Fenced, Drained and OrphansKept.
 	// +patchMergeKey=type
 	// +patchStrategy=merge
 	// +listType=map

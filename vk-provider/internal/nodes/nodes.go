@@ -54,6 +54,8 @@ type Config struct {
 	// Address and Port are where the control cluster's API server finds the kubelet API of every virtual Node.
 	Address netip.Addr
 	Port    int32
+	// Orphans says why orphans of a pool are kept, and empty when none is. Default: none ever is.
+	Orphans func(pool string) (reason, message string)
 
 	// ResyncEvery is how often each pool is looked at without a reason. Default 10 s.
 	ResyncEvery time.Duration

@@ -25,6 +25,7 @@ func (c *Controller) report(ctx context.Context, p *pass, found pools.Status, ch
 	if p.cache != nil {
 		want.Status.LargestFree = c.largestFree(p)
 	}
+	c.tellOrphans(want)
 	if same(p.resource.Status, want.Status) {
 		return nil
 	}
@@ -35,6 +36,21 @@ func (c *Controller) report(ctx context.Context, p *pass, found pools.Status, ch
 		return fmt.Errorf("write status of ResourcePool %s: %w", p.resource.Name, err)
 	}
 	return nil
+}
+
+// tellOrphans says that orphans are kept for as long as they are.
+func (c *Controller) tellOrphans(resource *v1alpha1.ResourcePool) {
+	if c.config.Orphans == nil {
+		return
+	}
+	reason, message := c.config.Orphans(resource.Name)
+	if reason == "" {
+		meta.RemoveStatusCondition(&resource.Status.Conditions, v1alpha1.PoolOrphansKept)
+		return
+	}
+	meta.SetStatusCondition(&resource.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.PoolOrphansKept, Status: metav1.ConditionTrue, Reason: reason, Message: message, ObservedGeneration: resource.Generation,
+	})
 }
 
 // summarize fills a ResourcePool's status. Counts that cannot be known now stay.

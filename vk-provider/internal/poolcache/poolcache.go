@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,8 +35,10 @@ type Cache struct {
 	// references are what pods need besides themselves, by kind, as metadata only; nil where there is nothing to read it
 	// with.
 	references map[string]cache.SharedIndexInformer
-	// watching counts the open watches on pods: while there is none, what we know of pods may be old.
+	// watching counts the open watches on pods: while there is none, what we know of pods may be old. closed is when the
+	// last one ended, in Unix nanoseconds.
 	watching atomic.Int32
+	closed   atomic.Int64
 }
 
 // New makes a Cache of what component made in the pool; Run fills it.
@@ -93,7 +96,12 @@ func informer(pool *pools.Pool, example runtime.Object, indexers cache.Indexers,
 func (c *Cache) counted(w watch.Interface) watch.Interface {
 	c.watching.Add(1)
 	var once sync.Once
-	closed := func() { once.Do(func() { c.watching.Add(-1) }) }
+	closed := func() {
+		once.Do(func() {
+			c.closed.Store(time.Now().UnixNano())
+			c.watching.Add(-1)
+		})
+	}
 	out := make(chan watch.Event)
 	stopped := make(chan struct{})
 	go func() {
@@ -186,8 +194,15 @@ func (c *Cache) Wait(ctx context.Context) bool {
 	return cache.WaitForCacheSync(ctx.Done(), c.HasSynced)
 }
 
-// Fresh reports whether changes to pods arrive now. While they do not, nothing may be concluded from what is here.
-func (c *Cache) Fresh() bool { return c.HasSynced() && c.watching.Load() > 0 }
+// rewatch is how long a watch may be down. An API server that is busy ends those of clients that it cannot serve in time,
+// and clients come back after seconds; work would stop just when there is most of it.
+const rewatch = 15 * time.Second
+
+// Fresh reports whether changes to pods arrive, or did a moment ago. While they do not, nothing may be concluded from what
+// is here.
+func (c *Cache) Fresh() bool {
+	return c.HasSynced() && (c.watching.Load() > 0 || time.Since(time.Unix(0, c.closed.Load())) < rewatch)
+}
 
 // PodFor gives our pool pod of a control pod. A pod under another name or in another namespace than the control pod's is
 // not it, whatever it is labelled.

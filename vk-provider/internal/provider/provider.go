@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 
+	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
 	"vivarium.io/vivarium/network"
@@ -42,6 +43,8 @@ type Config struct {
 	Workers int
 	// OrphanGrace is the time between the two proofs that a pool pod is an orphan. Default 30 s.
 	OrphanGrace time.Duration
+	// OnKept is told the name of a pool for which [Provider.Kept] has changed; nil for nobody.
+	OnKept func(pool string)
 	// OrphanEvery is how often orphans are looked for. Default 5 min.
 	OrphanEvery time.Duration
 }
@@ -50,6 +53,7 @@ type Config struct {
 type Registry interface {
 	Status(pool string) (pools.Status, bool)
 	ControlUID() types.UID
+	Resource(pool string) (*v1alpha1.ResourcePool, bool)
 }
 
 // Provider works on the pods of every attached pool. Make one for each term of leadership.
@@ -136,6 +140,19 @@ func (p *Provider) Attach(ctx context.Context, cache *poolcache.Cache) error {
 		}
 	})
 	return nil
+}
+
+// Kept tells whether a pool's orphans are kept, and why.
+func (p *Provider) Kept(pool string) Kept {
+	p.mu.Lock()
+	w := p.workers[pool]
+	p.mu.Unlock()
+	if w == nil {
+		return Kept{}
+	}
+	w.orphan.mu.Lock()
+	defer w.orphan.mu.Unlock()
+	return w.orphan.kept
 }
 
 func (p *Provider) each(f func(*worker)) {

@@ -3312,7 +3312,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref common.Refer
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "conditions are Ready, Reachable, Authorized, Identified, Fenced and Drained.",
+							Description: "conditions are Ready, Reachable, Authorized, Identified, Fenced, Drained and OrphansKept.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{
