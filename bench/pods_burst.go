@@ -175,15 +175,22 @@ func (b *burst) provided(ctx context.Context, provider *instance, pods int) (lap
 func (b *burst) bind(ctx context.Context, pods int) error {
 	first := b.made
 	b.made += pods
-	return b.world.control.store.write(ctx, pods, func(n int) (string, runtime.Object) {
-		n += first
-		pod := b.above.DeepCopy()
-		nodes := b.world.nodes[n%poolCount]
-		pod.Namespace, pod.Name = burstNamespace(n/poolCount%burstTenants), fmt.Sprintf("web-5d8c7b9f4-%05d", n)
-		pod.UID, pod.Spec.NodeName = uuid.NewUUID(), nodes[n/poolCount%len(nodes)]
-		pod.ResourceVersion, pod.CreationTimestamp = "", metav1.Now()
-		return "pods/" + pod.Namespace + "/" + pod.Name, pod
-	})
+	// Each has a version of its own: of several with one, a watch that begins between them misses some.
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(workersPerPool)
+	for n := first; n < first+pods; n++ {
+		group.Go(func() error {
+			return b.world.control.store.write(ctx, 1, func(int) (string, runtime.Object) {
+				pod := b.above.DeepCopy()
+				nodes := b.world.nodes[n%poolCount]
+				pod.Namespace, pod.Name = burstNamespace(n/poolCount%burstTenants), fmt.Sprintf("web-5d8c7b9f4-%05d", n)
+				pod.UID, pod.Spec.NodeName = uuid.NewUUID(), nodes[n/poolCount%len(nodes)]
+				pod.ResourceVersion, pod.CreationTimestamp = "", metav1.Now()
+				return "pods/" + pod.Namespace + "/" + pod.Name, pod
+			})
+		})
+	}
+	return group.Wait()
 }
 
 // plain creates the same pods directly, as many at once as the provider does, and nobody brings anything back.
@@ -228,8 +235,17 @@ func (w *podsWorld) removePlain(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, p := range w.pools {
 		group.Go(func() error {
-			_, err := p.store.etcd.Delete(ctx, "/registry/pods/"+plainPrefix, clientv3.WithPrefix())
-			return err
+			// One after the other, for the reason that bind has.
+			all, err := p.store.etcd.Get(ctx, "/registry/pods/"+plainPrefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+			if err != nil {
+				return err
+			}
+			for _, kv := range all.Kvs {
+				if _, err := p.store.etcd.Delete(ctx, string(kv.Key)); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	}
 	return group.Wait()
