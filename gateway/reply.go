@@ -1,13 +1,14 @@
 package gateway
 
 import (
-	"compress/gzip"
 	"context"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 const (
@@ -154,7 +155,8 @@ func (r *reply) Reset() {
 	r.header, r.held, r.code = http.Header{}, nil, http.StatusOK
 }
 
-// gzipWriters are costly to make and hold nothing of an answer once they are reset.
+// gzipWriters are costly to make and hold nothing of an answer once they are reset. The library's fastest level takes half
+// the time of the standard library's and leaves less.
 var gzipWriters = sync.Pool{New: func() any {
 	// A valid level: no error.
 	w, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed)
