@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -20,12 +21,13 @@ func newPoolCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "pool",
 		Aliases: []string{"pools"},
-		Short:   "Register clusters as pools, cordon and remove them",
+		Short:   "Register clusters as pools, cordon, drain, fence and remove them",
 	}
 	a.addFlags(cmd.PersistentFlags())
 	cmd.AddCommand(
 		newPoolRegisterCommand(&a), newPoolListCommand(&a), newPoolGetCommand(&a),
-		newPoolCordonCommand(&a, true), newPoolCordonCommand(&a, false), newPoolRemoveCommand(&a),
+		newPoolCordonCommand(&a, true), newPoolCordonCommand(&a, false), newPoolDrainCommand(&a), newPoolFenceCommand(&a),
+		newPoolRemoveCommand(&a),
 	)
 	return cmd
 }
@@ -33,6 +35,8 @@ func newPoolCommand() *cobra.Command {
 // poolFlags are a ResourcePool's spec as flags.
 type poolFlags struct {
 	region, zone, mode, driver string
+	failure                    string
+	bounceAfter                time.Duration
 	selector, labels, shape    map[string]string
 	max                        int32
 }
@@ -45,6 +49,8 @@ func (f *poolFlags) addFlags(flags *pflag.FlagSet) {
 	flags.StringToStringVar(&f.shape, "node-shape", nil, "Size of a virtual node in mode Shaped, as in cpu=8,memory=32Gi. (default that of most nodes)")
 	flags.StringToStringVar(&f.labels, "node-labels", nil, "Labels to put on the virtual nodes.")
 	flags.Int32Var(&f.max, "max-nodes", 0, fmt.Sprintf("Virtual nodes at most. (default %d)", v1alpha1.DefaultMaxVirtualNodes))
+	flags.StringVar(&f.failure, "failure-policy", "", "What becomes of pods while the pool does not answer: Evict, Hold or Fence. (default Evict)")
+	flags.DurationVar(&f.bounceAfter, "bounce-after", 0, fmt.Sprintf("How long the pool may look for a place for a pod before it is given back. (default %ds)", v1alpha1.DefaultBounceAfter))
 	flags.StringVar(&f.driver, "network", "", "Network driver. (default "+v1alpha1.DriverFlat+")")
 }
 
@@ -53,6 +59,15 @@ func (f *poolFlags) spec() (v1alpha1.ResourcePoolSpec, error) {
 		Location: v1alpha1.PoolLocation{Region: f.region, Zone: f.zone},
 		Nodes:    v1alpha1.PoolNodes{Selector: f.selector, Labels: f.labels, Max: f.max},
 		Network:  v1alpha1.PoolNetwork{Driver: f.driver},
+		Bounce:   v1alpha1.PoolBounce{AfterSeconds: int32(min(f.bounceAfter.Seconds(), math.MaxInt32))},
+	}
+	for _, policy := range []v1alpha1.FailurePolicy{v1alpha1.FailureEvict, v1alpha1.FailureHold, v1alpha1.FailureFence} {
+		if strings.EqualFold(f.failure, string(policy)) {
+			spec.Failure.Policy = policy
+		}
+	}
+	if f.failure != "" && spec.Failure.Policy == "" {
+		return spec, usageError{fmt.Errorf("--failure-policy: %q is none of Evict, Hold, Fence", f.failure)}
 	}
 	for _, mode := range []v1alpha1.NodeMode{v1alpha1.NodesShaped, v1alpha1.NodesMirrored, v1alpha1.NodesAggregate} {
 		if strings.EqualFold(f.mode, string(mode)) {
@@ -187,7 +202,7 @@ func newPoolGetCommand(a *access) *cobra.Command {
 }
 
 func newPoolCordonCommand(a *access, cordon bool) *cobra.Command {
-	verb, short, done := "uncordon NAME", "Let new pods into a pool again", "uncordoned"
+	verb, short, done := "uncordon NAME", "Let new pods into a pool again, and stop a drain", "uncordoned"
 	if cordon {
 		verb, short, done = "cordon NAME", "Keep new pods away from a pool; the running ones stay", "cordoned"
 	}
@@ -209,8 +224,74 @@ func newPoolCordonCommand(a *access, cordon bool) *cobra.Command {
 	}
 }
 
+func newPoolDrainCommand(a *access) *cobra.Command {
+	var (
+		unmanaged bool
+		w         waiting
+	)
+	cmd := &cobra.Command{
+		Use:   "drain NAME",
+		Short: "Empty a pool: its pods are evicted within their disruption budgets",
+		Long: `Empty a pool: new pods are kept away, and the running ones are evicted within their disruption budgets, however long that
+takes. The platform does it: when this command ends early the drain goes on, and running it again follows it.
+"vivarium pool uncordon" stops it.`,
+		Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := a.operator(cmd, false)
+			if err != nil {
+				return err
+			}
+			within := time.Duration(0)
+			if w.wait {
+				within = w.timeout
+			}
+			if err := o.DrainPool(cmd.Context(), args[0], unmanaged, within); err != nil {
+				return err
+			}
+			if !w.wait {
+				fmt.Fprintf(cmd.OutOrStdout(), "pool %s is being drained\n", args[0])
+				return nil
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "pool %s is empty\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&unmanaged, "unmanaged", false, "Evict also pods that no controller makes anew; they are gone for good.")
+	w.addFlags(cmd.Flags(), true, 30*time.Minute, "the pool is empty")
+	return cmd
+}
+
+func newPoolFenceCommand(a *access) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "fence NAME",
+		Short: "Confirm that nothing runs any more in a pool that does not answer",
+		Long: `Confirm that nothing runs any more in a pool that does not answer: its machines are off, or cut off from all that their pods
+could harm. Its pods are ended at once and replaced elsewhere, those of StatefulSets too. If the word is wrong, two pods of
+one StatefulSet run at the same time.`,
+		Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				return usageError{errors.New("give --nothing-runs-there to confirm it: the platform cannot see the pool and believes you")}
+			}
+			o, err := a.operator(cmd, false)
+			if err != nil {
+				return err
+			}
+			if err := o.FencePool(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "pool %s fenced until it answers again\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "nothing-runs-there", false, "Confirm that no pod of the pool can be running.")
+	return cmd
+}
+
 func newPoolRemoveCommand(a *access) *cobra.Command {
 	var (
+		evict      bool
 		force      bool
 		kubeconfig string
 		timeout    time.Duration
@@ -233,7 +314,7 @@ func newPoolRemoveCommand(a *access) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := o.RemovePool(cmd.Context(), args[0], force, timeout); err != nil {
+			if err := o.RemovePool(cmd.Context(), args[0], evict, force, timeout); err != nil {
 				return err
 			}
 			manifests, err := poolManifests()
@@ -251,6 +332,7 @@ func newPoolRemoveCommand(a *access) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&evict, "evict", false, "Evict the pods that are left, within their disruption budgets.")
 	cmd.Flags().BoolVar(&force, "force", false, "Do not wait for a pool that cannot be reached; what is in it stays there.")
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "An administrator's kubeconfig of the cluster, to remove what was set up there as well.")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "How long to wait until the pool is empty.")

@@ -311,7 +311,7 @@ func TestRegisterRollsBack(t *testing.T) {
 	if err := w.operator.Register(t.Context(), Registration{Name: "pool-x", Kubeconfig: w.kubeconfig(t, w.pool, "pool-admin", "system:masters"), Manifests: manifests(t), Wait: 30 * time.Second}); err != nil {
 		t.Errorf("at once again: %v", err)
 	}
-	if err := w.operator.RemovePool(t.Context(), "pool-x", false, 30*time.Second); err != nil {
+	if err := w.operator.RemovePool(t.Context(), "pool-x", true, false, 30*time.Second); err != nil {
 		t.Error(err)
 	}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
@@ -367,7 +367,7 @@ func TestRegister(t *testing.T) {
 	}
 	testWall(t, w, kubernetes.NewForConfigOrDie(config))
 
-	if err := w.operator.RemovePool(t.Context(), "pool-x", false, 30*time.Second); err != nil {
+	if err := w.operator.RemovePool(t.Context(), "pool-x", true, false, 30*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if err := Uninstall(t.Context(), admin, manifests(t)); err == nil || !strings.Contains(err.Error(), "tenants' namespaces") {
@@ -544,7 +544,7 @@ func TestRegisterAsGiven(t *testing.T) {
 	if err := w.operator.Register(t.Context(), Registration{Name: "pool-z", Kubeconfig: given, Manifests: manifests(t), Wait: 30 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = w.operator.RemovePool(context.Background(), "pool-z", true, 30*time.Second) }()
+	defer func() { _ = w.operator.RemovePool(context.Background(), "pool-z", true, true, 30*time.Second) }()
 	secret, err := w.operator.Control.CoreV1().Secrets(names.SystemNamespace).Get(t.Context(), "pool-pool-z", metav1.GetOptions{})
 	if err != nil || string(secret.Data[pools.KubeconfigKey]) != string(given) {
 		t.Errorf("stored something else: %v", err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -28,26 +29,86 @@ func (o *Operator) Pool(ctx context.Context, name string) (*v1alpha1.ResourcePoo
 	return resource, o.admin(err)
 }
 
-// CordonPool keeps new pods away from a pool, or lets them in again.
+// CordonPool keeps new pods away from a pool, or lets them in again, which also stops a drain.
 func (o *Operator) CordonPool(ctx context.Context, name string, cordoned bool) error {
+	return o.changePool(ctx, name, func(resource *v1alpha1.ResourcePool) {
+		resource.Spec.Cordoned = cordoned
+		if !cordoned {
+			resource.Spec.Drain = nil
+		}
+	})
+}
+
+// DrainPool has a pool emptied, and follows that until it is done or ctx ends; the drain itself goes on then.
+func (o *Operator) DrainPool(ctx context.Context, name string, unmanaged bool, within time.Duration) error {
+	err := o.changePool(ctx, name, func(resource *v1alpha1.ResourcePool) {
+		resource.Spec.Drain = &v1alpha1.PoolDrain{Unmanaged: unmanaged}
+	})
+	if err != nil || within == 0 {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	resource := &v1alpha1.ResourcePool{}
+	said := ""
+	err = o.await(wait, resource, name, func() (bool, error) {
+		if resource.Spec.Drain == nil {
+			return false, fmt.Errorf("pool %s: somebody has stopped the drain", name)
+		}
+		c := meta.FindStatusCondition(resource.Status.Conditions, v1alpha1.PoolDrained)
+		if c == nil || c.ObservedGeneration != resource.Generation {
+			return false, nil
+		}
+		if c.Message != said {
+			said = c.Message
+			o.say("%s", said)
+		}
+		return c.Status == metav1.ConditionTrue, nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("pool %s is not empty yet: %s\nIt is drained on; run the command again to follow, or `vivarium pool uncordon %s` to stop", name, said, name)
+	}
+	return o.admin(err)
+}
+
+// FencePool notes the operator's word that nothing runs in a pool any more. It refuses while the pool answers.
+func (o *Operator) FencePool(ctx context.Context, name string) error {
+	resource, err := o.Pool(ctx, name)
+	if err != nil {
+		return err
+	}
+	if meta.IsStatusConditionTrue(resource.Status.Conditions, v1alpha1.PoolReachable) && meta.IsStatusConditionTrue(resource.Status.Conditions, v1alpha1.PoolIdentified) {
+		return fmt.Errorf("pool %s answers, so its pods can be ended in order: use `vivarium pool drain %s`", name, name)
+	}
+	return o.changePool(ctx, name, func(resource *v1alpha1.ResourcePool) {
+		metav1.SetMetaDataAnnotation(&resource.ObjectMeta, v1alpha1.AnnotationFenced, "true")
+	})
+}
+
+// changePool changes a ResourcePool.
+func (o *Operator) changePool(ctx context.Context, name string, change func(*v1alpha1.ResourcePool)) error {
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		resource, err := o.Pool(ctx, name)
 		if err != nil {
 			return err
 		}
 		before := resource.DeepCopy()
-		resource.Spec.Cordoned = cordoned
+		change(resource)
 		return o.Admin.Patch(ctx, resource, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	})
 	return o.admin(err)
 }
 
 // RemovePool gives a pool back: its pods end, our namespaces there are deleted, and the stored credentials go last. A
-// forced removal does not wait for a pool that cannot be reached; what is in it stays there.
-func (o *Operator) RemovePool(ctx context.Context, name string, force bool, within time.Duration) error {
+// forced removal does not wait for a pool that cannot be reached; what is in it stays there. While it has pods it is refused,
+// unless they are to be evicted or given up.
+func (o *Operator) RemovePool(ctx context.Context, name string, evict, force bool, within time.Duration) error {
 	resource, err := o.Pool(ctx, name)
 	if err != nil {
 		return err
+	}
+	if pods := resource.Status.Pods; pods > 0 && !evict && !force && resource.DeletionTimestamp == nil {
+		return fmt.Errorf("pool %s has %d pods of tenants: empty it first (vivarium pool drain %s), or give --evict to have them evicted now", name, pods, name)
 	}
 	if err := o.Admin.Delete(ctx, resource, client.Preconditions{UID: &resource.UID}); client.IgnoreNotFound(err) != nil {
 		return o.admin(err)

@@ -3,6 +3,8 @@ package pools
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -36,6 +38,10 @@ const (
 	reasonDuplicate      = "RegisteredTwice"
 	reasonMissingRights  = "MissingRights"
 	reasonUnidentifiable = "Unidentifiable"
+	// reasonRefused: the pool, or whoever answers at its address, does not accept the credentials, or we do not accept it.
+	reasonRefused = "CredentialsRefused"
+	// reasonNewCredentials: the pool answered with the credentials before these.
+	reasonNewCredentials = "NewCredentialsFail"
 )
 
 // keeper looks after one ResourcePool: it opens it, probes it and closes it. One goroutine, so nothing about one pool
@@ -54,6 +60,8 @@ type keeper struct {
 
 	// Used by run alone.
 	lastAudit time.Time
+	// proven are the credentials that the pool last answered with.
+	proven [sha256.Size]byte
 }
 
 // opened is a Pool that was handed out.
@@ -156,11 +164,12 @@ func (k *keeper) tryOpen(ctx context.Context, resource *v1alpha1.ResourcePool, k
 	report, err := preflight(attempt, client, config.Host)
 	if err != nil {
 		k.report(Status{
-			Reachable:  Finding{metav1.ConditionFalse, reasonNoAnswer, oneLine(err)},
+			Reachable:  k.noAnswer(err, fingerprint(kubeconfig)),
 			Identified: notChecked(), Authorized: notChecked(),
 		})
 		return
 	}
+	k.proven = fingerprint(kubeconfig)
 	status := Status{
 		Reachable:  Finding{metav1.ConditionTrue, reasonChecked, "the pool's API server answers"},
 		Identified: k.identity(resource, report),
@@ -219,7 +228,7 @@ func (k *keeper) probe(ctx context.Context) {
 		k.answered()
 	case err != nil:
 		if silence := time.Since(k.lastAnswer); silence > k.registry.config.UnreachableAfter {
-			status.Reachable = Finding{metav1.ConditionFalse, reasonNoAnswer, oneLine(err)}
+			status.Reachable = k.noAnswer(err, k.open.credentials)
 			k.report(status)
 		}
 		return
@@ -240,6 +249,20 @@ func (k *keeper) probe(ctx context.Context) {
 		}
 	}
 	k.report(status)
+}
+
+// noAnswer tells why a pool could not be asked, with credentials of the given fingerprint. Whether that is its trouble or ours
+// decides about its pods.
+func (k *keeper) noAnswer(err error, credentials [sha256.Size]byte) Finding {
+	reason := reasonNoAnswer
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case apierrors.IsUnauthorized(err), errors.As(err, &certificate):
+		reason = reasonRefused
+	case k.proven != [sha256.Size]byte{} && k.proven != credentials:
+		reason = reasonNewCredentials
+	}
+	return Finding{metav1.ConditionFalse, reason, oneLine(err)}
 }
 
 // answered notes that the pool's API server has answered, whatever it said.

@@ -96,3 +96,9 @@ type Status struct {
 	// Version is the pool's Kubernetes version; empty while unknown.
 	Version string
 }
+
+// Lost reports whether the pool itself has stopped answering. When it is the credentials that are refused, missing or new and
+// never worked, or when another cluster answers, the pool may be well and we are not.
+func (s Status) Lost() bool {
+	return s.Reachable.Status == metav1.ConditionFalse && s.Reachable.Reason == reasonNoAnswer
+}

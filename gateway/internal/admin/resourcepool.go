@@ -46,6 +46,7 @@ func poolColumns() []column[*v1alpha1.ResourcePool] {
 		{name: "Nodes", kind: number, description: "Nodes of the pool that are ready and in use.", value: func(p pool) any { return int64(p.Status.Nodes) }},
 		{name: "Virtual", kind: number, description: "Virtual Nodes that stand for the pool.", value: func(p pool) any { return int64(p.Status.VirtualNodes) }},
 		{name: "Pods", kind: number, description: "Pods of tenants in the pool.", value: func(p pool) any { return int64(p.Status.Pods) }},
+		{name: "Free", kind: text, description: "About the largest pod that can come now: processors and memory.", value: func(p pool) any { return size(p.Status.LargestFree) }},
 		{name: "Version", kind: text, description: "Kubernetes version of the pool.", value: func(p pool) any { return p.Status.KubernetesVersion }},
 		{name: "Zone", kind: text, description: "Failure domain of the pool.", value: func(p pool) any { return p.Spec.Location.Zone }},
 		{name: "Simulated", kind: "boolean", description: "Whether the pool's nodes run no containers.", value: func(p pool) any { return p.Status.Simulated }},
@@ -53,11 +54,24 @@ func poolColumns() []column[*v1alpha1.ResourcePool] {
 		{name: "Region", kind: text, wide: true, description: "Region of the pool.", value: func(p pool) any { return p.Spec.Location.Region }},
 		{name: "Mode", kind: text, wide: true, description: "How capacity is cut into virtual Nodes.", value: func(p pool) any { return string(p.Spec.Nodes.Mode) }},
 		{name: "Driver", kind: text, wide: true, description: "Network driver of the pool.", value: func(p pool) any { return p.Spec.Network.Driver }},
-		{name: "Cordoned", kind: "boolean", wide: true, description: "Whether new pods are kept away.", value: func(p pool) any { return p.Spec.Cordoned }},
+		{name: "Cordoned", kind: "boolean", wide: true, description: "Whether new pods are kept away.", value: func(p pool) any { return p.Spec.Cordoned || p.Spec.Drain != nil }},
+		{name: "Failure", kind: text, wide: true, description: "What becomes of pods while the pool does not answer.", value: func(p pool) any { return string(p.Spec.Failure.Policy) }},
+		{name: "Allocatable", kind: text, wide: true, description: "What the virtual Nodes offer together.", value: func(p pool) any { return size(p.Status.Allocatable) }},
+		{name: "Capacity", kind: text, wide: true, description: "What the pool's nodes in use have.", value: func(p pool) any { return size(p.Status.Capacity) }},
+		{name: "Kubelets", kind: text, wide: true, description: "Versions of the nodes in use.", value: func(p pool) any { return strings.Join(p.Status.KubeletVersions, ",") }},
 		{name: "Message", kind: text, wide: true, description: "What the pool lacks.", value: func(p pool) any {
-			return trouble(p.Status.Conditions, v1alpha1.PoolReachable, v1alpha1.PoolIdentified, v1alpha1.PoolAuthorized, v1alpha1.PoolReady)
+			return trouble(p.Status.Conditions, v1alpha1.PoolReachable, v1alpha1.PoolIdentified, v1alpha1.PoolAuthorized, v1alpha1.PoolReady, v1alpha1.PoolDrained)
 		}},
 	}
+}
+
+// size tells processors and memory in a few characters.
+func size(list corev1.ResourceList) string {
+	cpu, memory := list.Cpu(), list.Memory()
+	if cpu.IsZero() && memory.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("%dm/%dMi", cpu.MilliValue(), memory.Value()>>20)
 }
 
 // longestPool leaves room in the name of a virtual Node, which starts with the pool's.

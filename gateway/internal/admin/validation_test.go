@@ -57,6 +57,8 @@ func TestValidatePool(t *testing.T) {
 		"Region":         {func(x *pool) { x.Spec.Location.Region = "-" }, "spec.location.region"},
 		"Mode":           {func(x *pool) { x.Spec.Nodes.Mode = "Sliced" }, `spec.nodes.mode: Unsupported value: "Sliced": supported values: "Shaped", "Mirrored", "Aggregate"`},
 		"Mirrored":       {func(x *pool) { x.Spec.Nodes.Mode = v1alpha1.NodesMirrored }, ""},
+		"Bounce":         {func(x *pool) { x.Spec.Bounce.AfterSeconds = 86401 }, "spec.bounce.afterSeconds: Invalid value: 86401: must be from 1 to 86400"},
+		"Failure":        {func(x *pool) { x.Spec.Failure.Policy = "Panic" }, `spec.failure.policy: Unsupported value: "Panic": supported values: "Evict", "Hold", "Fence"`},
 		"Max":            {func(x *pool) { x.Spec.Nodes.Max = 1001 }, "spec.nodes.max"},
 		"Selector":       {func(x *pool) { x.Spec.Nodes.Selector = map[string]string{"a b": "c"} }, "spec.nodes.selector"},
 		"Labels":         {func(x *pool) { x.Spec.Nodes.Labels = map[string]string{"disk": "fast"} }, ""},

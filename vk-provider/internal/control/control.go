@@ -224,6 +224,19 @@ func (c *Cache) Nodes() []*corev1.Node {
 	return out
 }
 
+// ReasonHeld is the reason of the Ready condition of a virtual Node whose pool does not answer and whose pods are kept.
+const ReasonHeld = "PoolHeld"
+
+// Silent reports whether a virtual Node says that nothing is known of its pods.
+func Silent(node *corev1.Node) bool {
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status != corev1.ConditionTrue || c.Reason == ReasonHeld
+		}
+	}
+	return true
+}
+
 // ErrNotTenants says that a namespace belongs to no tenant.
 var ErrNotTenants = errors.New("is not a tenant's namespace")
 

@@ -27,7 +27,7 @@ type place struct {
 }
 
 // shell gives the metadata and spec of a virtual Node: those of the one that is there, with our part changed.
-func shell(there *corev1.Node, want capacity.Node, h health) *corev1.Node {
+func shell(there *corev1.Node, want capacity.Node, h health, now metav1.Time) *corev1.Node {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: want.Name}}
 	if there != nil {
 		node = there.DeepCopy()
@@ -49,15 +49,7 @@ func shell(there *corev1.Node, want capacity.Node, h health) *corev1.Node {
 	if h.known {
 		node.Spec.Unschedulable = want.Unschedulable || !h.open && h.ready
 	}
-	if ready := condition(node, corev1.NodeReady); ready != nil && ready.Status == corev1.ConditionTrue {
-		// Admission puts it on every new Node. The node lifecycle controller takes it away too; whoever is first.
-		node.Spec.Taints = slices.DeleteFunc(node.Spec.Taints, func(t corev1.Taint) bool {
-			return t.Key == corev1.TaintNodeNotReady && t.Effect == corev1.TaintEffectNoSchedule
-		})
-		if len(node.Spec.Taints) == 0 {
-			node.Spec.Taints = nil
-		}
-	}
+	node.Spec.Taints = taints(node, h, now)
 	return node
 }
 

@@ -2,9 +2,14 @@ package nodes
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,37 +17,32 @@ import (
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/vk-provider/internal/bounce"
 )
 
-// evictionsAtOnce bounds what one pass evicts; the next pass comes with the next tick.
-const evictionsAtOnce = 50
+const (
+	// evictionsAtOnce bounds what one pass evicts.
+	evictionsAtOnce = 50
+	// drainEvery is how often a pool that is drained is looked at: budgets give way as replacements become ready.
+	drainEvery = 2 * time.Second
+)
 
 // drain empties a pool whose ResourcePool is being deleted: no new pods, the running ones evicted within their budgets,
 // then the Nodes, then our hold on the ResourcePool.
 func (c *Controller) drain(ctx context.Context, p *pass) error {
-	for name, node := range p.nodes {
-		if !node.Spec.Unschedulable {
-			changed := node.DeepCopy()
-			changed.Spec.Unschedulable = true
-			patched, err := c.patch(ctx, node, changed)
-			if err != nil {
-				return err
-			}
-			node = patched
-		}
-		patched, err := c.patchStatus(ctx, node, status(node, nil, p.health, c.place(), c.now()))
-		if err != nil {
+	for _, node := range p.nodes {
+		if _, err := c.close(ctx, p, node, true); err != nil {
 			return err
 		}
-		p.nodes[name] = patched
 	}
-	left, err := c.evict(ctx, p)
-	if err != nil || left > 0 {
+	left, err := c.evict(ctx, p, everyPod)
+	if err != nil || left.pods > 0 {
 		return err
 	}
 	// A pod leaves the control cluster only after it has left the pool, so what may remain in a pool that does not
 	// answer is what was deleted by force.
-	if p.cache != nil && p.health.ready && len(p.cache.Ours()) > 0 {
+	if p.cache != nil && !p.health.silent && len(p.cache.Ours()) > 0 {
 		return nil
 	}
 	for _, node := range p.nodes {
@@ -53,12 +53,79 @@ func (c *Controller) drain(ctx context.Context, p *pass) error {
 	return c.release(ctx, p.resource)
 }
 
-// evict asks for the eviction of the pods on the pool's Nodes and gives the number of pods that are still there.
-func (c *Controller) evict(ctx context.Context, p *pass) (left int, err error) {
+// empty evicts the pods of a pool that is drained, and notes on the pass how far that is. The pool's Nodes take no new pods
+// by now. It goes on from wherever it is, so it may be stopped and started at any time.
+func (c *Controller) empty(ctx context.Context, p *pass) error {
+	p.drained = &remains{}
+	if p.health.silent || !p.health.known {
+		// Nobody could tell when a pod has ended.
+		p.drained.unseen = true
+		return nil
+	}
+	which := evictable
+	if p.resource.Spec.Drain.Unmanaged {
+		which = livingPod
+	}
+	left, err := c.evict(ctx, p, which)
+	p.drained = &left
+	if left.pods > left.unmanaged {
+		c.queue.AddAfter(p.resource.Name, drainEvery)
+	}
+	return err
+}
+
+// remains are the pods that are left in a pool that is emptied.
+type remains struct {
+	// pods counts all of them; held those that a disruption budget holds, and unmanaged those that are left alone because no
+	// controller would make them anew.
+	pods, held, unmanaged int
+	// unseen is true when the pool does not answer.
+	unseen bool
+}
+
+// kept says what eviction does about a pod.
+type kept int
+
+const (
+	evicted kept = iota
+	// ignored pods have ended already and are in nobody's way.
+	ignored
+	// spared pods stay although they are in the way.
+	spared
+)
+
+func everyPod(*corev1.Pod) kept { return evicted }
+
+func livingPod(pod *corev1.Pod) kept {
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return ignored
+	}
+	return evicted
+}
+
+func evictable(pod *corev1.Pod) kept {
+	if what := livingPod(pod); what != evicted || pod.DeletionTimestamp != nil || bounce.Owner(pod) != "" {
+		return what
+	}
+	return spared
+}
+
+// evict asks for the eviction of the pods on the pool's Nodes and tells what is left. One pod that cannot be evicted does not
+// keep the others.
+func (c *Controller) evict(ctx context.Context, p *pass, which func(*corev1.Pod) kept) (left remains, err error) {
 	asked := 0
-	for name := range p.nodes {
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(p.nodes)) {
 		for _, pod := range c.config.Cache.PodsOnNode(name) {
-			left++
+			what := which(pod)
+			if what == ignored {
+				continue
+			}
+			left.pods++
+			if what == spared {
+				left.unmanaged++
+				continue
+			}
 			if pod.DeletionTimestamp != nil || asked == evictionsAtOnce {
 				continue
 			}
@@ -69,13 +136,51 @@ func (c *Controller) evict(ctx context.Context, p *pass) (left int, err error) {
 				DeleteOptions: &metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))},
 			})
 			cancel()
-			// Too many requests is a budget that does not allow it now.
-			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsTooManyRequests(err) && !apierrors.IsConflict(err) {
-				return left, fmt.Errorf("evict pod %s/%s: %w", pod.Namespace, pod.Name, err)
+			switch {
+			case apierrors.IsTooManyRequests(err):
+				left.held++
+				asked-- // it moved nothing; others may go
+			case err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err):
+				problems = append(problems, fmt.Errorf("evict pod %s/%s: %w", pod.Namespace, pod.Name, err))
+			}
+			if len(problems) > evictionsAtOnce || ctx.Err() != nil {
+				return left, errors.Join(problems...)
 			}
 		}
 	}
-	return left, nil
+	return left, errors.Join(problems...)
+}
+
+// finding says it in a condition.
+func (r *remains) finding() pools.Finding {
+	count := func(n int, what string) string {
+		if n == 1 {
+			return "1 pod " + what
+		}
+		return fmt.Sprintf("%d pods %s", n, what)
+	}
+	var parts []string
+	if moving := r.pods - r.held - r.unmanaged; moving > 0 {
+		parts = append(parts, count(moving, "to go"))
+	}
+	if r.held > 0 {
+		parts = append(parts, count(r.held, "held by disruption budgets"))
+	}
+	if r.unmanaged > 0 {
+		parts = append(parts, count(r.unmanaged, "that no controller would make anew and that spec.drain.unmanaged does not include"))
+	}
+	f := pools.Finding{Status: metav1.ConditionFalse, Reason: "Evicting", Message: strings.Join(parts, ", ")}
+	switch {
+	case r.unseen:
+		f.Reason, f.Message = "PoolSilent", "the pool does not answer, so nothing is evicted"
+	case r.pods == 0:
+		return pools.Finding{Status: metav1.ConditionTrue, Reason: "Empty", Message: "no pod is left"}
+	case r.pods == r.unmanaged:
+		f.Reason = "UnmanagedPods"
+	case r.pods == r.unmanaged+r.held:
+		f.Reason = "HeldByBudgets"
+	}
+	return f
 }
 
 // release takes our finalizer from a ResourcePool.

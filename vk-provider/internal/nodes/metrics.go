@@ -24,7 +24,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 
 func (c *Controller) measure(p *pass) {
 	ready := 0.0
-	if p.health.ready {
+	if p.health.ready && !p.health.silent {
 		ready = 1
 	}
 	c.config.Metrics.nodes.WithLabelValues(p.resource.Name).Set(float64(len(p.nodes)))

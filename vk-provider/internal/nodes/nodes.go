@@ -61,7 +61,8 @@ type Config struct {
 	ResyncEvery time.Duration
 	// RetireAfter is how long a Node must have been unneeded and empty before it is deleted. Default 5 min.
 	RetireAfter time.Duration
-	// FreezeFor is how long all pools may be silent at once before that is believed. Default 10 min.
+	// FreezeFor is how long the Nodes stay as they are when all pools fall silent at once. After that their pods are held.
+	// Default 10 min.
 	FreezeFor time.Duration
 	// LeaseEvery is how often a Lease is renewed. Default 10 s.
 	LeaseEvery time.Duration
@@ -225,12 +226,11 @@ const suspicious = 10 * time.Second
 func (c *Controller) judgeSilence(ctx context.Context) {
 	known, silent := 0, 0
 	for _, resource := range c.config.Registry.Resources() {
-		status, ok := c.config.Registry.Status(resource.Name)
-		if !ok {
+		if _, ok := c.config.Registry.Status(resource.Name); !ok {
 			continue
 		}
 		known++
-		if silence, ever := c.config.Registry.Silence(resource.Name); !status.Reachable.Good() || ever && silence > suspicious {
+		if !c.answers(resource.Name) {
 			silent++
 		}
 	}

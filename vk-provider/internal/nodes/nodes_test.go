@@ -45,6 +45,8 @@ func allGood() pools.Status {
 type registry struct {
 	resource *v1alpha1.ResourcePool
 	status   pools.Status
+	// neighbour is another pool, when there is one.
+	neighbour *pools.Status
 }
 
 func (r *registry) Resource(name string) (*v1alpha1.ResourcePool, bool) {
@@ -54,9 +56,18 @@ func (r *registry) Resources() []*v1alpha1.ResourcePool {
 	if r.resource == nil {
 		return nil
 	}
-	return []*v1alpha1.ResourcePool{r.resource}
+	all := []*v1alpha1.ResourcePool{r.resource}
+	if r.neighbour != nil {
+		all = append(all, &v1alpha1.ResourcePool{ObjectMeta: metav1.ObjectMeta{Name: "neighbour"}})
+	}
+	return all
 }
-func (r *registry) Status(string) (pools.Status, bool)   { return r.status, true }
+func (r *registry) Status(name string) (pools.Status, bool) {
+	if name == "neighbour" {
+		return *r.neighbour, true
+	}
+	return r.status, true
+}
 func (r *registry) HasSynced() bool                      { return true }
 func (r *registry) Silence(string) (time.Duration, bool) { return 0, true }
 
@@ -230,6 +241,8 @@ func TestAPoolBecomesNodes(t *testing.T) {
 
 func TestHealthReachesTheNodes(t *testing.T) {
 	w := newWorld(t, resourcePool(), poolNode("a"))
+	well := allGood()
+	w.registry.neighbour = &well
 	ready := func(want corev1.ConditionStatus, reason string, unschedulable bool) func(map[string]*corev1.Node) error {
 		return func(nodes map[string]*corev1.Node) error {
 			node := nodes["pool-a-0"]
@@ -250,7 +263,7 @@ func TestHealthReachesTheNodes(t *testing.T) {
 	w.until("without rights", ready(corev1.ConditionTrue, reasonReady, true))
 	w.registry.status.Authorized = good
 	w.registry.status.Identified = bad("OtherCluster")
-	w.until("another cluster", ready(corev1.ConditionFalse, reasonClosed, false))
+	w.until("another cluster", ready(corev1.ConditionTrue, control.ReasonHeld, true))
 	w.reread()
 	if c := meta.FindStatusCondition(w.registry.resource.Status.Conditions, v1alpha1.PoolReady); c == nil || c.Status != metav1.ConditionFalse || c.Reason != "OtherCluster" {
 		t.Errorf("condition %+v", c)
@@ -344,34 +357,11 @@ func TestADeletedPoolIsDrainedAndLetGo(t *testing.T) {
 	}
 }
 
-func TestJudge(t *testing.T) {
-	silent := allGood()
-	silent.Reachable = bad("NoAnswer")
-	cases := map[string]struct {
-		status          pools.Status
-		checked, frozen bool
-		want            health
-	}{
-		"NotChecked":       {pools.Status{}, false, false, health{}},
-		"Good":             {allGood(), true, false, health{known: true, ready: true, open: true, reason: reasonReady, message: "the pool answers"}},
-		"Silent":           {silent, true, false, health{known: true, reason: reasonUnreachable, message: "the pool does not answer"}},
-		"AllSilentAtOnce":  {silent, true, true, health{}},
-		"FrozenButAnswers": {allGood(), true, true, health{known: true, ready: true, open: true, reason: reasonReady, message: "the pool answers"}},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			if got := judge(tc.status, tc.checked, tc.frozen); got != tc.want {
-				t.Errorf("judge = %+v, want %+v", got, tc.want)
-			}
-		})
-	}
-}
-
 func TestLabelsThatAreNoLongerWantedGo(t *testing.T) {
 	h := health{known: true, ready: true, open: true}
-	first := shell(nil, capacity.Node{Name: "n", Labels: map[string]string{names.LabelPool: "p", "tier": "gold"}}, h)
+	first := shell(nil, capacity.Node{Name: "n", Labels: map[string]string{names.LabelPool: "p", "tier": "gold"}}, h, metav1.Now())
 	first.Labels["somebody.test/else"] = "x"
-	second := shell(first, capacity.Node{Name: "n", Labels: map[string]string{names.LabelPool: "p"}}, h)
+	second := shell(first, capacity.Node{Name: "n", Labels: map[string]string{names.LabelPool: "p"}}, h, metav1.Now())
 	want := map[string]string{names.LabelPool: "p", "somebody.test/else": "x"}
 	if diff := cmp.Diff(want, second.Labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)

@@ -3,6 +3,7 @@ package nodes
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -30,6 +31,8 @@ type pass struct {
 	plan   []capacity.Node
 	// nodes are the pool's virtual Nodes as they are.
 	nodes map[string]*corev1.Node
+	// drained is how far a drain is; nil while there is none.
+	drained *remains
 }
 
 func (p *pass) leaving() bool { return p.resource.DeletionTimestamp != nil }
@@ -50,12 +53,15 @@ func (c *Controller) reconcile(ctx context.Context, pool string) error {
 	p.resource = resource
 	status, checked := c.config.Registry.Status(pool)
 	c.judgeSilence(ctx)
-	p.health = judge(status, checked, c.frozen())
+	p.health = judge(c.outlook(resource, status, checked))
 	known := 0
+	if err := c.unfence(ctx, p); err != nil {
+		return err
+	}
 	if cache := c.cache(pool); cache != nil && cache.HasSynced() {
 		p.cache = cache
 		spec := resource.Spec
-		spec.Cordoned = spec.Cordoned || p.leaving()
+		spec.Cordoned = spec.Cordoned || p.leaving() || spec.Drain != nil
 		p.plan = capacity.Plan(capacity.Pool{Name: pool, Spec: spec}, cache.Nodes())
 		known = c.correct(pool, p.plan)
 	}
@@ -66,6 +72,10 @@ func (c *Controller) reconcile(ctx context.Context, pool string) error {
 	} else if err := c.keep(ctx, p); err != nil {
 		return err
 	}
+	var trouble error
+	if resource.Spec.Drain != nil && !p.leaving() {
+		trouble = c.empty(ctx, p)
+	}
 	var alive []string
 	for name := range p.nodes {
 		alive = append(alive, name)
@@ -73,7 +83,7 @@ func (c *Controller) reconcile(ctx context.Context, pool string) error {
 	c.leases.set(pool, alive)
 	c.config.Books.Of(pool).Shown(known)
 	c.measure(p)
-	return c.report(ctx, p, status, checked)
+	return errors.Join(trouble, c.report(ctx, p, status, checked))
 }
 
 // abandoned deals with Nodes whose ResourcePool is gone although we never let it go: the admin API has lost it. Their
@@ -121,7 +131,7 @@ func (c *Controller) keep(ctx context.Context, p *pass) error {
 func (c *Controller) ensure(ctx context.Context, p *pass, want *capacity.Node) error {
 	node := p.nodes[want.Name]
 	if node == nil {
-		if !p.health.ready {
+		if !p.health.ready || p.health.silent {
 			return nil
 		}
 		created, err := c.create(ctx, want, p.health)
@@ -129,7 +139,7 @@ func (c *Controller) ensure(ctx context.Context, p *pass, want *capacity.Node) e
 			return err
 		}
 		node = created
-	} else if shelled := shell(node, *want, p.health); !same(node, shelled) {
+	} else if shelled := shell(node, *want, p.health, c.now()); !same(node, shelled) {
 		patched, err := c.patch(ctx, node, shelled)
 		if err != nil {
 			return err
@@ -148,7 +158,7 @@ func (c *Controller) ensure(ctx context.Context, p *pass, want *capacity.Node) e
 func (c *Controller) create(ctx context.Context, want *capacity.Node, h health) (*corev1.Node, error) {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	node, err := c.config.Control.CoreV1().Nodes().Create(call, shell(nil, *want, h), metav1.CreateOptions{FieldManager: Component})
+	node, err := c.config.Control.CoreV1().Nodes().Create(call, shell(nil, *want, h, c.now()), metav1.CreateOptions{FieldManager: Component})
 	if err != nil {
 		// Also when it is there: a Node of that name without our label is somebody else's.
 		return nil, fmt.Errorf("create Node %s: %w", want.Name, err)
@@ -160,21 +170,10 @@ func (c *Controller) create(ctx context.Context, want *capacity.Node, h health) 
 // surplus deals with a Node that the plan has no need of: it takes no new pods, and goes when it has been empty and
 // unneeded for a while. A pool's node that only restarts must not take a virtual one with it.
 func (c *Controller) surplus(ctx context.Context, p *pass, node *corev1.Node) error {
-	if p.cache != nil && !node.Spec.Unschedulable {
-		changed := node.DeepCopy()
-		changed.Spec.Unschedulable = true
-		patched, err := c.patch(ctx, node, changed)
-		if err != nil {
-			return err
-		}
-		node = patched
-		p.nodes[node.Name] = node
-	}
-	patched, err := c.patchStatus(ctx, node, status(node, nil, p.health, c.place(), c.now()))
+	node, err := c.close(ctx, p, node, p.cache != nil)
 	if err != nil {
 		return err
 	}
-	p.nodes[node.Name] = patched
 	if p.cache == nil {
 		c.needed(node.Name) // without a plan nothing is unneeded
 		return nil
@@ -183,6 +182,26 @@ func (c *Controller) surplus(ctx context.Context, p *pass, node *corev1.Node) er
 		return nil
 	}
 	return c.remove(ctx, p, node)
+}
+
+// close brings a Node in line that no plan has: cordoned or as it is, and with its pool's health.
+func (c *Controller) close(ctx context.Context, p *pass, node *corev1.Node, cordon bool) (*corev1.Node, error) {
+	changed := node.DeepCopy()
+	changed.Spec.Unschedulable = changed.Spec.Unschedulable || cordon
+	changed.Spec.Taints = taints(node, p.health, c.now())
+	if !same(node.Spec, changed.Spec) {
+		patched, err := c.patch(ctx, node, changed)
+		if err != nil {
+			return node, err
+		}
+		node = patched
+	}
+	patched, err := c.patchStatus(ctx, node, status(node, nil, p.health, c.place(), c.now()))
+	if err != nil {
+		return node, err
+	}
+	p.nodes[node.Name] = patched
+	return patched, nil
 }
 
 func (c *Controller) remove(ctx context.Context, p *pass, node *corev1.Node) error {

@@ -80,6 +80,11 @@ func summarize(status *v1alpha1.ResourcePoolStatus, p *pass, found pools.Status)
 	set(v1alpha1.PoolIdentified, found.Identified)
 	set(v1alpha1.PoolAuthorized, found.Authorized)
 	set(v1alpha1.PoolReady, verdict(p, found))
+	if p.drained != nil {
+		set(v1alpha1.PoolDrained, p.drained.finding())
+	} else {
+		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.PoolDrained)
+	}
 }
 
 // verdict sums the findings up.

@@ -14,6 +14,7 @@ import (
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/vk-provider/internal/control"
 	"vivarium.io/vivarium/vk-provider/internal/podspec"
 	"vivarium.io/vivarium/vk-provider/internal/poolcache"
 )
@@ -297,19 +298,10 @@ func (w *worker) silent(ctx context.Context, s state) error {
 		return nil
 	}
 	node, ok := w.config.Cache.Node(s.control.Spec.NodeName)
-	if !ok || nodeReady(node) {
+	if !ok || !control.Silent(node) {
 		return nil
 	}
 	return w.writeStatus(ctx, s.control, podspec.SilentToControl(s.control, metav1.NewTime(time.Now().Truncate(time.Second))))
-}
-
-func nodeReady(node *corev1.Node) bool {
-	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }
 
 func (w *worker) look(uid types.UID) state {
