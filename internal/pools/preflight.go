@@ -49,8 +49,8 @@ func Rights() []Right {
 			rights = append(rights, Right{verb, group, resource, subresource})
 		}
 	}
-	add("", "namespaces", "", "get", "list", "watch", "create", "patch", "delete")
-	add("", "pods", "", "get", "list", "watch", "create", "update", "patch", "delete")
+	add("", "namespaces", "", "get", "list", "watch", "create", "delete")
+	add("", "pods", "", "get", "list", "watch", "create", "patch", "delete")
 	add("", "pods", "log", "get")
 	// A WebSocket stream is a GET and a SPDY stream a POST; since 1.35 the API server asks for create on both.
 	add("", "pods", "exec", "get", "create")
@@ -58,12 +58,11 @@ func Rights() []Right {
 	add("", "pods", "portforward", "get", "create")
 	add("", "pods", "ephemeralcontainers", "patch")
 	add("", "pods", "resize", "patch")
-	add("", "pods", "eviction", "create")
-	add("", "secrets", "", "get", "list", "watch", "create", "update", "patch", "delete")
-	add("", "configmaps", "", "get", "list", "watch", "create", "update", "patch", "delete")
-	add("networking.k8s.io", "networkpolicies", "", "get", "list", "watch", "create", "update", "patch", "delete")
-	add("", "nodes", "", "get", "list", "watch")
-	add("", "events", "", "get", "list", "watch")
+	add("", "secrets", "", "get", "list", "watch", "create", "update", "delete")
+	add("", "configmaps", "", "get", "list", "watch", "create", "update", "delete")
+	add("networking.k8s.io", "networkpolicies", "", "get", "list", "watch", "create", "update", "delete")
+	add("", "nodes", "", "list", "watch")
+	add("", "events", "", "list", "watch")
 	add("metrics.k8s.io", "pods", "", "list")
 	return rights
 }
