@@ -65,6 +65,11 @@ type ResourcePoolSpec struct {
 	Location PoolLocation `json:"location,omitempty"`
 	// nodes say what virtual Nodes the pool gets.
 	Nodes PoolNodes `json:"nodes,omitempty"`
+	// limits bound what the pool gives to tenants in all: cpu, memory, pods or any resource that its nodes have. The virtual
+	// Nodes offer no more than that together. Pods that run when a limit is lowered stay. Default: what the pool has.
+	Limits corev1.ResourceList `json:"limits,omitempty"`
+	// pods say what the names of classes in tenants' pods mean in this pool.
+	Pods PoolPods `json:"pods,omitempty"`
 	// network says which driver connects pods in this pool.
 	Network PoolNetwork `json:"network,omitempty"`
 	// cordoned keeps new pods away while the running ones stay. Default false.
@@ -77,6 +82,16 @@ type ResourcePoolSpec struct {
 	Bounce PoolBounce `json:"bounce,omitempty"`
 	// failure says what becomes of pods whose pool does not answer.
 	Failure PoolFailure `json:"failure,omitempty"`
+}
+
+// PoolPods say what the names of classes in tenants' pods mean in a pool.
+type PoolPods struct {
+	// runtimeClasses maps the runtimeClassName of a pod to that of its pool pod, as in {sandboxed: kata}. A pod that asks
+	// for another is refused with an event. Default: none.
+	RuntimeClasses map[string]string `json:"runtimeClasses,omitempty"`
+	// priorityClasses maps the priorityClassName of a pod to that of its pool pod, so that the pool's own scheduler and
+	// kubelets prefer it as well. A pod with another has the pool's default there. Default: none.
+	PriorityClasses map[string]string `json:"priorityClasses,omitempty"`
 }
 
 // PoolDrain says how a pool is emptied.

@@ -41,6 +41,11 @@ func (in PoolNodes) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in PoolPods) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.PoolPods"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in ResourcePool) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.ResourcePool"
 }

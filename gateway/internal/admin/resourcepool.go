@@ -105,12 +105,44 @@ func validatePool(p *v1alpha1.ResourcePool) field.ErrorList {
 	problems = append(problems, labelValue(spec.Child("location", "region"), p.Spec.Location.Region)...)
 	problems = append(problems, validatePoolNodes(p.Spec.Nodes, spec.Child("nodes"))...)
 	problems = append(problems, outOfRange(spec.Child("bounce", "afterSeconds"), p.Spec.Bounce.AfterSeconds, 1, 24*60*60)...)
+	problems = append(problems, validatePoolPods(p.Spec.Pods, spec.Child("pods"))...)
+	for name, quantity := range p.Spec.Limits {
+		limit := spec.Child("limits").Key(string(name))
+		for _, problem := range validation.IsQualifiedName(string(name)) {
+			problems = append(problems, field.Invalid(limit, name, problem))
+		}
+		if quantity.Sign() < 0 {
+			problems = append(problems, field.Invalid(limit, quantity.String(), "must not be negative"))
+		}
+	}
 	policies := []v1alpha1.FailurePolicy{v1alpha1.FailureEvict, v1alpha1.FailureHold, v1alpha1.FailureFence}
 	if !slices.Contains(policies, p.Spec.Failure.Policy) {
 		problems = append(problems, field.NotSupported(spec.Child("failure", "policy"), p.Spec.Failure.Policy, policies))
 	}
 	if driver := p.Spec.Network.Driver; driver != v1alpha1.DriverFlat {
 		problems = append(problems, field.Invalid(spec.Child("network", "driver"), driver, fmt.Sprintf("is not served; the only driver is %q", v1alpha1.DriverFlat)))
+	}
+	return problems
+}
+
+func validatePoolPods(pods v1alpha1.PoolPods, path *field.Path) field.ErrorList {
+	var problems field.ErrorList
+	for _, table := range []struct {
+		path    *field.Path
+		classes map[string]string
+	}{{path.Child("runtimeClasses"), pods.RuntimeClasses}, {path.Child("priorityClasses"), pods.PriorityClasses}} {
+		for from, to := range table.classes {
+			for _, name := range []string{from, to} {
+				for _, problem := range validation.IsDNS1123Subdomain(name) {
+					problems = append(problems, field.Invalid(table.path.Key(from), name, problem))
+				}
+			}
+		}
+	}
+	for from, to := range pods.PriorityClasses {
+		if strings.HasPrefix(to, "system-") {
+			problems = append(problems, field.Forbidden(path.Child("priorityClasses").Key(from), "system- priorities are the pool's own components'"))
+		}
 	}
 	return problems
 }

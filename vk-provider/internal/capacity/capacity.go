@@ -108,10 +108,29 @@ func Plan(pool Pool, nodes []PoolNode) []Node {
 		plan = shaped(pool, inUse(nodes), most)
 	}
 	plan = plan[:min(len(plan), most)]
+	limit(plan, pool.Spec.Limits)
 	for i := range plan {
 		plan[i].Unschedulable = plan[i].Unschedulable || pool.Spec.Cordoned
 	}
 	return plan
+}
+
+// limit takes from a plan what is more than the limits together, from the last Nodes first.
+func limit(plan []Node, limits corev1.ResourceList) {
+	for name, most := range limits {
+		left := most.DeepCopy()
+		for i := range plan {
+			have, there := plan[i].Allocatable[name]
+			if !there {
+				continue
+			}
+			if left.Cmp(have) < 0 {
+				have = left.DeepCopy()
+				plan[i].Allocatable[name] = have
+			}
+			left.Sub(have.DeepCopy())
+		}
+	}
 }
 
 // InUse counts the pool's nodes that a plan stands on, and tells whether they are simulated.

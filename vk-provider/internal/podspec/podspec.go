@@ -39,6 +39,8 @@ type Placement struct {
 	Services []Service
 	// Identity is put on the pool pod so that it is known to be ours and whose it is.
 	Identity map[string]string
+	// RuntimeClasses and PriorityClasses say what a tenant's names of classes are in the pool.
+	RuntimeClasses, PriorityClasses map[string]string
 	// Network is what the pool's network driver wants on the pod.
 	Network network.PodMutation
 }
@@ -122,6 +124,10 @@ func (t *translator) spec(in *corev1.PodSpec) corev1.PodSpec {
 		OS:                            in.OS,
 		HostUsers:                     in.HostUsers,
 		Resources:                     in.Resources,
+
+		RuntimeClassName: t.runtimeClass(in),
+		// The pool's admission fills in the number. Without an entry it is the pool's default.
+		PriorityClassName: t.at.PriorityClasses[in.PriorityClassName],
 
 		// The tenant's ServiceAccount does not exist in the pool; its token comes as a Secret. The pool's default one
 		// must not be mounted.

@@ -3,6 +3,7 @@ package podspec
 import (
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
 )
@@ -11,6 +12,17 @@ import (
 var evaluator = sync.OnceValues(func() (policy.Evaluator, error) {
 	return policy.NewEvaluator(policy.DefaultChecks(), nil)
 })
+
+// runtimeClass gives the pool's name of the runtime class that a pod asks for; nil when it has none.
+func (t *translator) runtimeClass(in *corev1.PodSpec) *string {
+	if in.RuntimeClassName == nil {
+		return nil
+	}
+	if name, ok := t.at.RuntimeClasses[*in.RuntimeClassName]; ok {
+		return &name
+	}
+	return nil
+}
 
 // checkPolicy refuses what a pool must never run for a tenant, whatever the control cluster let through: our own list
 // first, for its clearer words and for what no Pod Security level knows, then level baseline. A pool enforces the same
@@ -24,7 +36,6 @@ func (t *translator) checkPolicy() {
 		{spec.HostNetwork, "hostNetwork is not allowed"},
 		{spec.HostPID, "hostPID is not allowed"},
 		{spec.HostIPC, "hostIPC is not allowed"},
-		{spec.RuntimeClassName != nil, "runtimeClassName is not supported"},
 		{len(spec.ResourceClaims) > 0, "resourceClaims are not supported"},
 		// Without a subdomain the full name is the host name.
 		{spec.SetHostnameAsFQDN != nil && *spec.SetHostnameAsFQDN && spec.Subdomain != "", "setHostnameAsFQDN with a subdomain is not supported"},
@@ -33,6 +44,10 @@ func (t *translator) checkPolicy() {
 		if check.found {
 			t.refuse("%s", check.what)
 		}
+	}
+	if name := spec.RuntimeClassName; name != nil && t.runtimeClass(spec) == nil {
+		// Another runtime may isolate less than the one that was asked for.
+		t.refuse("runtimeClassName %q is not supported in the pool", *name)
 	}
 	for _, secret := range spec.ImagePullSecrets {
 		t.checkSecret(secret.Name)

@@ -40,7 +40,8 @@ func (w *worker) place(pod *corev1.Pod) (podspec.Placement, network.Binder, erro
 		return podspec.Placement{}, nil, err
 	}
 	pool := w.cache.Pool
-	driver := pool.Spec().Network.Driver
+	spec := pool.Spec()
+	driver := spec.Network.Driver
 	binder, err := w.config.Binder(driver)
 	if err != nil {
 		return podspec.Placement{}, nil, fmt.Errorf("bind pod %s/%s: %w", pod.Namespace, pod.Name, err)
@@ -57,7 +58,9 @@ func (w *worker) place(pod *corev1.Pod) (podspec.Placement, network.Binder, erro
 		Node:     w.node(pod.Spec.NodeName),
 		Gateway:  w.config.Gateway,
 		Identity: pool.Labels(Component, tenant, pod.UID),
-		Network:  mutation,
+
+		RuntimeClasses: spec.Pods.RuntimeClasses, PriorityClasses: spec.Pods.PriorityClasses,
+		Network: mutation,
 	}, binder, nil
 }
 

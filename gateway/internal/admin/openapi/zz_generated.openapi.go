@@ -80,6 +80,7 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		v1alpha1.PoolLocation{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_PoolLocation(ref),
 		v1alpha1.PoolNetwork{}.OpenAPIModelName():         schema_vivariumio_vivarium_api_v1alpha1_PoolNetwork(ref),
 		v1alpha1.PoolNodes{}.OpenAPIModelName():           schema_vivariumio_vivarium_api_v1alpha1_PoolNodes(ref),
+		v1alpha1.PoolPods{}.OpenAPIModelName():            schema_vivariumio_vivarium_api_v1alpha1_PoolPods(ref),
 		v1alpha1.ResourcePool{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_ResourcePool(ref),
 		v1alpha1.ResourcePoolList{}.OpenAPIModelName():    schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolList(ref),
 		v1alpha1.ResourcePoolSpec{}.OpenAPIModelName():    schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolSpec(ref),
@@ -3011,6 +3012,51 @@ func schema_vivariumio_vivarium_api_v1alpha1_PoolNodes(ref common.ReferenceCallb
 	}
 }
 
+func schema_vivariumio_vivarium_api_v1alpha1_PoolPods(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "PoolPods say what the names of classes in tenants' pods mean in a pool.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"runtimeClasses": {
+						SchemaProps: spec.SchemaProps{
+							Description: "runtimeClasses maps the runtimeClassName of a pod to that of its pool pod, as in {sandboxed: kata}. A pod that asks for another is refused with an event. Default: none.",
+							Type:        []string{"object"},
+							AdditionalProperties: &spec.SchemaOrBool{
+								Allows: true,
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"priorityClasses": {
+						SchemaProps: spec.SchemaProps{
+							Description: "priorityClasses maps the priorityClassName of a pod to that of its pool pod, so that the pool's own scheduler and kubelets prefer it as well. A pod with another has the pool's default there. Default: none.",
+							Type:        []string{"object"},
+							AdditionalProperties: &spec.SchemaOrBool{
+								Allows: true,
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
 func schema_vivariumio_vivarium_api_v1alpha1_ResourcePool(ref common.ReferenceCallback) common.OpenAPIDefinition {
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
@@ -3146,6 +3192,27 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolSpec(ref common.Referen
 							Ref:         ref(v1alpha1.PoolNodes{}.OpenAPIModelName()),
 						},
 					},
+					"limits": {
+						SchemaProps: spec.SchemaProps{
+							Description: "limits bound what the pool gives to tenants in all: cpu, memory, pods or any resource that its nodes have. The virtual Nodes offer no more than that together. Pods that run when a limit is lowered stay. Default: what the pool has.",
+							Type:        []string{"object"},
+							AdditionalProperties: &spec.SchemaOrBool{
+								Allows: true,
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(resource.Quantity{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+					"pods": {
+						SchemaProps: spec.SchemaProps{
+							Description: "pods say what the names of classes in tenants' pods mean in this pool.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.PoolPods{}.OpenAPIModelName()),
+						},
+					},
 					"network": {
 						SchemaProps: spec.SchemaProps{
 							Description: "network says which driver connects pods in this pool.",
@@ -3185,7 +3252,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolSpec(ref common.Referen
 			},
 		},
 		Dependencies: []string{
-			v1alpha1.PoolBounce{}.OpenAPIModelName(), v1alpha1.PoolCredentials{}.OpenAPIModelName(), v1alpha1.PoolDrain{}.OpenAPIModelName(), v1alpha1.PoolFailure{}.OpenAPIModelName(), v1alpha1.PoolLocation{}.OpenAPIModelName(), v1alpha1.PoolNetwork{}.OpenAPIModelName(), v1alpha1.PoolNodes{}.OpenAPIModelName()},
+			resource.Quantity{}.OpenAPIModelName(), v1alpha1.PoolBounce{}.OpenAPIModelName(), v1alpha1.PoolCredentials{}.OpenAPIModelName(), v1alpha1.PoolDrain{}.OpenAPIModelName(), v1alpha1.PoolFailure{}.OpenAPIModelName(), v1alpha1.PoolLocation{}.OpenAPIModelName(), v1alpha1.PoolNetwork{}.OpenAPIModelName(), v1alpha1.PoolNodes{}.OpenAPIModelName(), v1alpha1.PoolPods{}.OpenAPIModelName()},
 	}
 }
 
