@@ -44,6 +44,8 @@ func TestIsUpgrade(t *testing.T) {
 func TestSameOrigin(t *testing.T) {
 	for origin, want := range map[string]bool{
 		"": true, "https://gateway.test": true, "http://GATEWAY.test": true, "https://evil.test": false, "null": false,
+		"http://localhost": true, "https://LOCALHOST:8001": true, "http://127.0.0.1:8001": true, "http://[::1]": true, "http://127.8.9.1": true,
+		"http://localhost.evil.test": false, "http://localhost@evil.test": false, "http://127.0.0.1.evil.test": false, "http://10.0.0.1": false, "localhost": false,
 		"https://gateway.test.evil.test": false, "https://gateway.test:1": false, "gateway.test": false, "%": false,
 	} {
 		r := &http.Request{Host: "gateway.test", Header: http.Header{}}

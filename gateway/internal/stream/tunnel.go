@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -32,14 +33,19 @@ func IsUpgrade(r *http.Request) bool {
 }
 
 // SameOrigin reports whether an upgrade was not started by a page of somebody else: a browser would send the user's
-// certificate along for any page that asks.
+// certificate along for any page that asks. A page that the user's own machine serves may; client libraries that have to
+// name an origin name that one.
 func SameOrigin(r *http.Request) bool {
 	origins := r.Header.Values("Origin")
 	if len(origins) == 0 {
 		return true
 	}
 	u, err := url.Parse(origins[0])
-	return err == nil && len(origins) == 1 && u.Host != "" && strings.EqualFold(u.Host, r.Host)
+	if err != nil || len(origins) != 1 || u.Host == "" {
+		return false
+	}
+	address, err := netip.ParseAddr(u.Hostname())
+	return strings.EqualFold(u.Host, r.Host) || strings.EqualFold(u.Hostname(), "localhost") || err == nil && address.IsLoopback()
 }
 
 // passed are the headers of a switch of protocols.

@@ -367,13 +367,23 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 			return nil
 		case op == rules.Subjects && len(l.rest) == 2 && member == "apiGroup":
 			return nil
+		case len(l.rest) == 2 && member == "kind" && what == "test":
+			// Expecting a kind changes the meaning of nothing.
+			return nil
+		case len(l.rest) == 2 && member == "apiVersion" && what == "test":
+			return l.toControl(rules.GroupVersion, orNull(value), path)
 		case op == rules.Subjects && len(l.rest) == 2 && member == "namespace":
 			// Only ServiceAccounts have one.
 			return l.toControl(rules.Namespace, orNull(value), path)
 		}
 	case rules.RoleRef:
-		if l.rest[0] == "apiGroup" {
+		switch {
+		case len(l.rest) == 1 && (l.rest[0] == "apiGroup" || l.rest[0] == "kind" && what == "test"):
 			return nil
+		case len(l.rest) == 1 && l.rest[0] == "name" && l.root.Kind == "ClusterRoleBinding":
+			// It refers to nothing but ClusterRoles.
+			return l.toControl(op, jsonwire.NewObject(
+				jsonwire.Member{Key: "kind", Value: jsonwire.NewString("ClusterRole")}, jsonwire.Member{Key: "name", Value: orNull(value)}), path)
 		}
 	case rules.SigningRequest:
 		switch l.rest[0] {
