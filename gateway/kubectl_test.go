@@ -95,6 +95,12 @@ func TestKubectl(t *testing.T) {
 		{args: "get lease -A", says: []string{"No resources found"}},
 		{args: "cluster-info", says: []string{"is running at"}},
 		{args: "get --raw /readyz", says: []string{"ok"}},
+		{args: "get --raw /readyz?verbose", says: []string{"[+]gateway ok", "[+]etcd ok", "readyz check passed"}},
+		{args: "get --raw /livez?verbose", says: []string{"[+]gateway ok", "livez check passed"}},
+		{args: "get --raw /apis/apps/v1/namespaces/web/deployments/hello", says: []string{`"namespace":"web"`}},
+		{args: "-n web get all", says: []string{"pod/hello-", "service/hello", "deployment.apps/hello", "job.batch/once"}},
+		{args: "get cs", says: []string{"No resources found"}},
+		{args: "get csr", says: []string{"No resources found"}},
 
 		{args: "get cm missing", says: []string{`configmaps "missing" not found`}, fails: true},
 		{args: "-n missing create cm a", says: []string{`namespaces "missing" not found`}, fails: true},
