@@ -46,6 +46,7 @@ type Source struct {
 	cache *control.Cache
 	pools Pools
 	now   func() time.Time
+	wait  time.Duration
 	read  func(ctx context.Context, pool *pools.Pool) ([]v1beta1.PodMetrics, error)
 
 	mu   sync.Mutex // guards what follows, and what is in it
@@ -79,7 +80,7 @@ func path(m *v1beta1.PodMetrics) string { return m.Namespace + "/" + m.Name }
 
 // NewSource makes a Source.
 func NewSource(cache *control.Cache, open Pools) *Source {
-	return &Source{cache: cache, pools: open, now: time.Now, read: ask, kept: map[string]*state{}}
+	return &Source{cache: cache, pools: open, now: time.Now, wait: patience, read: ask, kept: map[string]*state{}}
 }
 
 // ask reads the figures of our pods from a pool's metrics.k8s.io.
@@ -120,7 +121,7 @@ func (s *Source) of(ctx context.Context, name string) *reading {
 	if s.usable(st) == nil && st.asking != nil && !st.failed {
 		wait := st.asking
 		s.mu.Unlock()
-		timer := time.NewTimer(patience)
+		timer := time.NewTimer(s.wait)
 		select {
 		case <-wait:
 		case <-timer.C:

@@ -223,6 +223,7 @@ func ptr[T any](v T) *T { return &v }
 // TestPoolsThatDoNotAnswer are missing, hold nobody up, and do not become what they were.
 func TestPoolsThatDoNotAnswer(t *testing.T) {
 	w := newWorld(t, []string{"t1-web/a"}, []string{"t1-web/b"})
+	w.Source.wait = time.Hour
 	w.say("a", measured("t1-web/a", 1))
 	w.answer("b", func(context.Context) ([]v1beta1.PodMetrics, error) { return nil, errors.New("connection refused") })
 	want := func(when string, want ...string) {
