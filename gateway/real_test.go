@@ -282,6 +282,14 @@ func TestSecondWall(t *testing.T) {
 		}, metav1.CreateOptions{DryRun: []string{"All"}})
 		return err
 	}
+	// as writes into a namespace of the first tenant as somebody that the gateway would not let be.
+	as := func(user string, groups ...string) error {
+		odd := rest.CopyConfig(w.cluster.Config)
+		odd.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: groups}
+		_, err := clientset(t, odd).CoreV1().ConfigMaps("wall0a-default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "a-"}},
+			metav1.CreateOptions{DryRun: []string{"All"}})
+		return err
+	}
 	good := map[string]string{"vivarium.io/tenant": "wall0a", "pod-security.kubernetes.io/enforce": "baseline"}
 	// Policies take a moment to come into force.
 	eventually(t, "the policies are in force", func() bool { return configMap("wall0b-default") != nil })
@@ -289,8 +297,22 @@ func TestSecondWall(t *testing.T) {
 		do   func() error
 		want bool
 	}{
-		"Own":               {func() error { return configMap("wall0a-default") }, true},
-		"Foreign":           {func() error { return configMap("wall0b-default") }, false},
+		"Own":     {func() error { return configMap("wall0a-default") }, true},
+		"Foreign": {func() error { return configMap("wall0b-default") }, false},
+		"OwnUser": {func() error { return as("wall0a-bob", "wall0a-system:masters", "wall0a-system:authenticated") }, true},
+		"OwnAccount": {func() error {
+			return as("system:serviceaccount:wall0a-default:bot", "wall0a-system:masters", "wall0a-system:authenticated")
+		}, true},
+		"ForeignUser":  {func() error { return as("wall0b-admin", "wall0a-system:masters", "wall0a-system:authenticated") }, false},
+		"UnmarkedUser": {func() error { return as("bob", "wall0a-system:masters", "wall0a-system:authenticated") }, false},
+		"ForeignAccount": {func() error {
+			return as("system:serviceaccount:wall0b-default:bot", "wall0a-system:masters", "wall0a-system:authenticated")
+		}, false},
+		"TwoTenants": {func() error {
+			return as("wall0a-admin", "wall0a-system:masters", "wall0a-system:authenticated", "wall0b-system:authenticated")
+		}, false},
+		// Rights there, and the group of another tenant.
+		"GroupOfOthers":     {func() error { return as("wall0b-admin", "wall0a-system:masters", "wall0b-system:authenticated") }, false},
 		"Platform":          {func() error { return configMap("kube-system") }, false},
 		"OwnNamespace":      {func() error { return namespace("wall0a-x", good) }, true},
 		"ForeignNamespace":  {func() error { return namespace("wall0b-x", good) }, false},
