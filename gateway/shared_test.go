@@ -495,11 +495,14 @@ func TestControlRestarts(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	w.cluster.RestartAPIServer(t)
 	write("after")
-	// Whoever follows definitions waits for a while before it does so again.
 	kubectl := w.client(t, localcluster.Kubectl, kubeconfig)
 	kubectl.do(t, "", command{args: "apply -f testdata/shop/crds", says: []string{"widgets.shop.example.com created"}})
 	kubectl.do(t, "", command{args: "wait --for=condition=Established crd/widgets.shop.example.com --timeout=60s", says: []string{"condition met"}})
-	kubectl.do(t, "", command{args: "get widgets", says: []string{"No resources found"}})
+	// Whoever follows definitions tries again every two seconds.
+	eventually(t, "the gateway knows the definition", func() bool {
+		out, _ := kubectl.run(t, "", "get", "widgets")
+		return strings.Contains(out, "No resources found")
+	})
 	sees("after")
 	// It goes on.
 	write("later")
