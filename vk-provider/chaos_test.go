@@ -374,8 +374,10 @@ func (c *chaos) agree(t *testing.T) error {
 			t.Fatalf("LOST: control pod %s has failed: %s %s", name, pod.Status.Reason, pod.Status.Message)
 		case c.runs[uid] != "" && below[uid] != c.runs[uid]:
 			t.Fatalf("MADE ANEW: pod %s, pool pod %q was %q", name, below[uid], c.runs[uid])
+		case pod.Spec.NodeName == "":
+			return fmt.Errorf("the scheduler has not bound pod %s yet", name)
 		case below[uid] == "":
-			return fmt.Errorf("pod %s is not in a pool yet", name)
+			return fmt.Errorf("pod %s, bound to %s, is not in a pool yet", name, pod.Spec.NodeName)
 		}
 		if err := isReady(pod); err != nil {
 			return fmt.Errorf("pod %s: %w", name, err)
