@@ -190,7 +190,6 @@ func TestShortLived(t *testing.T) {
 			c.fails(t, "", []string{"-n", ns, "get", "pod", pod}, `pods "`+pod+`" not found`)
 			c.shows(t, []string{"-n", ns, "events", "--for=pod/" + pod}, "Started", "Pod/"+pod)
 			c.shows(t, []string{"-n", ns, "get", "events", "--field-selector=involvedObject.name=" + pod}, "Started", "pod/"+pod)
-			c.fails(t, "", []string{"-n", ns, "top", "pods"}, "Metrics API not available")
 		}
 		if out := terminal(t, c, "-n", ns, "run", "tty", "--image="+shellImage, "--restart=Never", "-it", "--rm", "--", "sh", "-c", "sleep 2; test -t 0 && echo is-a-terminal"); !strings.Contains(out, "is-a-terminal") {
 			t.Errorf("run -it --rm: %q", out)
