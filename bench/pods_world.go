@@ -21,7 +21,7 @@ import (
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/charts"
-	"vivarium.io/vivarium/internal/adminclient"
+	"vivarium.io/vivarium/internal/adminclient/admintest"
 	"vivarium.io/vivarium/internal/localcluster"
 	"vivarium.io/vivarium/internal/localcluster/process"
 	"vivarium.io/vivarium/internal/names"
@@ -209,29 +209,12 @@ const (
 	writesOfPods   = "bench-pods"
 )
 
-// resourcePools lets the control cluster serve ResourcePools, which is the gateway's part otherwise.
-const resourcePools = `
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: resourcepools.vivarium.io}
-spec:
-  group: vivarium.io
-  scope: Cluster
-  names: {kind: ResourcePool, listKind: ResourcePoolList, plural: resourcepools, singular: resourcepool}
-  versions:
-  - name: v1alpha1
-    served: true
-    storage: true
-    subresources: {status: {}}
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-`
-
 func (w *podsWorld) prepareControl(ctx context.Context) error {
 	manifests, err := charts.ControlManifests()
 	if err != nil {
 		return err
 	}
-	if err := w.apply(ctx, w.control, string(manifests), resourcePools, counted(controlUser)); err != nil {
+	if err := w.apply(ctx, w.control, string(manifests), counted(controlUser)); err != nil {
 		return err
 	}
 	for n := range burstTenants {
@@ -246,7 +229,7 @@ func (w *podsWorld) prepareControl(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if w.admin, err = adminclient.New(config); err != nil {
+	if w.admin, err = admintest.Install(ctx, config); err != nil {
 		return err
 	}
 	return w.arguments()

@@ -67,13 +67,7 @@ func (x *exchange) deleteEverywhere(w http.ResponseWriter, r *http.Request) erro
 			return err
 		}
 	}
-	out := newReply(w, r)
-	out.Header().Set("Content-Type", "application/json")
-	out.Header().Set("Cache-Control", "no-cache, private")
-	if _, err := out.Write(list); err != nil {
-		return x.front.finish(err)
-	}
-	return x.front.finish(out.Close())
+	return x.replyJSON(w, r, list)
 }
 
 // find lists the tenant's objects of the kind, as the tenant would see them.
@@ -96,12 +90,8 @@ func (x *exchange) find(r *http.Request, query url.Values) ([]byte, []found, err
 			}
 		}
 		res, err := x.front.control.Do(r.Context(), one)
-		if err != nil {
+		if res, err = x.document(r.Context(), res, err); err != nil {
 			return nil, err
-		}
-		if res.StatusCode != http.StatusOK {
-			defer res.Body.Close()
-			return nil, x.readError(r.Context(), res)
 		}
 		return res.Body, nil
 	}

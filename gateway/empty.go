@@ -47,13 +47,7 @@ func (x *exchange) empty(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("write an empty list: %w", err)
 	}
-	out := newReply(w, r)
-	out.Header().Set("Content-Type", "application/json")
-	out.Header().Set("Cache-Control", "no-cache, private")
-	if _, err := out.Write(raw); err != nil {
-		return x.front.finish(err)
-	}
-	return x.front.finish(out.Close())
+	return x.replyJSON(w, r, raw)
 }
 
 // nothing is an empty list in the form that a client likes best.

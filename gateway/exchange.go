@@ -193,6 +193,33 @@ func (x *exchange) answer(w http.ResponseWriter, r *http.Request, res *http.Resp
 	return x.front.finish(out.Close())
 }
 
+// document takes an answer that is a document which can be translated, as a call gave it; anything else becomes an error.
+func (x *exchange) document(ctx context.Context, res *http.Response, err error) (*http.Response, error) {
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK {
+		defer res.Body.Close()
+		return nil, x.readError(ctx, res)
+	}
+	if err := checkType(res); err != nil {
+		_ = res.Body.Close()
+		return nil, err
+	}
+	return res, nil
+}
+
+// replyJSON answers with what was made here.
+func (x *exchange) replyJSON(w http.ResponseWriter, r *http.Request, raw []byte) error {
+	out := newReply(w, r)
+	out.Header().Set("Content-Type", "application/json")
+	out.Header().Set("Cache-Control", "no-cache, private")
+	if _, err := out.Write(raw); err != nil {
+		return x.front.finish(err)
+	}
+	return x.front.finish(out.Close())
+}
+
 // broken is what becomes of an answer that could not be passed on to its end. If a part of it has been sent, the
 // connection breaks: a clean end would make a truth of half an answer.
 func (x *exchange) broken(ctx context.Context, out *reply, err error) error {

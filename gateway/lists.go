@@ -106,7 +106,7 @@ func (x *exchange) listEverywhere(w http.ResponseWriter, r *http.Request) error 
 			one.Query.Set("limit", strconv.Itoa(first))
 		}
 		one.Header = call.Header.Clone()
-		return x.page(out)(x.front.control.Do(r.Context(), one))
+		return x.page(r.Context(), out)(x.front.control.Do(r.Context(), one))
 	}
 	return x.listed(r.Context(), out, x.view.ListToTenant(x.translated, out, options, page))
 }
@@ -119,7 +119,7 @@ func (x *exchange) listSpread(out *reply, s *spread, options translate.ListOptio
 	}
 	options.Counted = func(items, _ int) { x.counted(key, items, options.OnePage, s.limit) }
 	return x.view.ListToTenant(x.translated, out, options, func(token string) (io.ReadCloser, error) {
-		return x.page(out)(s.page(token))
+		return x.page(s.ctx, out)(s.page(token))
 	})
 }
 
@@ -136,17 +136,9 @@ func (x *exchange) counted(key sizeKey, items int, onePage bool, limit int) {
 }
 
 // page takes a page of the control cluster; the headers of the first become the answer's.
-func (x *exchange) page(out *reply) func(*http.Response, error) (io.ReadCloser, error) {
+func (x *exchange) page(ctx context.Context, out *reply) func(*http.Response, error) (io.ReadCloser, error) {
 	return func(res *http.Response, err error) (io.ReadCloser, error) {
-		if err != nil {
-			return nil, err
-		}
-		if res.StatusCode != http.StatusOK {
-			defer res.Body.Close()
-			return nil, x.readError(res.Request.Context(), res)
-		}
-		if err := checkType(res); err != nil {
-			_ = res.Body.Close()
+		if res, err = x.document(ctx, res, err); err != nil {
 			return nil, err
 		}
 		if !out.Started() {

@@ -146,10 +146,10 @@ func (o *offer) get(w http.ResponseWriter, r *http.Request) error {
 		return apierrors.NewNotFound(o.facts.request.GroupResource(), name)
 	}
 	state := o.store.State()
-	if err := o.document(object, object.Version, &state); err != nil {
+	if err := o.one(object, object.Version, &state); err != nil {
 		return err
 	}
-	return o.reply(w, r)
+	return o.replyJSON(w, r, o.out.Bytes())
 }
 
 func (o *offer) list(w http.ResponseWriter, r *http.Request) error {
@@ -172,7 +172,7 @@ func (o *offer) list(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	o.out.WriteString("]}\n")
-	return o.reply(w, r)
+	return o.replyJSON(w, r, o.out.Bytes())
 }
 
 // reach waits for the version that a list must not be older than.
@@ -206,14 +206,4 @@ func (o *offer) reach(ctx context.Context) error {
 		return apierrors.NewResourceExpired(fmt.Sprintf("The provided resource version %d is no longer available", version))
 	}
 	return nil
-}
-
-func (o *offer) reply(w http.ResponseWriter, r *http.Request) error {
-	out := newReply(w, r)
-	out.Header().Set("Content-Type", "application/json")
-	out.Header().Set("Cache-Control", "no-cache, private")
-	if _, err := out.Write(o.out.Bytes()); err != nil {
-		return o.front.finish(err)
-	}
-	return o.front.finish(out.Close())
 }

@@ -77,8 +77,8 @@ func (o *offer) item(object *offers.Object, version uint64, state *offers.State)
 	return nil
 }
 
-// document writes one object by itself.
-func (o *offer) document(object *offers.Object, version uint64, state *offers.State) error {
+// one writes one object by itself.
+func (o *offer) one(object *offers.Object, version uint64, state *offers.State) error {
 	tree, err := o.tree(object, version)
 	if err != nil {
 		return err

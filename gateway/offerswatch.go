@@ -121,7 +121,7 @@ func (o *offer) changes(changes []offers.Change) error {
 
 func (o *offer) frame(kind string, object *offers.Object, version uint64, state *offers.State) error {
 	o.out.WriteString(frames.Head(kind))
-	if err := o.document(object, version, state); err != nil {
+	if err := o.one(object, version, state); err != nil {
 		return err
 	}
 	o.out.WriteString(frames.Tail)

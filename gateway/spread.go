@@ -136,9 +136,8 @@ func (x *exchange) probe(ctx context.Context, call control.Call) int {
 	if err != nil {
 		return 0
 	}
-	defer res.Body.Close()
-	var list metav1.PartialObjectMetadataList
-	if res.StatusCode != http.StatusOK || json.NewDecoder(res.Body).Decode(&list) != nil {
+	list, err := readMetadata(res)
+	if err != nil {
 		return 0
 	}
 	behind := len(list.Items)
@@ -151,6 +150,18 @@ func (x *exchange) probe(ctx context.Context, call control.Call) int {
 
 // metadataList is what is asked for where names are enough.
 const metadataList = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+
+// readMetadata reads an answer to that, to its end.
+func readMetadata(res *http.Response) (list metav1.PartialObjectMetadataList, err error) {
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return list, fmt.Errorf("read a list: %s", res.Status)
+	}
+	if err := json.NewDecoder(res.Body).Decode(&list); err != nil {
+		return list, fmt.Errorf("read a list: %w", err)
+	}
+	return list, nil
+}
 
 func (x *exchange) namespacesKey() sizeKey {
 	return sizeKey{about: itsNamespaces, tenant: x.facts.tenant.UID}
@@ -169,13 +180,9 @@ func (x *exchange) namespacesNow(ctx context.Context) ([]names.ControlNamespace,
 	if err != nil {
 		return nil, "", err
 	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, "", fmt.Errorf("list namespaces as the gateway: %s", res.Status)
-	}
-	var list metav1.PartialObjectMetadataList
-	if err := json.NewDecoder(res.Body).Decode(&list); err != nil {
-		return nil, "", fmt.Errorf("list namespaces: %w", err)
+	list, err := readMetadata(res)
+	if err != nil {
+		return nil, "", fmt.Errorf("list namespaces as the gateway: %w", err)
 	}
 	var out []names.ControlNamespace
 	for i := range list.Items {
@@ -274,16 +281,12 @@ func (s *spread) cut(read string, items int) (string, error) {
 	}
 	// Where the last item is, the control cluster's own token tells.
 	res, err := s.request(i, token, items, control.Headers(http.Header{}, metadataList, ""))
-	if err != nil {
+	if res, err = s.document(s.ctx, res, err); err != nil {
 		return "", err
 	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return "", s.readError(s.ctx, res)
-	}
-	var list metav1.PartialObjectMetadataList
-	if err := json.NewDecoder(res.Body).Decode(&list); err != nil {
-		return "", fmt.Errorf("read a list: %w", err)
+	list, err := readMetadata(res)
+	if err != nil {
+		return "", err
 	}
 	return paging.Widen(s.namespaces[i], list.Continue)
 }

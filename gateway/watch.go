@@ -55,18 +55,7 @@ func (x *exchange) open(ctx context.Context, header http.Header, query url.Value
 	}
 	call.Query = query
 	res, err := x.front.control.Do(ctx, call)
-	if err != nil {
-		return nil, err
-	}
-	if res.StatusCode != http.StatusOK {
-		defer res.Body.Close()
-		return nil, x.readError(ctx, res)
-	}
-	if err := checkType(res); err != nil {
-		_ = res.Body.Close()
-		return nil, err
-	}
-	return res, nil
+	return x.document(ctx, res, err)
 }
 
 // withhold breaks a watch off that cannot be translated. Whatever else ended one, frames were passed whole: clients watch

@@ -170,13 +170,10 @@ var errNotYet = errors.New("the resource version is not there yet")
 // page reads one page of what there is.
 func (s *shared) page(source pages, token string, each func(frame []byte) error) (frames.List, error) {
 	res, err := source.page(token)
-	if err != nil {
+	if res, err = s.document(s.ctx, res, err); err != nil {
 		return frames.List{}, err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return frames.List{}, s.readError(s.ctx, res)
-	}
 	list, err := s.form.Added(res.Body, each)
 	if err == nil && list.Remaining > 0 {
 		s.learnBehind(pageSize + list.Remaining)

@@ -21,7 +21,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
@@ -29,6 +28,7 @@ import (
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/charts"
+	"vivarium.io/vivarium/internal/adminclient/admintest"
 	"vivarium.io/vivarium/internal/kubetest"
 	"vivarium.io/vivarium/internal/names"
 )
@@ -111,7 +111,10 @@ func newWorld(t *testing.T, pools ...string) *world {
 	w.controlClient = kubernetes.NewForConfigOrDie(w.control.Config)
 	w.namespace(t, names.SystemNamespace, nil)
 	apply(t, w.control, "vivarium/files/rbac/vk-provider.yaml")
-	w.serveResourcePools(t)
+	var err error
+	if w.admin, err = admintest.Install(t.Context(), w.control.Config); err != nil {
+		t.Fatal(err)
+	}
 	for name, p := range w.pools {
 		p.open(t)
 		w.register(t, name, p)
@@ -167,37 +170,6 @@ func (w *world) register(t *testing.T, name string, p *pool) {
 	if err := w.admin.Create(t.Context(), resource); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// serveResourcePools has the control cluster stand in for the admin API.
-func (w *world) serveResourcePools(t *testing.T) {
-	t.Helper()
-	create(t, w.control, `
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: resourcepools.vivarium.io}
-spec:
-  group: vivarium.io
-  scope: Cluster
-  names: {kind: ResourcePool, listKind: ResourcePoolList, plural: resourcepools, singular: resourcepool}
-  versions:
-  - name: v1alpha1
-    served: true
-    storage: true
-    subresources: {status: {}}
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-`)
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "ResourcePools are served", func() error {
-		var err error
-		if w.admin, err = client.New(w.control.Config, client.Options{Scheme: scheme}); err != nil {
-			return err
-		}
-		return w.admin.List(t.Context(), &v1alpha1.ResourcePoolList{})
-	})
 }
 
 // tenant makes a tenant's namespace as the gateway does, and waits until pods can be made in it.

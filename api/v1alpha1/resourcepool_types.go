@@ -132,6 +132,11 @@ const (
 	FailureFence FailurePolicy = "Fence"
 )
 
+// FailurePolicies gives all there are, the default first.
+func FailurePolicies() []FailurePolicy {
+	return []FailurePolicy{FailureEvict, FailureHold, FailureFence}
+}
+
 // AnnotationFenced on a ResourcePool, with any value, is the operator's word that nothing runs in the pool any more: its
 // machines are off, or cut off from everything that their pods could do harm to. While the pool does not answer, its pods are then
 // ended at once and replaced elsewhere, whatever the failure policy. The platform removes it when the pool is back.
@@ -173,6 +178,9 @@ const (
 	// NodesAggregate publishes one virtual Node for the whole pool.
 	NodesAggregate NodeMode = "Aggregate"
 )
+
+// NodeModes gives all there are, the default first.
+func NodeModes() []NodeMode { return []NodeMode{NodesShaped, NodesMirrored, NodesAggregate} }
 
 // PoolNodes say what virtual Nodes a pool gets.
 type PoolNodes struct {

@@ -61,21 +61,12 @@ func (f *poolFlags) spec() (v1alpha1.ResourcePoolSpec, error) {
 		Network:  v1alpha1.PoolNetwork{Driver: f.driver},
 		Bounce:   v1alpha1.PoolBounce{AfterSeconds: int32(min(f.bounceAfter.Seconds(), math.MaxInt32))},
 	}
-	for _, policy := range []v1alpha1.FailurePolicy{v1alpha1.FailureEvict, v1alpha1.FailureHold, v1alpha1.FailureFence} {
-		if strings.EqualFold(f.failure, string(policy)) {
-			spec.Failure.Policy = policy
-		}
+	var err error
+	if spec.Failure.Policy, err = oneOf("--failure-policy", f.failure, v1alpha1.FailurePolicies()); err != nil {
+		return spec, err
 	}
-	if f.failure != "" && spec.Failure.Policy == "" {
-		return spec, usageError{fmt.Errorf("--failure-policy: %q is none of Evict, Hold, Fence", f.failure)}
-	}
-	for _, mode := range []v1alpha1.NodeMode{v1alpha1.NodesShaped, v1alpha1.NodesMirrored, v1alpha1.NodesAggregate} {
-		if strings.EqualFold(f.mode, string(mode)) {
-			spec.Nodes.Mode = mode
-		}
-	}
-	if f.mode != "" && spec.Nodes.Mode == "" {
-		return spec, usageError{fmt.Errorf("--node-mode: %q is none of Shaped, Mirrored, Aggregate", f.mode)}
+	if spec.Nodes.Mode, err = oneOf("--node-mode", f.mode, v1alpha1.NodeModes()); err != nil {
+		return spec, err
 	}
 	for name, text := range f.shape {
 		quantity, err := resource.ParseQuantity(text)
@@ -88,6 +79,21 @@ func (f *poolFlags) spec() (v1alpha1.ResourcePoolSpec, error) {
 		spec.Nodes.Shape[corev1.ResourceName(name)] = quantity
 	}
 	return spec, nil
+}
+
+// oneOf reads a flag that takes one of some words, in any case; nothing when it is not given.
+func oneOf[T ~string](flag, text string, known []T) (T, error) {
+	if text == "" {
+		return "", nil
+	}
+	var words []string
+	for _, one := range known {
+		if strings.EqualFold(text, string(one)) {
+			return one, nil
+		}
+		words = append(words, string(one))
+	}
+	return "", usageError{fmt.Errorf("%s: %q is none of %s", flag, text, strings.Join(words, ", "))}
 }
 
 func newPoolRegisterCommand(a *access) *cobra.Command {

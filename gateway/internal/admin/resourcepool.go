@@ -115,8 +115,7 @@ func validatePool(p *v1alpha1.ResourcePool) field.ErrorList {
 			problems = append(problems, field.Invalid(limit, quantity.String(), "must not be negative"))
 		}
 	}
-	policies := []v1alpha1.FailurePolicy{v1alpha1.FailureEvict, v1alpha1.FailureHold, v1alpha1.FailureFence}
-	if !slices.Contains(policies, p.Spec.Failure.Policy) {
+	if policies := v1alpha1.FailurePolicies(); !slices.Contains(policies, p.Spec.Failure.Policy) {
 		problems = append(problems, field.NotSupported(spec.Child("failure", "policy"), p.Spec.Failure.Policy, policies))
 	}
 	if driver := p.Spec.Network.Driver; driver != v1alpha1.DriverFlat {
@@ -149,8 +148,7 @@ func validatePoolPods(pods v1alpha1.PoolPods, path *field.Path) field.ErrorList 
 
 func validatePoolNodes(nodes v1alpha1.PoolNodes, path *field.Path) field.ErrorList {
 	var problems field.ErrorList
-	modes := []v1alpha1.NodeMode{v1alpha1.NodesShaped, v1alpha1.NodesMirrored, v1alpha1.NodesAggregate}
-	if !slices.Contains(modes, nodes.Mode) {
+	if modes := v1alpha1.NodeModes(); !slices.Contains(modes, nodes.Mode) {
 		problems = append(problems, field.NotSupported(path.Child("mode"), nodes.Mode, modes))
 	}
 	problems = append(problems, outOfRange(path.Child("max"), nodes.Max, 1, 1000)...)

@@ -1,6 +1,6 @@
 // Package admintest stands in for the gateway's admin API in tests of its clients: custom resources of the same group in
 // a real kube-apiserver, with status subresources, watches and finalizers. It knows neither validation nor defaults;
-// those are the gateway's own tests' business. Only tests import it.
+// those are the gateway's own tests' business. Only tests and benchmarks import it.
 package admintest
 
 import (

@@ -132,7 +132,7 @@ func TestWhatIsLearntKeepsThePodsOfThatSizeAway(t *testing.T) {
 	if b.Learn("", list("cpu", "20", "memory", "1Gi", "pods", "1"), node) || told != 1 {
 		t.Errorf("nobody was told: %d", told)
 	}
-	below, version := b.Limits("pool-a-0")
+	version, below := b.Version(), b.Limits("pool-a-0")
 	if diff := cmp.Diff(list("cpu", "20"), below); diff != "" {
 		t.Errorf("limits (-want +got):\n%s", diff)
 	}
@@ -146,26 +146,26 @@ func TestWhatIsLearntKeepsThePodsOfThatSizeAway(t *testing.T) {
 	}
 	// It is over after a while, and lasts longer when it was over too early.
 	c.pass(firstHold + time.Second)
-	if below, _ := b.Limits("pool-a-0"); len(below) > 0 {
+	if below := b.Limits("pool-a-0"); len(below) > 0 {
 		t.Errorf("still: %v", below)
 	}
 	b.Learn("", list("cpu", "20", "pods", "1"), node)
 	c.pass(firstHold + time.Second)
-	if below, _ := b.Limits("pool-a-0"); len(below) == 0 {
+	if below := b.Limits("pool-a-0"); len(below) == 0 {
 		t.Error("the second time lasts no longer than the first")
 	}
 	c.pass(time.Hour)
 	b.Learn("", list("cpu", "20", "pods", "1"), node)
 	c.pass(firstHold + time.Second)
-	if below, _ := b.Limits("pool-a-0"); len(below) > 0 {
+	if below := b.Limits("pool-a-0"); len(below) > 0 {
 		t.Error("an old story is not forgotten")
 	}
 	// A Node that mirrors one is full alone.
 	b.Learn("pool-a-x", list("memory", "60Gi", "cpu", "1", "pods", "1"), node)
-	if below, _ := b.Limits("pool-a-x"); !cmp.Equal(below, list("memory", "60Gi")) {
+	if below := b.Limits("pool-a-x"); !cmp.Equal(below, list("memory", "60Gi")) {
 		t.Errorf("the mirrored node: %v", below)
 	}
-	if below, _ := b.Limits("pool-a-y"); len(below) > 0 {
+	if below := b.Limits("pool-a-y"); len(below) > 0 {
 		t.Errorf("its neighbour: %v", below)
 	}
 }

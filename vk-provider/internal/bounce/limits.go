@@ -61,8 +61,8 @@ func (b *Book) Learn(node string, requests, allocatable corev1.ResourceList) (sh
 	return shown
 }
 
-// Limits gives what a virtual Node must not have room for now, with the version to tell [Book.Shown].
-func (b *Book) Limits(node string) (below corev1.ResourceList, version int) {
+// Limits gives what a virtual Node must not have room for now.
+func (b *Book) Limits(node string) (below corev1.ResourceList) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
@@ -81,10 +81,10 @@ func (b *Book) Limits(node string) (below corev1.ResourceList, version int) {
 			below[key.resource] = l.below.DeepCopy()
 		}
 	}
-	return below, b.version
+	return below
 }
 
-// Version is that of the limits now.
+// Version is that of the limits now, to tell [Book.Shown]; ask for it before [Book.Limits].
 func (b *Book) Version() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -183,17 +183,24 @@ func (r *remains) finding() pools.Finding {
 	return f
 }
 
+// changePool changes a ResourcePool, unless somebody else has meanwhile.
+func (c *Controller) changePool(ctx context.Context, resource *v1alpha1.ResourcePool, change func(*v1alpha1.ResourcePool)) (*v1alpha1.ResourcePool, error) {
+	changed := resource.DeepCopy()
+	change(changed)
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return changed, c.config.Admin.Patch(call, changed, client.MergeFromWithOptions(resource, client.MergeFromWithOptimisticLock{}), client.FieldOwner(Component))
+}
+
 // release takes our finalizer from a ResourcePool.
 func (c *Controller) release(ctx context.Context, resource *v1alpha1.ResourcePool) error {
 	if !slices.Contains(resource.Finalizers, v1alpha1.FinalizerPool) {
 		return nil
 	}
-	changed := resource.DeepCopy()
-	changed.Finalizers = slices.DeleteFunc(changed.Finalizers, func(f string) bool { return f == v1alpha1.FinalizerPool })
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	err := c.config.Admin.Patch(call, changed, client.MergeFromWithOptions(resource, client.MergeFromWithOptimisticLock{}), client.FieldOwner(Component))
-	if err != nil && !apierrors.IsNotFound(err) {
+	_, err := c.changePool(ctx, resource, func(changed *v1alpha1.ResourcePool) {
+		changed.Finalizers = slices.DeleteFunc(changed.Finalizers, func(f string) bool { return f == v1alpha1.FinalizerPool })
+	})
+	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("let ResourcePool %s go: %w", resource.Name, err)
 	}
 	boot.Logger(ctx).Info("pool drained", "pool", resource.Name)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/boot"
@@ -17,11 +16,7 @@ func (c *Controller) unfence(ctx context.Context, p *pass) error {
 	if _, fenced := p.resource.Annotations[v1alpha1.AnnotationFenced]; !fenced || !p.health.known || p.health.silent {
 		return nil
 	}
-	changed := p.resource.DeepCopy()
-	delete(changed.Annotations, v1alpha1.AnnotationFenced)
-	call, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	err := c.config.Admin.Patch(call, changed, client.MergeFromWithOptions(p.resource, client.MergeFromWithOptimisticLock{}), client.FieldOwner(Component))
+	changed, err := c.changePool(ctx, p.resource, func(changed *v1alpha1.ResourcePool) { delete(changed.Annotations, v1alpha1.AnnotationFenced) })
 	if err != nil {
 		if apierrors.IsNotFound(err) {
 			return nil

@@ -12,7 +12,7 @@ func (c *Controller) correct(pool string, plan []capacity.Node) (version int) {
 	book := c.config.Books.Of(pool)
 	version = book.Version()
 	for i := range plan {
-		below, _ := book.Limits(plan[i].Name)
+		below := book.Limits(plan[i].Name)
 		if len(below) == 0 {
 			continue
 		}

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/metrics/pkg/apis/metrics/v1beta1"
+
+	"vivarium.io/vivarium/vk-provider/internal/capacity"
 )
 
 // pods serves PodMetrics. Unlike other servers of this group it knows limit and continue, with tokens like the API server's
@@ -92,11 +94,7 @@ func (pods) ConvertToTable(_ context.Context, object, options runtime.Object) (*
 	add := func(m *v1beta1.PodMetrics) {
 		total := corev1.ResourceList{}
 		for _, c := range m.Containers {
-			for name, quantity := range c.Usage {
-				sum := total[name]
-				sum.Add(quantity)
-				total[name] = sum
-			}
+			capacity.Add(total, c.Usage)
 		}
 		addRow(table, m.Name, total, m.Window, m)
 	}

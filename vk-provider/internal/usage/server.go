@@ -114,7 +114,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 // Address is where the server listens.
 func (s *Server) Address() net.Addr { return s.generic.SecureServingInfo.Listener.Addr() }
 
-// Handler answers without a listener, for tests.
+// handler answers without a listener, for tests.
 func (s *Server) handler() http.Handler { return s.generic.PrepareRun().Handler }
 
 // Run serves until ctx is done.

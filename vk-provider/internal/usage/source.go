@@ -20,6 +20,7 @@ import (
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/vk-provider/internal/capacity"
 	"vivarium.io/vivarium/vk-provider/internal/control"
 	"vivarium.io/vivarium/vk-provider/internal/provider"
 )
@@ -361,11 +362,7 @@ func (s *Source) sum(node *corev1.Node, r *reading) (v1beta1.NodeMetrics, bool) 
 		}
 		out.Window.Duration = max(out.Window.Duration, m.Window.Duration)
 		for _, c := range m.Containers {
-			for resource, quantity := range c.Usage {
-				total := out.Usage[resource]
-				total.Add(quantity)
-				out.Usage[resource] = total
-			}
+			capacity.Add(out.Usage, c.Usage)
 		}
 	}
 	return out, true
