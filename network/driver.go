@@ -85,6 +85,15 @@ type Watcher interface {
 	WatchNamespaces(ctx context.Context, pool Pool, changed func(names.ControlNamespace)) error
 }
 
+// Mesher is an optional power of a driver: it is told where every pod of a VPC is, in all pools, so that nodes need not ask
+// each other. A driver that has it connects pods of different nodes by nothing else.
+type Mesher interface {
+	// EnsureEndpoints makes a pool know exactly these endpoints of a VPC: all of them, those in other pools included, in any
+	// order. The VPC was ensured there before; [ErrNotReady] when the pool does not know it. Endpoints without an address, a
+	// MAC or a node, and two that share an address, are [ErrInvalid], and nothing changes. They are gone with the VPC.
+	EnsureEndpoints(ctx context.Context, pool Pool, vpc *VPC, endpoints []Endpoint) error
+}
+
 // ProbeMode says which of a tenant's probes a driver's pods can have.
 type ProbeMode string
 

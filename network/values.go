@@ -31,6 +31,29 @@ type Namespace struct {
 	Tenant names.TenantID
 }
 
+// APIAddress and APIAddress6, port [APIPort], are where every pod of a VPC finds its tenant's Kubernetes API: the same in
+// all VPCs, of a range that no VPC may use. The driver leads them to [VPC.API], and nowhere else.
+const (
+	APIAddress  = "198.19.255.1"
+	APIAddress6 = "fd00:76:6976::1"
+	APIPort     = 443
+)
+
+// PodReady is the type of the condition on a tenant's pod that says whether it has its place in its VPC. It is False with
+// a [Reason] until then; a pod in a flat network never has it.
+const PodReady = "network.vivarium.io/Ready"
+
+// Egress says how pods of a VPC reach what is outside of it.
+type Egress string
+
+// The kinds of egress.
+const (
+	// EgressSharedNAT lets pods out under an address of the pool. It is what an empty Egress means.
+	EgressSharedNAT Egress = "SharedNAT"
+	// EgressNone lets no pod out; the tenant's API alone is reached.
+	EgressNone Egress = "None"
+)
+
 // VPC is one tenant's private network.
 type VPC struct {
 	// Name and UID are those of the VPC object; the UID is what labels in a pool carry.
@@ -42,6 +65,16 @@ type VPC struct {
 	CIDRs []netip.Prefix
 	// MTU of the pods' interfaces; 0 is the driver's own.
 	MTU int
+	// Egress is how pods get out of the VPC. It may change.
+	Egress Egress
+	// API is the tenant's API as the pool's nodes reach it: what [APIAddress] leads to. The zero value is none: the
+	// address then leads nowhere.
+	API netip.AddrPort
+	// Services are the ranges of the tenant's Service addresses, which no subnet overlaps; empty until Services of a
+	// tenant have addresses in its VPC.
+	Services []netip.Prefix
+	// Resolver answers the pods' DNS questions; the zero value until tenants have a DNS of their own.
+	Resolver netip.Addr
 }
 
 // Subnet is a part of a VPC that pods are put in.
@@ -54,6 +87,22 @@ type Subnet struct {
 	CIDRs []netip.Prefix
 	// Gateway has one address for each of CIDRs.
 	Gateway []netip.Addr
+	// VNI is the number of its layer-2 segment, 1 to 2^24-1: the same in all pools, no other subnet's, and not soon another's
+	// when the subnet is gone.
+	VNI uint32
+}
+
+// Endpoint is one pod's place in a VPC.
+type Endpoint struct {
+	Subnet types.UID
+	// IPs has one address for each of the subnet's CIDRs.
+	IPs []netip.Addr
+	// MAC is unique in the subnet, spelled as net.HardwareAddr prints it.
+	MAC string
+	// Node is the address under which other nodes reach the node that the pod runs on, and Pool the pool of that node.
+	Node netip.Addr
+	Pool string
+	Pod  PodKey
 }
 
 // PoolBinding says how a VPC or subnet fares in one pool.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -62,6 +63,7 @@ func Run(t *testing.T, h Harness) {
 		"EnsureNamespace":     testEnsureNamespace,
 		"ForeignObjects":      testForeignObjects,
 		"VPC":                 testVPC,
+		"Endpoints":           testEndpoints,
 		"ReleasePod":          testReleasePod,
 		"Sweep":               testSweep,
 		"SilentPool":          testSilentPool,
@@ -103,17 +105,23 @@ func binding(driver network.Driver, namespace network.Namespace) network.PodBind
 		in.VPC, in.Subnet = vpc(namespace.Tenant, "1"), subnet("1", "1")
 	}
 	if driver.Capabilities().ExplicitIP {
-		in.IPs = []netip.Addr{netip.MustParseAddr("10.20.0.9")}
+		in.IPs, in.MAC = []netip.Addr{netip.MustParseAddr("10.20.0.9")}, "02:00:00:00:00:09"
 	}
 	return in
 }
 
 func vpc(tenant names.TenantID, uid types.UID) *network.VPC {
-	return &network.VPC{Name: string(tenant) + "-main", UID: "vpc-" + uid, Tenant: tenant, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}}
+	return &network.VPC{
+		Name: string(tenant) + "-main", UID: "vpc-" + uid, Tenant: tenant, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")},
+		Egress: network.EgressSharedNAT, API: netip.MustParseAddrPort("192.0.2.10:6443"),
+	}
 }
 
 func subnet(vpcUID, uid types.UID) *network.Subnet {
-	return &network.Subnet{Name: "web", UID: "subnet-" + uid, VPC: "vpc-" + vpcUID, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/24")}, Gateway: []netip.Addr{netip.MustParseAddr("10.20.0.1")}}
+	return &network.Subnet{
+		Name: "web", UID: "subnet-" + uid, VPC: "vpc-" + vpcUID, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/24")},
+		Gateway: []netip.Addr{netip.MustParseAddr("10.20.0.1")}, VNI: 4242,
+	}
 }
 
 func testBindPod(t *testing.T, h Harness) {
@@ -142,7 +150,7 @@ func testBindPod(t *testing.T, h Harness) {
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				t.Errorf("BindPod again: %v (-first +again):\n%s", err, diff)
 			}
-			if diff := cmp.Diff(before, in, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+			if diff := cmp.Diff(before, in, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" {
 				t.Errorf("BindPod changed its input:\n%s", diff)
 			}
 			got.Annotations[network.BindingAnnotation] = "scribble"

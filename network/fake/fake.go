@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -46,6 +47,7 @@ type poolState struct {
 	namespaces map[names.ControlNamespace]made[network.Namespace]
 	vpcs       map[types.UID]made[network.VPC]
 	subnets    map[types.UID]made[network.Subnet]
+	endpoints  map[types.UID][]network.Endpoint // by VPC
 }
 
 type made[T any] struct {
@@ -53,7 +55,10 @@ type made[T any] struct {
 	at    time.Time
 }
 
-var _ network.Driver = (*Driver)(nil)
+var (
+	_ network.Driver = (*Driver)(nil)
+	_ network.Mesher = (*Driver)(nil)
+)
 
 // New makes an empty driver.
 func New() *Driver { return &Driver{pools: map[string]*poolState{}, now: time.Now} }
@@ -92,8 +97,18 @@ func (d *Driver) Dump(pool string) []string {
 	for uid, object := range s.subnets {
 		list = append(list, fmt.Sprintf("subnet %s %+v", uid, object))
 	}
+	for uid, endpoints := range s.endpoints {
+		list = append(list, fmt.Sprintf("endpoints of %s %+v", uid, endpoints))
+	}
 	slices.Sort(list)
 	return list
+}
+
+// Endpoints gives what a pool knows of a VPC's pods, in order.
+func (d *Driver) Endpoints(pool string, vpc types.UID) []network.Endpoint {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.state(pool).endpoints[vpc])
 }
 
 // Name implements [network.Driver].
@@ -101,7 +116,7 @@ func (*Driver) Name() string { return Name }
 
 // Capabilities implements [network.Driver].
 func (*Driver) Capabilities() network.Capabilities {
-	return network.Capabilities{VPC: true, OverlappingCIDRs: true, ExplicitIP: true, Enforced: true, DualStack: true, PodIPIsTenantIP: true, Probes: network.ProbesAll}
+	return network.Capabilities{VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, Enforced: true, DualStack: true, PodIPIsTenantIP: true, Probes: network.ProbesAll}
 }
 
 const addressAnnotation = "fake.network.vivarium.io/addresses"
@@ -187,6 +202,23 @@ func (d *Driver) EnsureSubnet(ctx context.Context, pool network.Pool, vpc *netwo
 	}))
 }
 
+// EnsureEndpoints implements [network.Mesher].
+func (d *Driver) EnsureEndpoints(ctx context.Context, pool network.Pool, vpc *network.VPC, endpoints []network.Endpoint) error {
+	return d.write(ctx, Call{"EnsureEndpoints", pool.Name, string(vpc.UID)}, func(s *poolState) error {
+		if err := network.ValidateEndpoints(vpc, endpoints); err != nil {
+			return err
+		}
+		if _, ok := s.vpcs[vpc.UID]; !ok {
+			return fmt.Errorf("%w: VPC %s is not in pool %s yet", network.ErrNotReady, vpc.Name, pool.Name)
+		}
+		s.endpoints[vpc.UID] = network.SortedEndpoints(endpoints)
+		if len(endpoints) == 0 {
+			delete(s.endpoints, vpc.UID)
+		}
+		return nil
+	})
+}
+
 func bound(ref string, err error) (network.PoolBinding, error) {
 	if err != nil {
 		return network.PoolBinding{Reason: network.ReasonFor(err), Message: err.Error()}, err
@@ -216,6 +248,7 @@ func (d *Driver) DeleteVPC(ctx context.Context, pool network.Pool, vpc *network.
 			}
 		}
 		delete(s.vpcs, vpc.UID)
+		delete(s.endpoints, vpc.UID)
 		return nil
 	})
 }
@@ -225,6 +258,7 @@ func (d *Driver) Sweep(ctx context.Context, pool network.Pool, live network.Live
 	return d.write(ctx, Call{"Sweep", pool.Name, ""}, func(s *poolState) error {
 		sweep(s.subnets, live.AsOf, func(uid types.UID) bool { return live.Subnets[uid] })
 		sweep(s.vpcs, live.AsOf, func(uid types.UID) bool { return live.VPCs[uid] })
+		maps.DeleteFunc(s.endpoints, func(uid types.UID, _ []network.Endpoint) bool { _, there := s.vpcs[uid]; return !there })
 		sweep(s.namespaces, live.AsOf, func(name names.ControlNamespace) bool { _, ok := live.Namespaces[name]; return ok })
 		return nil
 	})
@@ -256,6 +290,7 @@ func (d *Driver) state(pool string) *poolState {
 			namespaces: map[names.ControlNamespace]made[network.Namespace]{},
 			vpcs:       map[types.UID]made[network.VPC]{},
 			subnets:    map[types.UID]made[network.Subnet]{},
+			endpoints:  map[types.UID][]network.Endpoint{},
 		}
 		d.pools[pool] = s
 	}
