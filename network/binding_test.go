@@ -52,7 +52,7 @@ func TestBindingOf(t *testing.T) {
 }
 
 func TestPodBindingValidate(t *testing.T) {
-	vpc := &VPC{Name: "v", UID: "v-1", Tenant: "abc123"}
+	vpc := &VPC{Name: "v", UID: "v-1", Tenant: "abc123", SecurityGroups: []SecurityGroup{{Name: "web"}}}
 	subnet := &Subnet{Name: "s", UID: "s-1", VPC: "v-1", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
 	key := PodKey{Namespace: "abc123-web", Name: "p", UID: "1"}
 	cases := map[string]struct {
@@ -68,6 +68,9 @@ func TestPodBindingValidate(t *testing.T) {
 		"SubnetElsewhere":    {PodBinding{Tenant: "abc123", Pod: key, VPC: vpc, Subnet: &Subnet{VPC: "v-2"}}, false},
 		"SubnetWithoutVPC":   {PodBinding{Tenant: "abc123", Pod: key, Subnet: subnet}, false},
 		"AddressElsewhere":   {PodBinding{Tenant: "abc123", Pod: key, VPC: vpc, Subnet: subnet, IPs: []netip.Addr{netip.MustParseAddr("10.0.1.9")}}, false},
+		"NoSuchGroup":        {PodBinding{Tenant: "abc123", Pod: key, VPC: vpc, Subnet: subnet, SecurityGroups: []string{"db"}}, false},
+		"GroupButNoSubnet":   {PodBinding{Tenant: "abc123", Pod: key, SecurityGroups: []string{"web"}}, false},
+		"InAGroup":           {PodBinding{Tenant: "abc123", Pod: key, VPC: vpc, Subnet: subnet, SecurityGroups: []string{"web"}}, true},
 		"AddressButNoSubnet": {PodBinding{Tenant: "abc123", Pod: key, IPs: []netip.Addr{netip.MustParseAddr("10.0.0.9")}}, false},
 	}
 	for name, tc := range cases {

@@ -11,6 +11,10 @@ import (
 // Binder is the pure half of a driver: what a pod's network looks like on the pod. It takes values and returns values,
 // never blocks, and is safe for concurrent use. The pod translation uses it and nothing else of a driver.
 type Binder interface {
+	// Capabilities says what the driver can do. It is constant. What it denies, the methods refuse with
+	// [ErrCapability].
+	Capabilities() Capabilities
+
 	// BindPod gives what must be put on the pool's pod so that it joins exactly the wanted network. Equal input gives
 	// equal output. The result always carries [BindingAnnotation]. It fails with [ErrInvalid] on input that no network
 	// matches (no tenant, no UID, a network of another tenant) and with [ErrCapability] on what the driver cannot do;
@@ -44,10 +48,6 @@ type Driver interface {
 
 	// Name is the driver's name in ResourcePool.spec.network.driver: a DNS label, the same for the life of the process.
 	Name() string
-
-	// Capabilities says what the driver can do. It is constant. What it denies, the methods refuse with
-	// [ErrCapability].
-	Capabilities() Capabilities
 
 	// EnsureNamespace makes a tenant's pool namespace ready for pods: fences, labels that a plugin selects by. The
 	// namespace exists and is ours. It returns nil only when a pod created afterwards is covered; [ErrNotReady] when the

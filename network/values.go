@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -67,6 +68,8 @@ type VPC struct {
 	MTU int
 	// Egress is how pods get out of the VPC. It may change.
 	Egress Egress
+	// SecurityGroups are the filters that pods can be in, by name. They may change.
+	SecurityGroups []SecurityGroup
 	// API is the tenant's API as the pool's nodes reach it: what [APIAddress] leads to. The zero value is none: the
 	// address then leads nowhere.
 	API netip.AddrPort
@@ -76,6 +79,28 @@ type VPC struct {
 	// Resolver answers the pods' DNS questions; the zero value until tenants have a DNS of their own.
 	Resolver netip.Addr
 }
+
+// SecurityGroup is a named filter. A pod in no group has no filter; what a pod in groups may receive or send is what any
+// rule of any of its groups allows, and answers to that.
+type SecurityGroup struct {
+	Name            string
+	Ingress, Egress []SecurityRule
+}
+
+// SecurityRule allows something.
+type SecurityRule struct {
+	// Protocol is TCP, UDP, ICMP (ICMPv6 too) or empty for everything.
+	Protocol string
+	// Ports are the receiver's; none is all of them.
+	Ports []PortRange
+	// CIDRs and Groups are the other ends that are meant: addresses, and pods of the VPC in these groups. Without either,
+	// all are.
+	CIDRs  []netip.Prefix
+	Groups []string
+}
+
+// PortRange is a range of ports, both ends included.
+type PortRange struct{ First, Last uint16 }
 
 // Subnet is a part of a VPC that pods are put in.
 type Subnet struct {
@@ -99,6 +124,8 @@ type Endpoint struct {
 	IPs []netip.Addr
 	// MAC is unique in the subnet, spelled as net.HardwareAddr prints it.
 	MAC string
+	// SecurityGroups are the names of the groups that the pod is in, in order.
+	SecurityGroups []string
 	// Node is the address under which other nodes reach the node that the pod runs on, and Pool the pool of that node.
 	Node netip.Addr
 	Pool string
@@ -134,6 +161,8 @@ type PodBinding struct {
 	// IPs and MAC were chosen centrally; empty where the driver leaves the choice to the pool.
 	IPs []netip.Addr
 	MAC string
+	// SecurityGroups are the names of the groups that the pod is in, in order; all of them are the VPC's.
+	SecurityGroups []string
 }
 
 // Validate reports what no driver can bind: it is the part of BindPod that all drivers share. Its errors are
@@ -148,8 +177,8 @@ func (b PodBinding) Validate() error {
 	case b.Pod.UID == "":
 		return fmt.Errorf("%w: pod %s/%s has no UID", ErrInvalid, b.Pod.Namespace, b.Pod.Name)
 	case b.VPC == nil && b.Subnet == nil:
-		if len(b.IPs) > 0 {
-			return fmt.Errorf("%w: an address without a subnet", ErrInvalid)
+		if len(b.IPs) > 0 || len(b.SecurityGroups) > 0 {
+			return fmt.Errorf("%w: an address or a security group without a subnet", ErrInvalid)
 		}
 		return nil
 	case b.VPC == nil || b.Subnet == nil:
@@ -162,6 +191,11 @@ func (b PodBinding) Validate() error {
 	for _, ip := range b.IPs {
 		if !contains(b.Subnet.CIDRs, ip) {
 			return fmt.Errorf("%w: address %s is not in subnet %s", ErrInvalid, ip, b.Subnet.Name)
+		}
+	}
+	for _, group := range b.SecurityGroups {
+		if !slices.ContainsFunc(b.VPC.SecurityGroups, func(g SecurityGroup) bool { return g.Name == group }) {
+			return fmt.Errorf("%w: VPC %s has no security group %q", ErrInvalid, b.VPC.Name, group)
 		}
 	}
 	return nil

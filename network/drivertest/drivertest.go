@@ -190,6 +190,15 @@ func testBindPodRefuses(t *testing.T, h Harness) {
 			}
 		})
 	}
+	if !driver.Capabilities().SecurityGroups {
+		in := binding(driver, red)
+		if in.VPC != nil {
+			in.VPC.SecurityGroups, in.SecurityGroups = []network.SecurityGroup{{Name: "web"}}, []string{"web"}
+			if _, err := driver.BindPod(in); !errors.Is(err, network.ErrCapability) {
+				t.Errorf("a pod in a security group: %v, want ErrCapability", err)
+			}
+		}
+	}
 	if !driver.Capabilities().VPC {
 		in := binding(driver, red)
 		in.VPC, in.Subnet = vpc(red.Tenant, "1"), subnet("1", "1")

@@ -126,6 +126,9 @@ func (*Driver) BindPod(in network.PodBinding) (network.PodMutation, error) {
 	if err := in.Validate(); err != nil {
 		return network.PodMutation{}, err
 	}
+	if len(in.SecurityGroups) > 0 {
+		return network.PodMutation{}, fmt.Errorf("%w: security groups", network.ErrCapability)
+	}
 	binding := network.Binding{Tenant: in.Tenant, Driver: Name}
 	annotations := map[string]string{}
 	if in.VPC != nil {
