@@ -90,7 +90,7 @@ func TestStandby(t *testing.T) {
 		}
 		c.create(ctx, t, types.NamespacedName{Namespace: c.namespaces[n%len(c.namespaces)], Name: fmt.Sprintf("p%d", n)})
 	}
-	eventually(t, "both sides agree", func() error { return c.agree(t) })
+	c.settle(t)
 	// One that stops by itself hands over at once, and another one can be waiting by then.
 	c.w.start(t, orphansSoon, elect)
 	if err := standby.cmd.Process.Signal(os.Interrupt); err != nil {
@@ -100,7 +100,7 @@ func TestStandby(t *testing.T) {
 	for _, g := range gone {
 		c.remove(ctx, t, g.uid, g.name, false)
 	}
-	eventually(t, "both sides agree", func() error { return c.agree(t) })
+	c.settle(t)
 }
 
 // orphansSoon has what was left behind collected within a round.
@@ -277,8 +277,30 @@ func (c *chaos) round(t *testing.T, f failure) (made, deleted, kills int) {
 	if t.Failed() {
 		return made, deleted, kills
 	}
-	eventually(t, "both sides agree", func() error { return c.agree(t) })
+	c.settle(t)
 	return made, deleted, kills
+}
+
+// settle waits until both sides agree.
+func (c *chaos) settle(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := c.agree(t)
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			c.tell(t)
+			t.Fatalf("both sides agree: %v", err)
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("both sides agree: %v", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	c.tellRevived(t)
 }
 
 type condemned struct {
@@ -358,7 +380,11 @@ func (c *chaos) agree(t *testing.T) error {
 	}
 	below := map[types.UID]types.UID{}
 	for name, p := range c.w.pools {
-		for uid, pod := range p.below(t) {
+		pods, err := p.ask(t)
+		if err != nil {
+			return err
+		}
+		for uid, pod := range pods {
 			if _, twice := below[uid]; twice {
 				t.Fatalf("DOUBLED: control pod %s has pods in two pools, one of them %s", uid, name)
 			}

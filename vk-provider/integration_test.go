@@ -97,19 +97,33 @@ func (w *world) waitEvent(t *testing.T, namespace, name, reason string) corev1.E
 // below gives our pods of a pool, by control UID.
 func (p *pool) below(t *testing.T) map[types.UID]*corev1.Pod {
 	t.Helper()
-	list, err := p.client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: names.LabelManagedBy + "=vk-provider"})
+	out, err := p.ask(t)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return out
+}
+
+// ask is below for a pool that may not answer.
+func (p *pool) ask(t *testing.T) (map[types.UID]*corev1.Pod, error) {
+	t.Helper()
+	list, err := p.client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: names.LabelManagedBy + "=vk-provider"})
+	if err != nil {
+		return nil, err
+	}
 	out := map[types.UID]*corev1.Pod{}
 	for i := range list.Items {
-		uid := types.UID(list.Items[i].Labels[names.LabelControlUID])
+		uid := controlUID(&list.Items[i])
 		if _, twice := out[uid]; twice {
-			t.Fatalf("control pod %s has two pool pods", uid)
+			t.Fatalf("DOUBLED: control pod %s has two pool pods in one pool", uid)
 		}
 		out[uid] = &list.Items[i]
 	}
-	return out
+	return out, nil
+}
+
+func controlUID(poolPod *corev1.Pod) types.UID {
+	return types.UID(poolPod.Labels[names.LabelControlUID])
 }
 
 // TestLifeOfAPod follows pods of one pool from birth to death, and everything that may happen between.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/ptr"
 )
 
@@ -43,19 +45,10 @@ func (k *simulatedKubelet) register(t *testing.T) {
 	}
 }
 
-// heartbeat keeps the pool's own controllers from taking the node for dead.
+// heartbeat keeps the pool's own controllers from taking the node for dead, and says that it is not where they have.
 func (k *simulatedKubelet) heartbeat(ctx context.Context) {
-	leases := k.client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	for {
-		now := metav1.NewMicroTime(time.Now())
-		lease := &coordinationv1.Lease{
-			ObjectMeta: metav1.ObjectMeta{Name: k.node},
-			Spec:       coordinationv1.LeaseSpec{HolderIdentity: &k.node, LeaseDurationSeconds: ptr.To[int32](40), RenewTime: &now},
-		}
-		if _, err := leases.Create(ctx, lease, metav1.CreateOptions{}); err != nil {
-			patch, _ := json.Marshal(map[string]any{"spec": map[string]any{"renewTime": now}})
-			_, _ = leases.Patch(ctx, k.node, types.MergePatchType, patch, metav1.PatchOptions{})
-		}
+		k.beat(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -64,41 +57,67 @@ func (k *simulatedKubelet) heartbeat(ctx context.Context) {
 	}
 }
 
+func (k *simulatedKubelet) beat(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	leases, now := k.client.CoordinationV1().Leases(corev1.NamespaceNodeLease), metav1.NewMicroTime(time.Now())
+	lease := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Name: k.node},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &k.node, LeaseDurationSeconds: ptr.To[int32](40), RenewTime: &now},
+	}
+	if _, err := leases.Create(ctx, lease, metav1.CreateOptions{}); err != nil {
+		patch, _ := json.Marshal(map[string]any{"spec": map[string]any{"renewTime": now}})
+		_, _ = leases.Patch(ctx, k.node, types.MergePatchType, patch, metav1.PatchOptions{})
+	}
+	if node, err := k.client.CoreV1().Nodes().Get(ctx, k.node, metav1.GetOptions{}); err == nil && !nodeReady(node) {
+		_, _ = k.client.CoreV1().Nodes().PatchStatus(ctx, k.node, []byte(`{"status":{"conditions":[{"type":"Ready","status":"True","reason":"KubeletReady"}]}}`))
+	}
+}
+
+// callLimit bounds a call to a pool that may have been killed meanwhile.
+const callLimit = 20 * time.Second
+
 // run plays every pod on the node.
 func (k *simulatedKubelet) run(ctx context.Context) {
+	// What failed is tried again with each resync.
 	factory := informers.NewSharedInformerFactoryWithOptions(k.client, time.Second, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.FieldSelector = "spec.nodeName=" + k.node
 	}))
-	work := make(chan *corev1.Pod, 10_000)
+	work := workqueue.NewTyped[cache.ObjectName]()
 	notify := func(object any) {
 		if pod, ok := object.(*corev1.Pod); ok {
-			work <- pod
+			work.Add(cache.MetaObjectToName(pod))
 		}
 	}
-	informer := factory.Core().V1().Pods().Informer()
-	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: notify, UpdateFunc: func(_, o any) { notify(o) }}); err != nil {
+	pods := factory.Core().V1().Pods()
+	if _, err := pods.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: notify, UpdateFunc: func(_, o any) { notify(o) }}); err != nil {
 		return
 	}
 	factory.Start(ctx.Done())
+	var playing sync.WaitGroup
 	for n := range 8 {
-		go func() {
+		playing.Go(func() {
 			for {
-				select {
-				case <-ctx.Done():
+				name, shutdown := work.Get()
+				if shutdown {
 					return
-				case pod := <-work:
-					if !k.isPaused() {
-						k.play(ctx, pod, n)
-					}
 				}
+				if pod, err := pods.Lister().Pods(name.Namespace).Get(name.Name); err == nil && !k.isPaused() {
+					k.play(ctx, pod, n)
+				}
+				work.Done(name)
 			}
-		}()
+		})
 	}
 	<-ctx.Done()
+	work.ShutDown()
+	playing.Wait()
 	factory.Shutdown()
 }
 
 func (k *simulatedKubelet) play(ctx context.Context, pod *corev1.Pod, n int) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
 	switch {
 	case pod.DeletionTimestamp != nil:
 		if pod.Status.Phase == corev1.PodRunning {

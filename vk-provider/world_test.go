@@ -196,24 +196,31 @@ func (w *world) namespace(t *testing.T, name string, labels map[string]string) {
 
 // provider is one run of the program.
 type running struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	done chan error
-	log  *bytes.Buffer
-	mu   *sync.Mutex // guards log
+	t   *testing.T
+	cmd *exec.Cmd
+	// health is the address of its metrics.
+	health string
+	done   chan error
+	log    *bytes.Buffer
+	mu     *sync.Mutex // guards log
 }
 
-// start runs the program; more flags win over the world's.
-func (w *world) start(t *testing.T, more ...string) *running {
+// freeAddress is where nobody listens.
+func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
-	_ = listener.Close()
-	r := &running{t: t, done: make(chan error, 1), log: &bytes.Buffer{}, mu: &sync.Mutex{}}
-	r.cmd = exec.Command(program, slices.Concat([]string{"--listen=" + address, "--health-listen=127.0.0.1:0"}, w.args, more)...)
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// start runs the program; more flags win over the world's.
+func (w *world) start(t *testing.T, more ...string) *running {
+	t.Helper()
+	r := &running{t: t, health: freeAddress(t), done: make(chan error, 1), log: &bytes.Buffer{}, mu: &sync.Mutex{}}
+	r.cmd = exec.Command(program, slices.Concat([]string{"--listen=" + freeAddress(t), "--health-listen=" + r.health}, w.args, more)...)
 	r.cmd.Stdout, r.cmd.Stderr = r, r
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -226,6 +233,7 @@ func (w *world) start(t *testing.T, more ...string) *running {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			t.Logf("vk-provider said:\n%s", tail(r.log.String(), 200))
+			r.keepLog(t)
 		}
 	})
 	return r
@@ -281,7 +289,7 @@ func nodeReady(node *corev1.Node) bool {
 }
 
 // patience is how long something may take on a busy machine. Nothing waits for it to pass.
-const patience = 2 * time.Minute
+const patience = 4 * time.Minute
 
 // eventually asks until there is no error.
 func eventually(t *testing.T, what string, check func() error) {

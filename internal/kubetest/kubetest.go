@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,6 +45,10 @@ type Cluster struct {
 	plane     *localcluster.ControlPlane
 	processes *process.Set
 	dir       string
+
+	mu sync.Mutex // guards starting, and revived
+	// revived has how those ended that were started again.
+	revived []error
 }
 
 // Option changes what a cluster is made of.
@@ -168,7 +173,13 @@ func start(ctx context.Context, parent string, binaries *localcluster.Binaries, 
 		return nil, nil, err
 	}
 	processes := process.NewSet()
-	stop := func() { _ = processes.Stop(0, func(string) bool { return true }) }
+	var supervised sync.WaitGroup
+	ended := make(chan struct{})
+	stop := func() {
+		close(ended)
+		supervised.Wait()
+		_ = processes.Stop(0, func(string) bool { return true })
+	}
 	config := localcluster.ControlPlaneConfig{
 		Name: "test", Dir: dir, LogDir: filepath.Join(parent, "logs"), Ports: ports, Binaries: binaries, Processes: processes,
 	}
@@ -193,7 +204,38 @@ func start(ctx context.Context, parent string, binaries *localcluster.Binaries, 
 	}
 	// Tests are bursts.
 	c.Config.QPS, c.Config.Burst = -1, 0
+	supervised.Go(func() { c.supervise(ended) })
 	return c, stop, nil
+}
+
+// supervise starts the controller manager and the scheduler again when they end by themselves.
+func (c *Cluster) supervise(ended <-chan struct{}) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
+		c.mu.Lock()
+		revived, err := c.plane.Revive()
+		c.revived = append(c.revived, revived...)
+		if err != nil {
+			c.revived = append(c.revived, err)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// Revived tells of the controller manager and the scheduler how they ended when they did so by themselves; they were started
+// again. It forgets what it has told.
+func (c *Cluster) Revived() []error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	revived := c.revived
+	c.revived = nil
+	return revived
 }
 
 // KillAPIServer kills the API server, which says goodbye to nobody.
@@ -212,10 +254,27 @@ func (c *Cluster) KillEtcd(t testing.TB) {
 	}
 }
 
+// KillScheduler kills the scheduler. It is started again like one that ended by itself.
+func (c *Cluster) KillScheduler(t testing.TB) {
+	t.Helper()
+	if err := c.processes.Get(c.plane.ProcessName(localcluster.Scheduler)).Stop(0); err != nil {
+		t.Fatalf("kill the scheduler: %v", err)
+	}
+}
+
 // RestartAPIServer starts whatever does not run, and returns when all of it is ready.
 func (c *Cluster) RestartAPIServer(t testing.TB) {
 	t.Helper()
-	if err := c.plane.Start(context.WithoutCancel(t.Context())); err != nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var err error
+	// On a busy machine one may give up on the others before all are there.
+	for range 5 {
+		if err = c.plane.Start(context.WithoutCancel(t.Context())); !errors.Is(err, process.ErrEnded) {
+			break
+		}
+	}
+	if err != nil {
 		t.Fatalf("start the API server again: %v", err)
 	}
 }
@@ -273,7 +332,8 @@ func keepLogs(t testing.TB, dir string) {
 	if artifacts == "" {
 		return
 	}
-	to := filepath.Join(artifacts, strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()))
+	// A test may have several clusters.
+	to := filepath.Join(artifacts, strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()), filepath.Base(dir))
 	if err := os.CopyFS(to, os.DirFS(filepath.Join(dir, "logs"))); err != nil {
 		t.Logf("keep the logs: %v", err)
 	}

@@ -2,6 +2,7 @@ package kubetest_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +44,8 @@ func TestControlPlane(t *testing.T) {
 	if _, err := admin.CoreV1().Nodes().Patch(t.Context(), "node", types.StrategicMergePatchType, []byte(ready), metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
+	// Whatever ends is started again.
+	cluster.KillScheduler(t)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "pod"}, Spec: corev1.PodSpec{
 		Containers: []corev1.Container{{Name: "c", Image: "vivarium.test/pause:v1"}},
 	}}
@@ -56,6 +59,9 @@ func TestControlPlane(t *testing.T) {
 		}
 		return err
 	})
+	if revived := cluster.Revived(); len(revived) != 1 || !strings.Contains(revived[0].Error(), "kube-scheduler") {
+		t.Errorf("started again: %v", revived)
+	}
 }
 
 func TestUsers(t *testing.T) {
@@ -87,7 +93,7 @@ func TestUsers(t *testing.T) {
 // waitFor polls until check returns nil.
 func waitFor(t *testing.T, check func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		err := check()
 		if err == nil {
 			return

@@ -26,7 +26,7 @@ const (
 const (
 	serviceCIDR     = "10.96.0.0/16"
 	firstServiceIP  = "10.96.0.1"
-	readinessLimit  = 2 * time.Minute
+	readinessLimit  = 5 * time.Minute
 	localhost       = "127.0.0.1"
 	serviceAccounts = "https://kubernetes.default.svc"
 )
@@ -137,6 +137,23 @@ func (c *ControlPlane) startClients(ctx context.Context, probe prober) error {
 	return nil
 }
 
+// Revive starts the controller manager and the scheduler again where they have ended, as the supervision of a cluster does,
+// and tells of each how its log ended. Both count on it: they end themselves when they find no API server, or when their
+// caches contradict it.
+func (c *ControlPlane) Revive() (ended []error, err error) {
+	for program, start := range map[string]func() (*process.Process, error){ControllerManager: c.controllerManager, Scheduler: c.scheduler} {
+		p := c.config.Processes.Get(c.ProcessName(program))
+		if p == nil || p.Alive() {
+			continue
+		}
+		ended = append(ended, p.Ended())
+		if _, err := start(); err != nil {
+			return ended, err
+		}
+	}
+	return ended, nil
+}
+
 // Server is the URL of kube-apiserver.
 func (c *ControlPlane) Server() string {
 	return fmt.Sprintf("https://%s:%d", c.config.Address, c.config.Ports.APIServer)
@@ -203,9 +220,12 @@ func (c *ControlPlane) kubeconfigFile(name, user string, groups ...string) (stri
 	return path, k.write(path)
 }
 
+// ProcessName is what the set of processes calls one of a control plane's programs.
+func (c *ControlPlane) ProcessName(program string) string { return c.config.Name + "-" + program }
+
 // run keeps one process of the control plane running.
 func (c *ControlPlane) run(program string, args ...string) (*process.Process, error) {
-	name := c.config.Name + "-" + program
+	name := c.ProcessName(program)
 	p, outcome, err := c.config.Processes.Ensure(process.Spec{
 		Name: name,
 		Path: c.config.Binaries.Path(program),
