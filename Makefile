@@ -83,17 +83,17 @@ test: build lint clients test-integration e2e ## Everything that proves it on th
 .PHONY: test-unit
 test-unit: ## Only what needs no cluster.
 	@echo "==> unit tests"
-	@go test -short -timeout 10m $(PACKAGES)
+	@go test -short -timeout 20m $(PACKAGES)
 
 .PHONY: test-integration
 test-integration: clients ## Unit tests, and those on real control planes and nodes.
 	@echo "==> unit and integration tests"
-	@CI=true go test -timeout 20m $(PACKAGES)
+	@CI=true go test -timeout 40m $(PACKAGES)
 
 .PHONY: e2e
 e2e: clients ## The built programs against a whole system on this machine.
 	@echo "==> end-to-end tests"
-	@E2E=1 CI=true go test -count=1 -timeout 30m -v ./e2e
+	@E2E=1 CI=true go test -count=1 -timeout 60m -v ./e2e
 
 # How often it is killed; CHAOS_SEED repeats a run's choices.
 CHAOS_ROUNDS ?= 100

@@ -125,6 +125,9 @@ func (r *PodsReport) measure(ctx context.Context, c config, w *podsWorld) error 
 	}
 	r.judgeLatencies(follow)
 	if err := c.progress.Step("restart", func() error {
+		if err := w.quiet(ctx); err != nil {
+			return err
+		}
 		var took time.Duration
 		var written map[string]float64
 		if provider, took, written, err = w.restart(ctx, provider); err != nil {

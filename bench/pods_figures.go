@@ -95,8 +95,31 @@ func (w *podsWorld) restart(ctx context.Context, old *instance) (i *instance, to
 	return i, took, written, err
 }
 
-// lateWrites is how long after a restart is looked for writes.
+// lateWrites is how long after a restart is looked for writes, and before it until there are none.
 const lateWrites = 3 * time.Second
+
+// quiet waits until the provider has nothing left to bring back: that would not be the restart's.
+func (w *podsWorld) quiet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, errors.New("the provider does not stop writing"))
+	defer cancel()
+	last := -1.0
+	for {
+		written, err := w.writes(ctx)
+		if err != nil {
+			return err
+		}
+		now := written[writesOfPods] + written[writesOfEvents]
+		if now == last {
+			return nil
+		}
+		last = now
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(lateWrites):
+		}
+	}
+}
 
 // holds gives what the provider holds on to after its garbage has been collected. Nobody can ask it to, so it is kept
 // busy with questions until it has done so a few times: what a start leaves behind goes with the first.

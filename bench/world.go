@@ -30,7 +30,7 @@ import (
 
 const (
 	localhost  = "127.0.0.1"
-	startLimit = 2 * time.Minute
+	startLimit = 5 * time.Minute
 	// tenant is whose requests are measured. Neighbours come after it in the alphabet, so that a list of its objects that
 	// asks for too many gets theirs.
 	tenant = names.TenantID("bench1")

@@ -97,6 +97,9 @@ func TestSigningRequests(t *testing.T) {
 		for role, user := range map[string]string{"asks": "mia", "approves": "otto", "signs": "sigi"} {
 			w.must(t, kubeconfig, "", "create", "clusterrolebinding", role, "--clusterrole="+role, "--user="+user)
 		}
+		w.may(t, kubeconfig, "create", "certificatesigningrequests", "--as=mia")
+		w.may(t, kubeconfig, "update", "certificatesigningrequests", "--subresource=approval", "--as=otto")
+		w.may(t, kubeconfig, "update", "certificatesigningrequests", "--subresource=status", "--as=sigi")
 		if out := w.must(t, kubeconfig, "", "get", "clusterrole", "approves", "signs", "-o", "jsonpath={.items[*].rules[1].resourceNames}"); out != `["example.com/*"] ["example.com/serving"]` {
 			t.Errorf("the rules say %s", out)
 		}

@@ -122,7 +122,7 @@ func startInformers(t *testing.T, id, kubeconfig, encoding string, streams bool)
 	return func() {
 		defer factory.Shutdown()
 		defer stop()
-		synced, cancel := context.WithTimeout(ctx, time.Minute)
+		synced, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		for kind, ok := range factory.WaitForCacheSync(synced.Done()) {
 			if !ok {
@@ -472,7 +472,7 @@ func TestWatchesOutliveTheGateway(t *testing.T) {
 	write()
 
 	var got []string
-	for deadline := time.After(time.Minute); len(got) < len(want); {
+	for deadline := time.After(patience); len(got) < len(want); {
 		select {
 		case event := <-retrying.ResultChan():
 			cm, ok := event.Object.(*corev1.ConfigMap)

@@ -144,6 +144,7 @@ func TestDeleteAllRoles(t *testing.T) {
 	// Who may not delete all may not, even one by one.
 	w.must(t, a, "", "create", "clusterrole", "deleter", "--verb=get,list,delete", "--resource=clusterroles")
 	w.must(t, a, "", "create", "clusterrolebinding", "deleter", "--clusterrole=deleter", "--user=mia")
+	w.may(t, a, "delete", "clusterroles", "--as=mia")
 	config := client(t, a)
 	config.Impersonate.UserName = "mia"
 	err := clientset(t, config).RbacV1().ClusterRoles().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "go"})
@@ -152,7 +153,7 @@ func TestDeleteAllRoles(t *testing.T) {
 	}
 	// Definitions' objects of cluster scope are deleted the same way.
 	w.must(t, a, definition("stars", "Star", "dca.example.com", "Cluster", "size"), "apply", "-f", "-")
-	w.must(t, a, "", "wait", "--for=condition=Established", "crd/stars.dca.example.com", "--timeout=30s")
+	w.must(t, a, "", "wait", "--for=condition=Established", "crd/stars.dca.example.com", "--timeout=180s")
 	for _, name := range []string{"sun", "vega"} {
 		w.must(t, a, fmt.Sprintf(`{"apiVersion":"dca.example.com/v1","kind":"Star","metadata":{"name":%q}}`, name), "create", "-f", "-")
 	}

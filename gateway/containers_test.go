@@ -149,7 +149,7 @@ func TestContainers(t *testing.T) {
 	})
 	for name, environment := range map[string]string{"WebSocket": "true", "SPDY": "false"} {
 		kubectl := func(stdin string, args ...string) (string, error) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, w.kubectl, append([]string{"--kubeconfig", kubeconfig}, args...)...)
 			cmd.Env = append(os.Environ(), "KUBECTL_REMOTE_COMMAND_WEBSOCKETS="+environment, "KUBECTL_PORT_FORWARD_WEBSOCKETS="+environment)
@@ -180,6 +180,7 @@ func TestContainers(t *testing.T) {
 		// A WebSocket starts with a GET; what it does takes the right to create, whoever has the right to get.
 		w.must(t, kubeconfig, "", "create", "role", "look", "--verb=get", "--resource=pods,pods/exec,pods/attach,pods/portforward")
 		w.must(t, kubeconfig, "", "create", "rolebinding", "look", "--role=look", "--user=carol")
+		w.may(t, kubeconfig, "get", "pods", "--as=carol")
 		if out := w.fails(t, kubeconfig, "", "--as=carol", "exec", "p", "--", "ls"); !strings.Contains(out, `User "carol" cannot create resource "pods/exec"`) {
 			t.Error(out)
 		}
@@ -214,7 +215,7 @@ func TestContainers(t *testing.T) {
 
 func portForward(t *testing.T, w *world, kubeconfig, webSockets string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, w.kubectl, "--kubeconfig", kubeconfig, "port-forward", "--address=127.0.0.1", "pod/p", ":80")
 	cmd.Env = append(os.Environ(), "KUBECTL_PORT_FORWARD_WEBSOCKETS="+webSockets)

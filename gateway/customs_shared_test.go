@@ -15,11 +15,11 @@ func TestSharedAPIs(t *testing.T) {
 	group := "databases.test"
 	w.must(t, w.control, definition("databases", "Database", group, "Namespaced", "size"), "apply", "-f", "-")
 	w.must(t, w.control, definition("engines", "Engine", group, "Cluster", "size"), "apply", "-f", "-")
-	w.must(t, w.control, "", "wait", "--for=condition=Established", "crd/databases."+group, "crd/engines."+group, "--timeout=30s")
+	w.must(t, w.control, "", "wait", "--for=condition=Established", "crd/databases."+group, "crd/engines."+group, "--timeout=180s")
 	w.must(t, w.control, `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"engines-of-tenants","labels":{"vivarium.io/aggregate-to-gateway":"true"}},"rules":[{"apiGroups":["databases.test"],"resources":["engines"],"verbs":["list","delete"]},{"apiGroups":["databases.test"],"resources":["databases"],"verbs":["list","watch"]}]}`, "apply", "-f", "-")
 	for _, resource := range []string{"databases", "engines"} {
 		w.must(t, w.operator, fmt.Sprintf(`{"apiVersion":"vivarium.io/v1alpha1","kind":"SharedAPI","metadata":{"name":%q},"spec":{"group":%q,"resource":%q,"tenants":{"names":["shra01"],"selector":{"matchLabels":{"plan":"gold"}}}}}`, resource, group, resource), "apply", "-f", "-")
-		w.must(t, w.operator, "", "wait", "--for=condition=Ready", "sharedapi/"+resource, "--timeout=30s")
+		w.must(t, w.operator, "", "wait", "--for=condition=Ready", "sharedapi/"+resource, "--timeout=180s")
 	}
 	eventually(t, "one can use it", func() bool {
 		out, err := w.run(one, `{"apiVersion":"databases.test/v1","kind":"Database","metadata":{"name":"a"},"spec":{"size":"x"}}`, "apply", "-f", "-")
@@ -115,7 +115,7 @@ func TestDefinitionsEnd(t *testing.T) {
 		})
 	}
 	w.must(t, tenant, definition("widgets", "Widget", "example.com", "Namespaced", "size"), "apply", "--server-side", "-f", "-")
-	w.must(t, tenant, "", "wait", "--for=condition=Established", "crd/widgets.example.com", "crd/gauges.example.com", "--timeout=30s")
+	w.must(t, tenant, "", "wait", "--for=condition=Established", "crd/widgets.example.com", "crd/gauges.example.com", "--timeout=180s")
 	w.must(t, tenant, `{"apiVersion":"example.com/v1","kind":"Gauge","metadata":{"name":"a"}}`, "create", "-f", "-")
 	w.must(t, tenant, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"}}`, "create", "-f", "-")
 	// Another tenant can still be made: its prefix is searched for everywhere but in this tenant's groups.

@@ -83,6 +83,11 @@ func operatorAccount(t *testing.T, c *kubernetes.Clientset, admin *rest.Config) 
 	}
 	as := rest.AnonymousClientConfig(admin)
 	as.BearerToken, as.QPS = token.Status.Token, -1
+	account := clientset(t, as)
+	eventually(t, "the operator may read", func() bool {
+		_, err := account.CoreV1().Secrets("operators").List(ctx, metav1.ListOptions{})
+		return err == nil
+	})
 	return as
 }
 
@@ -95,7 +100,7 @@ func operate(t *testing.T, c *kubernetes.Clientset, as *rest.Config, options cac
 	case <-one.Elected():
 	case <-two.Elected():
 		leader, follower = two, one
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatal("nobody leads")
 	}
 	ctx := t.Context()
@@ -141,7 +146,7 @@ func operate(t *testing.T, c *kubernetes.Clientset, as *rest.Config, options cac
 	leader.stop()
 	select {
 	case <-follower.Elected():
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatal("nobody takes over")
 	}
 	create("second", "c")

@@ -39,7 +39,7 @@ var day = []command{
 	{args: "explain pod.spec --recursive", says: []string{"containers", "ephemeralContainers"}},
 	{args: "auth whoami", says: []string{"admin", "system:masters"}},
 	{args: "create ns NS", says: []string{"namespace/NS created"}},
-	{args: "wait --for=jsonpath={.status.phase}=Active ns/NS --timeout=30s", says: []string{"condition met"}},
+	{args: "wait --for=jsonpath={.status.phase}=Active ns/NS --timeout=180s", says: []string{"condition met"}},
 	{args: "describe ns NS", says: []string{"Name:", "NS", "Active"}},
 
 	// Objects in every way that kubectl writes them.
@@ -83,7 +83,7 @@ var day = []command{
 
 	// A Deployment's life; nothing runs, for the cluster has no nodes.
 	{args: "-n NS scale deployment/app --replicas=3 --current-replicas=2", says: []string{"scaled"}},
-	{args: "-n NS wait --for=jsonpath={.status.replicas} deployment/app --timeout=30s", says: []string{"condition met"}},
+	{args: "-n NS wait --for=jsonpath={.status.replicas} deployment/app --timeout=180s", says: []string{"condition met"}},
 	{args: "-n NS get deployment app --subresource=scale -o jsonpath={.spec.replicas}", says: []string{"3"}},
 	{args: "-n NS rollout pause deployment/app", says: []string{"paused"}},
 	{args: "-n NS rollout resume deployment/app", says: []string{"resumed"}},
@@ -91,8 +91,8 @@ var day = []command{
 	{args: "-n NS rollout history deployment/app", says: []string{"REVISION", "2"}},
 	{args: "-n NS rollout undo deployment/app", says: []string{"rolled back"}},
 	{args: "-n NS scale deployment/app --replicas=0", says: []string{"scaled"}},
-	{args: "-n NS rollout status deployment/app --timeout=30s", says: []string{"successfully rolled out"}},
-	{args: "-n NS wait --for=condition=Available deployment/app --timeout=30s", says: []string{"condition met"}},
+	{args: "-n NS rollout status deployment/app --timeout=180s", says: []string{"successfully rolled out"}},
+	{args: "-n NS wait --for=condition=Available deployment/app --timeout=180s", says: []string{"condition met"}},
 	{args: "-n NS describe deployment app", says: []string{"Namespace:", "NS", "ScalingReplicaSet"}},
 	{args: "-n NS describe pod lone", says: []string{"Namespace:", "NS", "vivarium.test/echo:v1"}},
 	{args: "-n NS events --for=deployment/app", says: []string{"ScalingReplicaSet", "Deployment/app"}},
@@ -115,7 +115,7 @@ var day = []command{
 
 	// A kind of one's own.
 	{args: "apply -f -", stdin: gadgets, says: []string{"customresourcedefinition.apiextensions.k8s.io/gadgets.NS.example.com created"}},
-	{args: "wait --for=condition=Established crd/gadgets.NS.example.com --timeout=60s", says: []string{"condition met"}},
+	{args: "wait --for=condition=Established crd/gadgets.NS.example.com --timeout=180s", says: []string{"condition met"}},
 	{args: "api-resources --api-group=NS.example.com", says: []string{"gadgets", "gd", "NS.example.com/v1", "true", "Gadget"}},
 	{args: "explain gadgets.spec --api-version=NS.example.com/v1", says: []string{"NS.example.com", "Gadget", "how large it is"}},
 	{args: "apply -f -", stdin: gadget, says: []string{"gadget.NS.example.com/one created"}},
@@ -123,22 +123,22 @@ var day = []command{
 	{args: "diff -f -", stdin: gadget},
 	{args: "-n NS get gadgets.NS.example.com", says: []string{"NAME", "SIZE", "one", "3"}},
 	{args: "-n NS patch gadgets.NS.example.com one --type=merge -p {\"spec\":{\"size\":4}}", says: []string{"patched"}},
-	{args: "-n NS wait --for=jsonpath={.spec.size}=4 gadgets.NS.example.com/one --timeout=30s", says: []string{"condition met"}},
+	{args: "-n NS wait --for=jsonpath={.spec.size}=4 gadgets.NS.example.com/one --timeout=180s", says: []string{"condition met"}},
 	{args: "apply --server-side --force-conflicts -f -", stdin: gadget, says: []string{"serverside-applied"}},
 	{args: "-n NS scale gadgets.NS.example.com one --replicas=5", says: []string{"scaled"}},
 	{args: "-n NS get gadgets.NS.example.com one -o yaml --show-managed-fields", says: []string{"apiVersion: NS.example.com/v1", "manager: kubectl", "namespace: NS", "size: 5"}},
 	{args: "create -f -", stdin: strings.ReplaceAll(gadget, "size: 3", "size: many"), says: []string{"spec.size"}, exit: 1},
 	{args: "describe gadgets.NS.example.com -A", says: []string{"one", "NS"}},
-	{args: "-n NS delete gadgets.NS.example.com --all --timeout=60s", says: []string{"deleted"}},
-	{args: "delete crd gadgets.NS.example.com --timeout=60s", says: []string{"deleted"}},
+	{args: "-n NS delete gadgets.NS.example.com --all --timeout=180s", says: []string{"deleted"}},
+	{args: "delete crd gadgets.NS.example.com --timeout=180s", says: []string{"deleted"}},
 
 	// Taking it down.
 	{args: "-n NS delete pod lone --now", says: []string{`pod "lone"`, "deleted"}},
 	{args: "-n NS delete deployment app --cascade=orphan", says: []string{"deleted"}},
-	{args: "-n NS delete rs --all --cascade=foreground --timeout=60s", says: []string{"deleted"}},
-	{args: "-n NS wait --for=delete pod,rs --all --timeout=60s"},
+	{args: "-n NS delete rs --all --cascade=foreground --timeout=180s", says: []string{"deleted"}},
+	{args: "-n NS wait --for=delete pod,rs --all --timeout=180s"},
 	{args: "delete -f - --ignore-not-found", stdin: application, says: []string{`service "app"`, "deleted"}},
-	{args: "delete ns NS --timeout=60s", says: []string{`namespace "NS" deleted`}},
+	{args: "delete ns NS --timeout=180s", says: []string{`namespace "NS" deleted`}},
 	{args: "get ns NS", says: []string{`namespaces "NS" not found`}, exit: 1},
 }
 
@@ -234,7 +234,7 @@ func (c aClient) command(ctx context.Context, stdin string, args ...string) (*ex
 // run runs the program and looks for what a tenant must not see in all that it says.
 func (c aClient) run(t *testing.T, stdin string, args ...string) (out string, exit int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience+time.Minute)
 	defer cancel()
 	cmd, buffer := c.command(ctx, stdin, args...)
 	err := cmd.Run()
@@ -260,6 +260,14 @@ func (c aClient) do(t *testing.T, ns string, step command) {
 	in := func(s string) string { return strings.ReplaceAll(s, "NS", ns) }
 	args := strings.Fields(in(step.args))
 	out, exit := c.run(t, in(step.stdin), args...)
+	if step.exit == 0 && aboutRights(args) {
+		eventually(t, step.args, func() bool {
+			if exit != 0 {
+				out, exit = c.run(t, in(step.stdin), args...)
+			}
+			return exit == 0
+		})
+	}
 	if exit != step.exit {
 		t.Errorf("%s: exit code %d, want %d\n%s", step.args, exit, step.exit, out)
 	}

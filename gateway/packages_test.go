@@ -10,16 +10,16 @@ import (
 
 // release is a chart's life with any Helm: hooks, release records, a failed upgrade, a rollback.
 var release = []command{
-	{args: "install shop testdata/shop -n NS --create-namespace --set widget=true --wait --timeout=60s", says: []string{"STATUS: deployed", "shop says hello in NS."}},
+	{args: "install shop testdata/shop -n NS --create-namespace --set widget=true --wait --timeout=180s", says: []string{"STATUS: deployed", "shop says hello in NS."}},
 	{args: "list -A", says: []string{"shop", "NS", "deployed", "shop-0.1.0"}},
 	{args: "status shop -n NS", says: []string{"NAMESPACE: NS", "STATUS: deployed"}},
 	{args: "get manifest shop -n NS", says: []string{"deployments: \"yes\"", "kind: ClusterRole"}},
 	{args: "get hooks shop -n NS", says: []string{"pre-install"}},
-	{args: "upgrade shop testdata/shop -n NS --set message=changed,widget=true --wait --timeout=60s", says: []string{"STATUS: deployed", "REVISION: 2"}},
-	{args: "upgrade shop testdata/shop -n NS --set broken=true,widget=true --wait --timeout=60s", says: []string{"Not A Name"}, exit: 1},
+	{args: "upgrade shop testdata/shop -n NS --set message=changed,widget=true --wait --timeout=180s", says: []string{"STATUS: deployed", "REVISION: 2"}},
+	{args: "upgrade shop testdata/shop -n NS --set broken=true,widget=true --wait --timeout=180s", says: []string{"Not A Name"}, exit: 1},
 	{args: "history shop -n NS", says: []string{"superseded", "deployed", "failed"}},
 	{args: "get values shop -n NS --revision=2", says: []string{"message: changed"}},
-	{args: "rollback shop 1 -n NS --wait --timeout=60s", says: []string{"Rollback was a success"}},
+	{args: "rollback shop 1 -n NS --wait --timeout=180s", says: []string{"Rollback was a success"}},
 	{args: "history shop -n NS -o yaml", says: []string{"Rollback to 1"}},
 	{args: "upgrade --install shop testdata/shop -n NS --dry-run=server --set message=imagined", says: []string{"imagined"}},
 	{args: "template shop testdata/shop -n NS --validate", says: []string{"namespace: NS"}},
@@ -81,7 +81,7 @@ func TestHelm(t *testing.T) {
 						check("rollback")
 					}
 				}
-				helm.do(t, ns, command{args: "uninstall shop -n NS --wait --timeout=60s", says: []string{`release "shop" uninstalled`}})
+				helm.do(t, ns, command{args: "uninstall shop -n NS --wait --timeout=180s", says: []string{`release "shop" uninstalled`}})
 				check("uninstall")
 				helm.do(t, ns, command{args: "list -A -q"})
 			})
@@ -111,7 +111,7 @@ func TestKustomize(t *testing.T) {
 				{args: "diff -k " + overlay},
 				{args: "get -k " + overlay + " -o name", says: []string{"namespace/staging", "deployment.apps/staging-web"}},
 				{args: "apply --server-side --force-conflicts -k " + overlay, says: []string{"serverside-applied"}},
-				{args: "delete -k " + overlay + " --timeout=60s", says: []string{`namespace "staging" deleted`}},
+				{args: "delete -k " + overlay + " --timeout=180s", says: []string{`namespace "staging" deleted`}},
 				{args: "get ns staging", says: []string{"not found"}, exit: 1},
 			} {
 				kubectl.do(t, "", step)

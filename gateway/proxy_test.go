@@ -154,6 +154,7 @@ func TestProxy(t *testing.T) {
 	t.Run("Credentials", func(t *testing.T) {
 		token := strings.TrimSpace(w.must(t, kubeconfig, "", "create", "token", "default"))
 		w.must(t, kubeconfig, "", "create", "clusterrolebinding", "all", "--clusterrole=cluster-admin", "--serviceaccount=default:default")
+		w.may(t, kubeconfig, "get", "pods", "--subresource=proxy", "--as=system:serviceaccount:default:default")
 		_, body := ask(kubeconfig, "GET", pod+"/proxy/", "", http.Header{"Authorization": {"Bearer " + token}, "Impersonate-User": {"admin"}, "Impersonate-Group": {"system:masters"}})
 		if !strings.Contains(body, `authorization "" as ""`) {
 			t.Errorf("the pod is told %s", body)
@@ -162,6 +163,7 @@ func TestProxy(t *testing.T) {
 	t.Run("Rights", func(t *testing.T) {
 		w.must(t, kubeconfig, "", "create", "role", "look", "--verb=get", "--resource=pods/proxy")
 		w.must(t, kubeconfig, "", "create", "rolebinding", "look", "--role=look", "--user=bob")
+		w.may(t, kubeconfig, "get", "pods", "--subresource=proxy", "--as=bob")
 		as := http.Header{"Impersonate-User": {"bob"}}
 		if res, body := ask(kubeconfig, "GET", pod+"/proxy/", "", as); res.StatusCode != 200 {
 			t.Errorf("with the right: %d %s", res.StatusCode, body)

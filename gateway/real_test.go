@@ -412,6 +412,7 @@ func TestServiceAccountToken(t *testing.T) {
 	kubeconfig := w.tenant(t, "token0")
 	w.must(t, kubeconfig, "", "create", "sa", "robot")
 	w.must(t, kubeconfig, "", "create", "rolebinding", "robot", "--clusterrole=view", "--serviceaccount=default:robot")
+	w.may(t, kubeconfig, "list", "pods", "--as=system:serviceaccount:default:robot")
 	config := client(t, kubeconfig)
 	withToken := func(token string) *kubernetes.Clientset {
 		anonymous := rest.AnonymousClientConfig(config)
@@ -453,7 +454,7 @@ func TestServiceAccountToken(t *testing.T) {
 func TestWatchCommand(t *testing.T) {
 	w := theWorld(t)
 	kubeconfig, other := w.tenant(t, "watch0"), w.tenant(t, "watch1")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, w.kubectl, "--kubeconfig", kubeconfig, "get", "secrets", "-A", "-w", "-o", "json")
 	out, err := cmd.StdoutPipe()

@@ -35,6 +35,7 @@ func TestRights(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
 		w.must(t, a, "", "create", "clusterrolebinding", "mixed", "--clusterrole=mixed", "--user=mia")
+		w.may(t, a, "list", "deployments", "--as=mia", "-n", "web")
 		for args, want := range map[string]bool{
 			"get ns/web": true, "get ns/default": false, "get cm/web": true, "get cm/rgt00a-web": false, "list deployments": true,
 		} {
@@ -63,6 +64,8 @@ func TestRights(t *testing.T) {
 	t.Run("AllServiceAccounts", func(t *testing.T) {
 		w.must(t, a, "", "create", "clusterrolebinding", "accounts", "--clusterrole=view", "--group=system:serviceaccounts")
 		w.must(t, a, "", "-n", "web", "create", "rolebinding", "everybody", "--clusterrole=edit", "--group=system:authenticated")
+		w.may(t, a, "list", "pods", "-n", "default", robot)
+		w.may(t, a, "create", "pods", "-n", "web", robot)
 		for _, tc := range []struct {
 			kubeconfig, args string
 			want             bool
@@ -127,6 +130,7 @@ func TestRights(t *testing.T) {
 	t.Run("Lists", func(t *testing.T) {
 		w.must(t, a, "", "create", "clusterrole", "reader", "--verb=get", "--resource=namespaces", "--resource-name=web")
 		w.must(t, a, "", "create", "clusterrolebinding", "reader", "--clusterrole=reader", "--user=nia")
+		w.may(t, a, "get", "namespaces/web", "--as=nia")
 		out := w.must(t, a, "", "auth", "can-i", "--list", "--as=nia")
 		if !strings.Contains(out, "namespaces") || !strings.Contains(out, "[web]") {
 			t.Errorf("can-i --list: %s", out)

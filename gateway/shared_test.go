@@ -497,7 +497,7 @@ func TestControlRestarts(t *testing.T) {
 	write("after")
 	kubectl := w.client(t, localcluster.Kubectl, kubeconfig)
 	kubectl.do(t, "", command{args: "apply -f testdata/shop/crds", says: []string{"widgets.shop.example.com created"}})
-	kubectl.do(t, "", command{args: "wait --for=condition=Established crd/widgets.shop.example.com --timeout=60s", says: []string{"condition met"}})
+	kubectl.do(t, "", command{args: "wait --for=condition=Established crd/widgets.shop.example.com --timeout=180s", says: []string{"condition met"}})
 	// Whoever follows definitions tries again every two seconds.
 	eventually(t, "the gateway knows the definition", func() bool {
 		out, _ := kubectl.run(t, "", "get", "widgets")
@@ -583,7 +583,7 @@ func (h *harness) http2() *http.Client {
 // deadline that is set beforehand resets an HTTP/2 stream also when nothing is being written.
 func TestQuietWatch(t *testing.T) {
 	defer func(before time.Duration) { writeTimeout = before }(writeTimeout)
-	writeTimeout = 50 * time.Millisecond
+	writeTimeout = 200 * time.Millisecond
 	h := newHarness(t)
 	control := shareable(h)
 	client := h.http2()

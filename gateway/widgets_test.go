@@ -69,7 +69,7 @@ func TestManagerOfCustomResources(t *testing.T) {
 			t.Parallel()
 			kubectl := w.client(t, localcluster.Kubectl, kubeconfig)
 			kubectl.do(t, "", command{args: "apply -f testdata/shop/crds", says: []string{"customresourcedefinition.apiextensions.k8s.io/widgets.shop.example.com created"}})
-			kubectl.do(t, "", command{args: "wait --for=condition=Established crd/widgets.shop.example.com --timeout=60s", says: []string{"condition met"}})
+			kubectl.do(t, "", command{args: "wait --for=condition=Established crd/widgets.shop.example.com --timeout=180s", says: []string{"condition met"}})
 			types := runtime.NewScheme()
 			if err := scheme.AddToScheme(types); err != nil {
 				t.Fatal(err)
@@ -115,15 +115,15 @@ func TestManagerOfCustomResources(t *testing.T) {
 				}
 			}
 			eventually(t, "two things are made", made(2))
-			kubectl.do(t, "", command{args: "wait --for=jsonpath={.status.made}=2 wg/one --timeout=60s", says: []string{"condition met"}})
+			kubectl.do(t, "", command{args: "wait --for=jsonpath={.status.made}=2 wg/one --timeout=180s", says: []string{"condition met"}})
 			kubectl.do(t, "", command{args: "patch widget one --type=merge -p {\"spec\":{\"size\":3}}", says: []string{"patched"}})
-			kubectl.do(t, "", command{args: "wait --for=jsonpath={.status.made}=3 wg/one --timeout=60s", says: []string{"condition met"}})
+			kubectl.do(t, "", command{args: "wait --for=jsonpath={.status.made}=3 wg/one --timeout=180s", says: []string{"condition met"}})
 			if err := c.CoreV1().ConfigMaps("default").Delete(t.Context(), "one-0", metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, "what was deleted is made again", made(3))
 			kubectl.do(t, "", command{args: "get widgets -A", says: []string{"NAMESPACE", "NAME", "SIZE", "default", "one", "3"}})
-			kubectl.do(t, "", command{args: "delete widget one --timeout=60s", says: []string{"deleted"}})
+			kubectl.do(t, "", command{args: "delete widget one --timeout=180s", says: []string{"deleted"}})
 			eventually(t, "the things go with their widget", made(0))
 			if maker.ended.Load() == 0 {
 				t.Error("the finalizer was passed over")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -145,7 +146,7 @@ func newWorld(t *testing.T) (_ *world, stop func(), err error) {
 	if err := os.WriteFile(w.operator, []byte(config), 0o600); err != nil {
 		return nil, nil, err
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		if err := w.health.Ready(); err == nil {
 			return w, stop, nil
 		} else if time.Now().After(deadline) {
@@ -187,7 +188,7 @@ func (w *world) options(t *testing.T) (*Options, *localcluster.CA, error) {
 
 // run runs kubectl and gives everything it says.
 func (w *world) run(kubeconfig, stdin string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience+time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, w.kubectl, append([]string{"--kubeconfig", kubeconfig, "--cache-dir", kubeconfig + ".cache"}, args...)...)
 	var out bytes.Buffer
@@ -221,7 +222,7 @@ func (w *world) tenant(t *testing.T, id string) string {
 	t.Helper()
 	w.leaks.know(id)
 	w.must(t, w.operator, fmt.Sprintf(`{"apiVersion":"vivarium.io/v1alpha1","kind":"Tenant","metadata":{"name":%q}}`, id), "apply", "-f", "-")
-	w.must(t, w.operator, "", "wait", "--for=condition=Ready", "tenant/"+id, "--timeout=30s")
+	w.must(t, w.operator, "", "wait", "--for=condition=Ready", "tenant/"+id, "--timeout=180s")
 	encoded := w.must(t, w.operator, "", "get", "tenant", id, "-o", `jsonpath={.metadata.annotations.vivarium\.io/tenant\.kubeconfig}`)
 	raw, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
@@ -231,6 +232,7 @@ func (w *world) tenant(t *testing.T, id string) string {
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	w.may(t, path, "*", "*", "-A")
 	return path
 }
 
@@ -245,12 +247,30 @@ func client(t *testing.T, kubeconfig string) *rest.Config {
 	return config
 }
 
+// patience is how long something may take on a busy machine. Nothing waits for it to pass.
+const patience = 3 * time.Minute
+
 // eventually waits until something is so.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not in a minute: %s", what)
+			t.Fatalf("not in %s: %s", patience, what)
 		}
 	}
+}
+
+// may waits until a right is in force, which it is a moment after its binding was made; args are those of `auth can-i`.
+func (w *world) may(t *testing.T, kubeconfig string, args ...string) {
+	t.Helper()
+	eventually(t, "kubectl auth can-i "+strings.Join(args, " "), func() bool {
+		_, err := w.run(kubeconfig, "", append([]string{"auth", "can-i"}, args...)...)
+		return err == nil
+	})
+}
+
+// aboutRights tells commands that depend on rights given a moment ago: those that ask about them, and those of others than
+// the tenant's admin.
+func aboutRights(args []string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool { return arg == "can-i" || strings.HasPrefix(arg, "--as=") })
 }

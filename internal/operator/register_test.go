@@ -171,7 +171,7 @@ func (w *world) inventory(t *testing.T) []string {
 // settle waits until the pool has forgotten an earlier registration: deleting a namespace takes a while.
 func (w *world) settle(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		_, err := w.poolClient.CoreV1().Namespaces().Get(t.Context(), names.SystemNamespace, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return
@@ -309,13 +309,13 @@ func TestRegisterRollsBack(t *testing.T) {
 	}
 	// The pool is still deleting what was taken back; the next attempt waits for that.
 	w.ready(t)
-	if err := w.operator.Register(t.Context(), Registration{Name: "pool-x", Kubeconfig: w.kubeconfig(t, w.pool, "pool-admin", "system:masters"), Manifests: manifests(t), Wait: 30 * time.Second}); err != nil {
+	if err := w.operator.Register(t.Context(), Registration{Name: "pool-x", Kubeconfig: w.kubeconfig(t, w.pool, "pool-admin", "system:masters"), Manifests: manifests(t), Wait: 3 * time.Minute}); err != nil {
 		t.Errorf("at once again: %v", err)
 	}
-	if err := w.operator.RemovePool(t.Context(), "pool-x", true, false, 30*time.Second); err != nil {
+	if err := w.operator.RemovePool(t.Context(), "pool-x", true, false, 3*time.Minute); err != nil {
 		t.Error(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		err := Uninstall(t.Context(), w.kubeconfig(t, w.pool, "pool-admin", "system:masters"), manifests(t))
 		if err == nil {
 			break
@@ -335,7 +335,7 @@ func TestRegister(t *testing.T) {
 	before := w.inventory(t)
 	admin := w.kubeconfig(t, w.pool, "pool-admin", "system:masters")
 	register := func(name string) error {
-		return w.operator.Register(t.Context(), Registration{Name: name, Kubeconfig: admin, Manifests: manifests(t), Wait: 30 * time.Second,
+		return w.operator.Register(t.Context(), Registration{Name: name, Kubeconfig: admin, Manifests: manifests(t), Wait: 3 * time.Minute,
 			Spec: v1alpha1.ResourcePoolSpec{Location: v1alpha1.PoolLocation{Region: "eu"}}})
 	}
 	if err := register("pool-x"); err != nil {
@@ -368,7 +368,7 @@ func TestRegister(t *testing.T) {
 	}
 	testWall(t, w, kubernetes.NewForConfigOrDie(config))
 
-	if err := w.operator.RemovePool(t.Context(), "pool-x", true, false, 30*time.Second); err != nil {
+	if err := w.operator.RemovePool(t.Context(), "pool-x", true, false, 3*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if err := Uninstall(t.Context(), admin, manifests(t)); err == nil || !strings.Contains(err.Error(), "tenants' namespaces") {
@@ -379,7 +379,7 @@ func TestRegister(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		err := Uninstall(t.Context(), admin, manifests(t))
 		if err == nil {
 			break
@@ -403,7 +403,7 @@ func testWall(t *testing.T, w *world, platform kubernetes.Interface) {
 		return err
 	}
 	// The policies are in force a moment after they are made.
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if err := namespace("default-probe", nil); apierrors.IsForbidden(err) {
 			break
 		}
@@ -415,7 +415,7 @@ func testWall(t *testing.T, w *world, platform kubernetes.Interface) {
 	if err := namespace("abc123-web", marked); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := w.poolClient.CoreV1().ServiceAccounts("abc123-web").Get(ctx, "default", metav1.GetOptions{}); err == nil {
 			break
 		}
@@ -546,10 +546,10 @@ func TestRegisterAsGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	given := w.kubeconfig(t, w.pool, "prepared")
-	if err := w.operator.Register(t.Context(), Registration{Name: "pool-z", Kubeconfig: given, Manifests: manifests(t), Wait: 30 * time.Second}); err != nil {
+	if err := w.operator.Register(t.Context(), Registration{Name: "pool-z", Kubeconfig: given, Manifests: manifests(t), Wait: 3 * time.Minute}); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = w.operator.RemovePool(context.Background(), "pool-z", true, true, 30*time.Second) }()
+	defer func() { _ = w.operator.RemovePool(context.Background(), "pool-z", true, true, 3*time.Minute) }()
 	secret, err := w.operator.Control.CoreV1().Secrets(names.SystemNamespace).Get(t.Context(), "pool-pool-z", metav1.GetOptions{})
 	if err != nil || string(secret.Data[pools.KubeconfigKey]) != string(given) {
 		t.Errorf("stored something else: %v", err)

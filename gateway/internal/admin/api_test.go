@@ -94,7 +94,7 @@ spec:
 	run("", "patch", "tenant", "demo01", "--subresource", "status", "--type", "merge", "-p", status)
 	contains(run("", "get", "tenant", "demo01", "-o", "wide"), "100d")
 	contains(run("", "get", "tenant", "demo01", "-o", "jsonpath={.status.phase} {.spec.weight} {.metadata.generation}"), "Ready 40 4")
-	run("", "wait", "--for=jsonpath={.status.phase}=Ready", "tenant/demo01", "--timeout=20s")
+	run("", "wait", "--for=jsonpath={.status.phase}=Ready", "tenant/demo01", "--timeout=180s")
 
 	// A field has one owner who insists on it; another must say that it means it.
 	const owned = "apiVersion: vivarium.io/v1alpha1\nkind: Tenant\nmetadata: {name: demo02}\nspec: {weight: %}\n"
@@ -118,10 +118,10 @@ spec:
 	run("", "delete", "tenants", "--all", "--wait=false")
 	contains(run("", "get", "tn"), "demo01   Terminating", "demo02   Terminating")
 	run("", "patch", "tenant", "demo01", "--type", "merge", "-p", `{"metadata":{"finalizers":null}}`)
-	run("", "wait", "--for=delete", "tenant/demo01", "--timeout=20s")
+	run("", "wait", "--for=delete", "tenant/demo01", "--timeout=180s")
 	run("", "delete", "tenant", "demo02", "--cascade=foreground", "--wait=false")
 	run("", "patch", "tenant", "demo02", "--type", "merge", "-p", `{"metadata":{"finalizers":null}}`)
-	run("", "wait", "--for=delete", "tenant/demo02", "--timeout=20s")
+	run("", "wait", "--for=delete", "tenant/demo02", "--timeout=180s")
 }
 
 // TestKubectlWatch reads what kubectl get -w prints while a tenant changes.

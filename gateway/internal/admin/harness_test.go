@@ -84,7 +84,7 @@ func (f *fixture) config(t *testing.T, scanner admin.NameScanner) admin.Config {
 func waitReady(t *testing.T, server *admin.Server) {
 	t.Helper()
 	var err error
-	for range 600 {
+	for range 3600 {
 		if err = server.Ready(t.Context()); err == nil {
 			return
 		}

@@ -244,7 +244,7 @@ func (c *control) watch(k Kind, form, accept, name string) {
 	if form == "Protobuf" {
 		accept += ";stream=watch"
 	}
-	ctx, cancel := context.WithTimeout(c.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.Context(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.host+view.path(k, "", "")+"?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=10", nil)
 	if err != nil {
