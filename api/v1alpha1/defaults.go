@@ -1,6 +1,9 @@
 package v1alpha1
 
-import "math"
+import (
+	"math"
+	"net/netip"
+)
 
 // Defaults that the admin API fills in on every write and read, so that a stored object always says what holds.
 const (
@@ -40,6 +43,27 @@ func SetDefaultsResourcePool(p *ResourcePool) {
 	setDefault(&p.Spec.Network.Driver, DriverFlat)
 	setDefault(&p.Spec.Bounce.AfterSeconds, DefaultBounceAfter)
 	setDefault(&p.Spec.Failure.Policy, FailureEvict)
+}
+
+// SetDefaultsVPC fills in what the operator left out of a VPC. It never changes a value that is set.
+func SetDefaultsVPC(v *VPC) {
+	setDefault(&v.Spec.Egress, EgressSharedNAT)
+}
+
+// SetDefaultsSubnet fills in what the operator left out of a Subnet. It never changes a value that is set, and leaves it
+// to validation to speak about prefixes that are none.
+func SetDefaultsSubnet(s *Subnet) {
+	if len(s.Spec.Gateway) > 0 {
+		return
+	}
+	for _, cidr := range s.Spec.CIDRs {
+		prefix, err := netip.ParsePrefix(cidr)
+		if err != nil || !prefix.Masked().Addr().Next().IsValid() {
+			s.Spec.Gateway = nil
+			return
+		}
+		s.Spec.Gateway = append(s.Spec.Gateway, prefix.Masked().Addr().Next().String())
+	}
 }
 
 func setDefault[T comparable](field *T, value T) {

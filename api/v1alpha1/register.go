@@ -26,6 +26,9 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&Tenant{}, &TenantList{},
 		&ResourcePool{}, &ResourcePoolList{},
 		&SharedAPI{}, &SharedAPIList{},
+		&VPC{}, &VPCList{},
+		&Subnet{}, &SubnetList{},
+		&IPBlock{}, &IPBlockList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

@@ -203,7 +203,35 @@ type PoolNodes struct {
 type PoolNetwork struct {
 	// driver is the network driver. Default "flat", so far the only one served.
 	Driver string `json:"driver,omitempty"`
+	// reserved are the prefixes that the pool itself uses: its nodes', pods' and Services'. No VPC may have addresses of
+	// them, for its pods could not tell the pool's from their own. Default: none.
+	// +listType=set
+	Reserved []string `json:"reserved,omitempty"`
 }
+
+// PoolNetworkStatus is what the network controller reports of a pool's driver.
+type PoolNetworkStatus struct {
+	// driver is the driver that the rest is about.
+	Driver string `json:"driver,omitempty"`
+	// capabilities are what the driver can do for VPCs; empty where it knows none.
+	// +listType=set
+	Capabilities []NetworkCapability `json:"capabilities,omitempty"`
+}
+
+// NetworkCapability is something that a VPC can ask of a pool's driver.
+type NetworkCapability string
+
+// The capabilities.
+const (
+	// CapabilityVPC is VPCs at all.
+	CapabilityVPC NetworkCapability = "VPC"
+	// CapabilityDualStack is an IPv4 and an IPv6 address for a pod.
+	CapabilityDualStack NetworkCapability = "DualStack"
+	// CapabilitySecurityGroups is filters between pods of one VPC.
+	CapabilitySecurityGroups NetworkCapability = "SecurityGroups"
+	// CapabilityCrossPool is a VPC whose pods are in several pools.
+	CapabilityCrossPool NetworkCapability = "CrossPool"
+)
 
 // ResourcePoolStatus is what the platform reports of a pool.
 type ResourcePoolStatus struct {
@@ -226,6 +254,8 @@ type ResourcePoolStatus struct {
 	// largestFree is the room on the virtual Node that has the most processor time left: about the largest pod that can come
 	// now.
 	LargestFree corev1.ResourceList `json:"largestFree,omitempty"`
+	// network is what the pool's network driver can do. Set by the network controller alone.
+	Network *PoolNetworkStatus `json:"network,omitempty"`
 	// kubeletVersions are those of the nodes in use, the oldest first.
 	// +listType=atomic
 	KubeletVersions []string `json:"kubeletVersions,omitempty"`

@@ -29,6 +29,9 @@ const (
 	// TenantCleanedPools is false while a pool still has something of a tenant that is being deleted; the message says which
 	// pool and why. Set by the syncer alone.
 	TenantCleanedPools = "CleanedPools"
+	// TenantNetworkReady is there in mode VPC: true when the tenant's VPC and all subnets are ready; the message says what is
+	// not.
+	TenantNetworkReady = "NetworkReady"
 )
 
 // Tenant is one tenant. Its name is the tenant ID: exactly six characters of a-z and 0-9. Its UID is the security
@@ -62,7 +65,7 @@ type TenantSpec struct {
 	// the platform issues a new kubeconfig. It may not lie in the future nor move back. Unset means that all unexpired ones
 	// are good.
 	CredentialsNotBefore *metav1.Time `json:"credentialsNotBefore,omitempty"`
-	// network is the tenant's network. Immutable.
+	// network is the tenant's network. Immutable but for its defaultSubnets.
 	Network TenantNetwork `json:"network,omitempty"`
 }
 
@@ -100,12 +103,55 @@ const (
 	// NetworkFlat puts the tenant's pods in the pool's own network, fenced from other tenants where the pool enforces
 	// NetworkPolicy.
 	NetworkFlat NetworkMode = "Flat"
+	// NetworkVPC puts the tenant's pods in a VPC of their own.
+	NetworkVPC NetworkMode = "VPC"
 )
+
+// NetworkModes gives all there are, the default first.
+func NetworkModes() []NetworkMode { return []NetworkMode{NetworkFlat, NetworkVPC} }
 
 // TenantNetwork is the network that a tenant's pods get.
 type TenantNetwork struct {
-	// mode is Flat, the default and so far the only one served.
+	// mode is Flat (the default) or VPC. Immutable.
 	Mode NetworkMode `json:"mode,omitempty"`
+	// vpc is the name of a VPC that exists and is the tenant's, in mode VPC; without it, template is required. Immutable.
+	VPC string `json:"vpc,omitempty"`
+	// template makes a VPC, named <tenant>-main, and its subnets with the tenant, in mode VPC, and removes them with it.
+	// Immutable.
+	Template *VPCTemplate `json:"template,omitempty"`
+	// defaultSubnets are the labels of the tenant's subnets, as the tenant sees them, that pods are put in who ask for none:
+	// the first that serves the pod's pool and has room. Default: all subnets of the VPC, by name.
+	// +listType=atomic
+	DefaultSubnets []string `json:"defaultSubnets,omitempty"`
+}
+
+// VPCTemplate is a VPC that is made with its tenant.
+type VPCTemplate struct {
+	// cidrs are those of the VPC.
+	// +listType=atomic
+	CIDRs []string `json:"cidrs"`
+	// mtu is that of the VPC.
+	MTU int32 `json:"mtu,omitempty"`
+	// egress is that of the VPC.
+	Egress EgressMode `json:"egress,omitempty"`
+	// subnets are made with the VPC. At least one.
+	// +listType=map
+	// +listMapKey=name
+	Subnets []SubnetTemplate `json:"subnets"`
+}
+
+// SubnetTemplate is a Subnet that is made with its tenant.
+type SubnetTemplate struct {
+	// name is the subnet's label as the tenant sees it.
+	Name string `json:"name"`
+	// cidrs are those of the subnet.
+	// +listType=atomic
+	CIDRs []string `json:"cidrs"`
+	// pools are those of the subnet. Default: every pool.
+	// +listType=set
+	Pools []string `json:"pools,omitempty"`
+	// zone is that of the subnet. Default: every zone.
+	Zone string `json:"zone,omitempty"`
 }
 
 // TenantPhase sums a Tenant up in one word.
@@ -135,7 +181,7 @@ type TenantStatus struct {
 	Server string `json:"server,omitempty"`
 	// certificateExpiry is when the issued kubeconfig stops working.
 	CertificateExpiry *metav1.Time `json:"certificateExpiry,omitempty"`
-	// conditions are Ready and, while the tenant is being deleted, Cleaned.
+	// conditions are Ready, NetworkReady in mode VPC and, while the tenant is being deleted, Cleaned.
 	// +patchMergeKey=type
 	// +patchStrategy=merge
 	// +listType=map

@@ -6,6 +6,36 @@
 package v1alpha1
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in IPAllocation) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.IPAllocation"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in IPBlock) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.IPBlock"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in IPBlockList) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.IPBlockList"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in IPBlockSpec) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.IPBlockSpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in IPBlockStatus) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.IPBlockStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in PoolBinding) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.PoolBinding"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in PoolBounce) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.PoolBounce"
 }
@@ -33,6 +63,11 @@ func (in PoolLocation) OpenAPIModelName() string {
 // OpenAPIModelName returns the OpenAPI model name for this type.
 func (in PoolNetwork) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.PoolNetwork"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in PoolNetworkStatus) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.PoolNetworkStatus"
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
@@ -66,6 +101,16 @@ func (in ResourcePoolStatus) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SecurityGroup) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SecurityGroup"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SecurityRule) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SecurityRule"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in SharedAPI) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.SharedAPI"
 }
@@ -88,6 +133,31 @@ func (in SharedAPIStatus) OpenAPIModelName() string {
 // OpenAPIModelName returns the OpenAPI model name for this type.
 func (in SharedAPITenants) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.SharedAPITenants"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in Subnet) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.Subnet"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SubnetList) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SubnetList"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SubnetSpec) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SubnetSpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SubnetStatus) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SubnetStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SubnetTemplate) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.SubnetTemplate"
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
@@ -118,4 +188,29 @@ func (in TenantSpec) OpenAPIModelName() string {
 // OpenAPIModelName returns the OpenAPI model name for this type.
 func (in TenantStatus) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.TenantStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in VPC) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.VPC"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in VPCList) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.VPCList"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in VPCSpec) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.VPCSpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in VPCStatus) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.VPCStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in VPCTemplate) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.VPCTemplate"
 }

@@ -74,8 +74,15 @@ func componentMay(a authorizer.Attributes) bool {
 	case "get", "list", "watch":
 		return a.GetSubresource() == "" || a.GetSubresource() == "status"
 	case "update", "patch":
-		known := a.GetResource() == "tenants" || a.GetResource() == "resourcepools"
-		return known && (a.GetSubresource() == "" || a.GetSubresource() == "status")
+		switch a.GetResource() {
+		case "tenants", "resourcepools", "vpcs", "subnets", "ipblocks":
+			return a.GetSubresource() == "" || a.GetSubresource() == "status"
+		default:
+			return false
+		}
+	case "create", "delete":
+		// The records of addresses are the network controller's own; no operator makes one.
+		return a.GetResource() == "ipblocks" && a.GetSubresource() == ""
 	default:
 		return false
 	}

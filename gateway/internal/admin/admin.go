@@ -134,28 +134,31 @@ func (s *Server) genericConfig(scheme apiScheme, gate *gate) *server.Config {
 }
 
 func (s *Server) install(scheme apiScheme, config *server.Config, gate *gate) error {
-	tenants, tenantStatus, err := newStorage(scheme, config.RESTOptionsGetter, tenantKind())
+	resources := map[string]rest.Storage{}
+	options := config.RESTOptionsGetter
+	tenants, err := serve(resources, scheme, options, tenantKind())
 	if err != nil {
 		return err
 	}
-	pools, poolStatus, err := newStorage(scheme, config.RESTOptionsGetter, poolKind())
+	pools, err := serve(resources, scheme, options, poolKind())
 	if err != nil {
 		return err
 	}
-	shared, sharedStatus, err := newStorage(scheme, config.RESTOptionsGetter, sharedKind())
-	if err != nil {
+	if _, err := serve(resources, scheme, options, sharedKind()); err != nil {
 		return err
 	}
-	gate.tenants, gate.pools = tenants.Store, pools.Store
+	if _, err := serve(resources, scheme, options, vpcKind()); err != nil {
+		return err
+	}
+	if _, err := serve(resources, scheme, options, subnetKind()); err != nil {
+		return err
+	}
+	if _, err := serve(resources, scheme, options, ipBlockKind()); err != nil {
+		return err
+	}
+	gate.tenants, gate.pools = tenants, pools
 	group := server.NewDefaultAPIGroupInfo(v1alpha1.GroupVersion.Group, scheme.Scheme, scheme.parameters, scheme.codecs)
-	group.VersionedResourcesStorageMap[v1alpha1.GroupVersion.Version] = map[string]rest.Storage{
-		"tenants":              tenants,
-		"tenants/status":       tenantStatus,
-		"resourcepools":        pools,
-		"resourcepools/status": poolStatus,
-		"sharedapis":           shared,
-		"sharedapis/status":    sharedStatus,
-	}
+	group.VersionedResourcesStorageMap[v1alpha1.GroupVersion.Version] = resources
 	if err := s.generic.InstallAPIGroup(&group); err != nil {
 		return fmt.Errorf("install the admin API: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/ranges"
 )
 
 func poolKind() kind[v1alpha1.ResourcePool, *v1alpha1.ResourcePool] {
@@ -120,6 +121,11 @@ func validatePool(p *v1alpha1.ResourcePool) field.ErrorList {
 	}
 	if driver := p.Spec.Network.Driver; driver != v1alpha1.DriverFlat {
 		problems = append(problems, field.Invalid(spec.Child("network", "driver"), driver, fmt.Sprintf("is not served; the only driver is %q", v1alpha1.DriverFlat)))
+	}
+	for i, reserved := range p.Spec.Network.Reserved {
+		if _, err := ranges.ParsePrefix(reserved); err != nil {
+			problems = append(problems, field.Invalid(spec.Child("network", "reserved").Index(i), reserved, err.Error()))
+		}
 	}
 	return problems
 }

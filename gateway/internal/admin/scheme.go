@@ -35,12 +35,17 @@ func newScheme() (apiScheme, error) {
 		&v1alpha1.Tenant{}, &v1alpha1.TenantList{},
 		&v1alpha1.ResourcePool{}, &v1alpha1.ResourcePoolList{},
 		&v1alpha1.SharedAPI{}, &v1alpha1.SharedAPIList{},
+		&v1alpha1.VPC{}, &v1alpha1.VPCList{},
+		&v1alpha1.Subnet{}, &v1alpha1.SubnetList{},
+		&v1alpha1.IPBlock{}, &v1alpha1.IPBlockList{},
 	)
 	if err := scheme.SetVersionPriority(v1alpha1.GroupVersion); err != nil {
 		return apiScheme{}, err
 	}
 	scheme.AddTypeDefaultingFunc(&v1alpha1.Tenant{}, func(obj any) { v1alpha1.SetDefaultsTenant(obj.(*v1alpha1.Tenant)) })
 	scheme.AddTypeDefaultingFunc(&v1alpha1.ResourcePool{}, func(obj any) { v1alpha1.SetDefaultsResourcePool(obj.(*v1alpha1.ResourcePool)) })
+	scheme.AddTypeDefaultingFunc(&v1alpha1.VPC{}, func(obj any) { v1alpha1.SetDefaultsVPC(obj.(*v1alpha1.VPC)) })
+	scheme.AddTypeDefaultingFunc(&v1alpha1.Subnet{}, func(obj any) { v1alpha1.SetDefaultsSubnet(obj.(*v1alpha1.Subnet)) })
 	return apiScheme{
 		Scheme:     scheme,
 		codecs:     serializer.NewCodecFactory(scheme),

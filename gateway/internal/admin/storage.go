@@ -63,6 +63,16 @@ func newStorage[T any, P object[T]](scheme apiScheme, options generic.RESTOption
 	return mainStorage[T, P]{Store: store, shortNames: k.shortNames}, statusStorage[T, P]{store: &statusStore}, nil
 }
 
+// serve adds a kind and its status to resources, and gives its store.
+func serve[T any, P object[T]](resources map[string]rest.Storage, scheme apiScheme, options generic.RESTOptionsGetter, k kind[T, P]) (*genericregistry.Store, error) {
+	main, status, err := newStorage(scheme, options, k)
+	if err != nil {
+		return nil, err
+	}
+	resources[k.resource], resources[k.resource+"/status"] = main, status
+	return main.Store, nil
+}
+
 func (s mainStorage[T, P]) ShortNames() []string { return s.shortNames }
 
 // Categories let kubectl get vivarium show everything of the platform.

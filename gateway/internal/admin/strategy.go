@@ -32,8 +32,13 @@ type kind[T any, P object[T]] struct {
 	list               func() runtime.Object
 	columns            []column[P]
 
+	// conditional refuses updates that do not name the version that they change.
+	conditional bool
+
 	validate       func(P) field.ErrorList
 	validateUpdate func(obj, old P) field.ErrorList
+	// validateStatus and warnings may be nil.
+	validateStatus func(P) field.ErrorList
 	warnings       func(P) []string
 
 	// parts gives what the common behaviour handles apart.
@@ -61,10 +66,10 @@ var (
 	_ rest.ResetFieldsStrategy      = strategy[v1alpha1.Tenant, *v1alpha1.Tenant]{}
 )
 
-func (strategy[T, P]) NamespaceScoped() bool          { return false }
-func (strategy[T, P]) AllowCreateOnUpdate() bool      { return false }
-func (strategy[T, P]) AllowUnconditionalUpdate() bool { return true }
-func (strategy[T, P]) Canonicalize(runtime.Object)    {}
+func (strategy[T, P]) NamespaceScoped() bool            { return false }
+func (strategy[T, P]) AllowCreateOnUpdate() bool        { return false }
+func (s strategy[T, P]) AllowUnconditionalUpdate() bool { return !s.kind.conditional }
+func (strategy[T, P]) Canonicalize(runtime.Object)      {}
 
 func (s strategy[T, P]) PrepareForCreate(_ context.Context, obj runtime.Object) {
 	p := obj.(P)
@@ -85,6 +90,9 @@ func (s strategy[T, P]) Validate(_ context.Context, obj runtime.Object) field.Er
 }
 
 func (s strategy[T, P]) WarningsOnCreate(_ context.Context, obj runtime.Object) []string {
+	if s.kind.warnings == nil {
+		return nil
+	}
 	return s.kind.warnings(obj.(P))
 }
 
@@ -106,8 +114,8 @@ func (s strategy[T, P]) ValidateUpdate(_ context.Context, obj, old runtime.Objec
 	return append(s.kind.validate(obj.(P)), s.kind.validateUpdate(obj.(P), old.(P))...)
 }
 
-func (s strategy[T, P]) WarningsOnUpdate(_ context.Context, obj, _ runtime.Object) []string {
-	return s.kind.warnings(obj.(P))
+func (s strategy[T, P]) WarningsOnUpdate(ctx context.Context, obj, _ runtime.Object) []string {
+	return s.WarningsOnCreate(ctx, obj)
 }
 
 // GetResetFields names what a write to the main resource cannot change, so that server-side apply gives nobody ownership
@@ -131,7 +139,11 @@ func (s statusStrategy[T, P]) PrepareForUpdate(_ context.Context, obj, old runti
 }
 
 func (s statusStrategy[T, P]) ValidateUpdate(_ context.Context, obj, _ runtime.Object) field.ErrorList {
-	return metav1validation.ValidateConditions(s.kind.parts(obj.(P)).conditions, field.NewPath("status", "conditions"))
+	problems := metav1validation.ValidateConditions(s.kind.parts(obj.(P)).conditions, field.NewPath("status", "conditions"))
+	if s.kind.validateStatus != nil {
+		problems = append(problems, s.kind.validateStatus(obj.(P))...)
+	}
+	return problems
 }
 
 func (statusStrategy[T, P]) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object) []string {

@@ -73,29 +73,48 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		runtime.TypeMeta{}.OpenAPIModelName():             schema_k8sio_apimachinery_pkg_runtime_TypeMeta(ref),
 		runtime.Unknown{}.OpenAPIModelName():              schema_k8sio_apimachinery_pkg_runtime_Unknown(ref),
 		version.Info{}.OpenAPIModelName():                 schema_k8sio_apimachinery_pkg_version_Info(ref),
+		v1alpha1.IPAllocation{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_IPAllocation(ref),
+		v1alpha1.IPBlock{}.OpenAPIModelName():             schema_vivariumio_vivarium_api_v1alpha1_IPBlock(ref),
+		v1alpha1.IPBlockList{}.OpenAPIModelName():         schema_vivariumio_vivarium_api_v1alpha1_IPBlockList(ref),
+		v1alpha1.IPBlockSpec{}.OpenAPIModelName():         schema_vivariumio_vivarium_api_v1alpha1_IPBlockSpec(ref),
+		v1alpha1.IPBlockStatus{}.OpenAPIModelName():       schema_vivariumio_vivarium_api_v1alpha1_IPBlockStatus(ref),
+		v1alpha1.PoolBinding{}.OpenAPIModelName():         schema_vivariumio_vivarium_api_v1alpha1_PoolBinding(ref),
 		v1alpha1.PoolBounce{}.OpenAPIModelName():          schema_vivariumio_vivarium_api_v1alpha1_PoolBounce(ref),
 		v1alpha1.PoolCredentials{}.OpenAPIModelName():     schema_vivariumio_vivarium_api_v1alpha1_PoolCredentials(ref),
 		v1alpha1.PoolDrain{}.OpenAPIModelName():           schema_vivariumio_vivarium_api_v1alpha1_PoolDrain(ref),
 		v1alpha1.PoolFailure{}.OpenAPIModelName():         schema_vivariumio_vivarium_api_v1alpha1_PoolFailure(ref),
 		v1alpha1.PoolLocation{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_PoolLocation(ref),
 		v1alpha1.PoolNetwork{}.OpenAPIModelName():         schema_vivariumio_vivarium_api_v1alpha1_PoolNetwork(ref),
+		v1alpha1.PoolNetworkStatus{}.OpenAPIModelName():   schema_vivariumio_vivarium_api_v1alpha1_PoolNetworkStatus(ref),
 		v1alpha1.PoolNodes{}.OpenAPIModelName():           schema_vivariumio_vivarium_api_v1alpha1_PoolNodes(ref),
 		v1alpha1.PoolPods{}.OpenAPIModelName():            schema_vivariumio_vivarium_api_v1alpha1_PoolPods(ref),
 		v1alpha1.ResourcePool{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_ResourcePool(ref),
 		v1alpha1.ResourcePoolList{}.OpenAPIModelName():    schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolList(ref),
 		v1alpha1.ResourcePoolSpec{}.OpenAPIModelName():    schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolSpec(ref),
 		v1alpha1.ResourcePoolStatus{}.OpenAPIModelName():  schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref),
+		v1alpha1.SecurityGroup{}.OpenAPIModelName():       schema_vivariumio_vivarium_api_v1alpha1_SecurityGroup(ref),
+		v1alpha1.SecurityRule{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_SecurityRule(ref),
 		v1alpha1.SharedAPI{}.OpenAPIModelName():           schema_vivariumio_vivarium_api_v1alpha1_SharedAPI(ref),
 		v1alpha1.SharedAPIList{}.OpenAPIModelName():       schema_vivariumio_vivarium_api_v1alpha1_SharedAPIList(ref),
 		v1alpha1.SharedAPISpec{}.OpenAPIModelName():       schema_vivariumio_vivarium_api_v1alpha1_SharedAPISpec(ref),
 		v1alpha1.SharedAPIStatus{}.OpenAPIModelName():     schema_vivariumio_vivarium_api_v1alpha1_SharedAPIStatus(ref),
 		v1alpha1.SharedAPITenants{}.OpenAPIModelName():    schema_vivariumio_vivarium_api_v1alpha1_SharedAPITenants(ref),
+		v1alpha1.Subnet{}.OpenAPIModelName():              schema_vivariumio_vivarium_api_v1alpha1_Subnet(ref),
+		v1alpha1.SubnetList{}.OpenAPIModelName():          schema_vivariumio_vivarium_api_v1alpha1_SubnetList(ref),
+		v1alpha1.SubnetSpec{}.OpenAPIModelName():          schema_vivariumio_vivarium_api_v1alpha1_SubnetSpec(ref),
+		v1alpha1.SubnetStatus{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_SubnetStatus(ref),
+		v1alpha1.SubnetTemplate{}.OpenAPIModelName():      schema_vivariumio_vivarium_api_v1alpha1_SubnetTemplate(ref),
 		v1alpha1.Tenant{}.OpenAPIModelName():              schema_vivariumio_vivarium_api_v1alpha1_Tenant(ref),
 		v1alpha1.TenantLimits{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_TenantLimits(ref),
 		v1alpha1.TenantList{}.OpenAPIModelName():          schema_vivariumio_vivarium_api_v1alpha1_TenantList(ref),
 		v1alpha1.TenantNetwork{}.OpenAPIModelName():       schema_vivariumio_vivarium_api_v1alpha1_TenantNetwork(ref),
 		v1alpha1.TenantSpec{}.OpenAPIModelName():          schema_vivariumio_vivarium_api_v1alpha1_TenantSpec(ref),
 		v1alpha1.TenantStatus{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_TenantStatus(ref),
+		v1alpha1.VPC{}.OpenAPIModelName():                 schema_vivariumio_vivarium_api_v1alpha1_VPC(ref),
+		v1alpha1.VPCList{}.OpenAPIModelName():             schema_vivariumio_vivarium_api_v1alpha1_VPCList(ref),
+		v1alpha1.VPCSpec{}.OpenAPIModelName():             schema_vivariumio_vivarium_api_v1alpha1_VPCSpec(ref),
+		v1alpha1.VPCStatus{}.OpenAPIModelName():           schema_vivariumio_vivarium_api_v1alpha1_VPCStatus(ref),
+		v1alpha1.VPCTemplate{}.OpenAPIModelName():         schema_vivariumio_vivarium_api_v1alpha1_VPCTemplate(ref),
 	}
 }
 
@@ -2802,6 +2821,309 @@ func schema_k8sio_apimachinery_pkg_version_Info(ref common.ReferenceCallback) co
 	}
 }
 
+func schema_vivariumio_vivarium_api_v1alpha1_IPAllocation(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IPAllocation says who has one index of a subnet.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"index": {
+						SchemaProps: spec.SchemaProps{
+							Description: "index is the address in the subnet, counted from the first of each prefix.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"podUID": {
+						SchemaProps: spec.SchemaProps{
+							Description: "podUID is the control pod's; nobody else's pod has the address.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"namespace": {
+						SchemaProps: spec.SchemaProps{
+							Description: "namespace is the control pod's.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"name": {
+						SchemaProps: spec.SchemaProps{
+							Description: "name is the control pod's.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"owner": {
+						SchemaProps: spec.SchemaProps{
+							Description: "owner is the UID of the pod's StatefulSet, whose next pod of this name gets the same index; empty for other pods.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"pool": {
+						SchemaProps: spec.SchemaProps{
+							Description: "pool is where the pod is.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"released": {
+						SchemaProps: spec.SchemaProps{
+							Description: "released is when the pod was seen to be gone; the index is in quarantine from then on.",
+							Ref:         ref(v1.Time{}.OpenAPIModelName()),
+						},
+					},
+				},
+				Required: []string{"index", "podUID", "namespace", "name", "pool"},
+			},
+		},
+		Dependencies: []string{
+			v1.Time{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_IPBlock(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IPBlock is the record of who has which address in a part of a subnet, and the lock on it: every write names the version that it read, so that of two writers one is refused. Its name is [IPBlockName]. The network controller alone writes it.\n\nAn address is an index in its subnet: the address of each family is the first one of the family's prefix plus the index.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Default: map[string]interface{}{},
+							Ref:     ref(v1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "spec says which part of which subnet it is. Immutable.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.IPBlockSpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "status holds the allocations.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.IPBlockStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.ObjectMeta{}.OpenAPIModelName(), v1alpha1.IPBlockSpec{}.OpenAPIModelName(), v1alpha1.IPBlockStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_IPBlockList(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IPBlockList is a list of IPBlocks.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Default: map[string]interface{}{},
+							Ref:     ref(v1.ListMeta{}.OpenAPIModelName()),
+						},
+					},
+					"items": {
+						SchemaProps: spec.SchemaProps{
+							Description: "items are the IPBlocks.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.IPBlock{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"items"},
+			},
+		},
+		Dependencies: []string{
+			v1.ListMeta{}.OpenAPIModelName(), v1alpha1.IPBlock{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_IPBlockSpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IPBlockSpec says which part of which subnet a block is.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"subnet": {
+						SchemaProps: spec.SchemaProps{
+							Description: "subnet is the name of the Subnet.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"subnetUID": {
+						SchemaProps: spec.SchemaProps{
+							Description: "subnetUID is the UID of the Subnet.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"vpcUID": {
+						SchemaProps: spec.SchemaProps{
+							Description: "vpcUID is the UID of the Subnet's VPC.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"first": {
+						SchemaProps: spec.SchemaProps{
+							Description: "first is the block's first index.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"size": {
+						SchemaProps: spec.SchemaProps{
+							Description: "size is how many indexes the block has, 1 to 256.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+				},
+				Required: []string{"subnet", "subnetUID", "vpcUID", "first", "size"},
+			},
+		},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_IPBlockStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IPBlockStatus holds the allocations of a block.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"allocations": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-map-keys": []interface{}{
+									"index",
+								},
+								"x-kubernetes-list-type": "map",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "allocations are the indexes that are taken or in quarantine.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.IPAllocation{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1alpha1.IPAllocation{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_PoolBinding(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "PoolBinding says how a VPC or a Subnet fares in one pool.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"pool": {
+						SchemaProps: spec.SchemaProps{
+							Description: "pool is the ResourcePool's name.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"ready": {
+						SchemaProps: spec.SchemaProps{
+							Description: "ready is true when pods can be put in it there.",
+							Default:     false,
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"reason": {
+						SchemaProps: spec.SchemaProps{
+							Description: "reason says in one word why not.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"message": {
+						SchemaProps: spec.SchemaProps{
+							Description: "message says why not.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"pool", "ready"},
+			},
+		},
+	}
+}
+
 func schema_vivariumio_vivarium_api_v1alpha1_PoolBounce(ref common.ReferenceCallback) common.OpenAPIDefinition {
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
@@ -2926,6 +3248,66 @@ func schema_vivariumio_vivarium_api_v1alpha1_PoolNetwork(ref common.ReferenceCal
 							Description: "driver is the network driver. Default \"flat\", so far the only one served.",
 							Type:        []string{"string"},
 							Format:      "",
+						},
+					},
+					"reserved": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "set",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "reserved are the prefixes that the pool itself uses: its nodes', pods' and Services'. No VPC may have addresses of them, for its pods could not tell the pool's from their own. Default: none.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_PoolNetworkStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "PoolNetworkStatus is what the network controller reports of a pool's driver.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"driver": {
+						SchemaProps: spec.SchemaProps{
+							Description: "driver is the driver that the rest is about.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"capabilities": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "set",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "capabilities are what the driver can do for VPCs; empty where it knows none.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
 						},
 					},
 				},
@@ -3347,6 +3729,12 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref common.Refer
 							},
 						},
 					},
+					"network": {
+						SchemaProps: spec.SchemaProps{
+							Description: "network is what the pool's network driver can do. Set by the network controller alone.",
+							Ref:         ref(v1alpha1.PoolNetworkStatus{}.OpenAPIModelName()),
+						},
+					},
 					"kubeletVersions": {
 						VendorExtensible: spec.VendorExtensible{
 							Extensions: spec.Extensions{
@@ -3395,7 +3783,150 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref common.Refer
 			},
 		},
 		Dependencies: []string{
-			resource.Quantity{}.OpenAPIModelName(), v1.Condition{}.OpenAPIModelName()},
+			resource.Quantity{}.OpenAPIModelName(), v1.Condition{}.OpenAPIModelName(), v1alpha1.PoolNetworkStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_SecurityGroup(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SecurityGroup is a named filter. Answers to what is allowed are always allowed.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"name": {
+						SchemaProps: spec.SchemaProps{
+							Description: "name is a DNS label, unique in the VPC.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"ingress": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "ingress are the rules for what the group's pods may receive; without any they receive nothing.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.SecurityRule{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+					"egress": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "egress are the rules for what the group's pods may send; without any they send nothing.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.SecurityRule{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"name"},
+			},
+		},
+		Dependencies: []string{
+			v1alpha1.SecurityRule{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_SecurityRule(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SecurityRule allows something.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"protocol": {
+						SchemaProps: spec.SchemaProps{
+							Description: "protocol is TCP, UDP or ICMP (which is ICMPv6 too). Default: everything.\n\nPossible enum values:\n - `\"ICMP\"`\n - `\"TCP\"`\n - `\"UDP\"`",
+							Type:        []string{"string"},
+							Format:      "",
+							Enum:        []interface{}{"ICMP", "TCP", "UDP"},
+						},
+					},
+					"ports": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "ports are numbers or ranges, as in 443 or 8000-8099, of the receiver. Default: all. For TCP and UDP alone.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"cidrs": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "cidrs are the other ends that are meant, by address. Without cidrs and groups, all are.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"groups": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "groups are the other ends that are meant, as members of security groups of this VPC.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+				},
+			},
+		},
 	}
 }
 
@@ -3638,6 +4169,372 @@ func schema_vivariumio_vivarium_api_v1alpha1_SharedAPITenants(ref common.Referen
 	}
 }
 
+func schema_vivariumio_vivarium_api_v1alpha1_Subnet(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "Subnet is a part of a VPC that pods are put in. Its name is the tenant's ID, a dash and a DNS label; the tenant sees the label alone.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Default: map[string]interface{}{},
+							Ref:     ref(v1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "spec is what the operator wants.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.SubnetSpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "status is what the platform reports.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.SubnetStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.ObjectMeta{}.OpenAPIModelName(), v1alpha1.SubnetSpec{}.OpenAPIModelName(), v1alpha1.SubnetStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_SubnetList(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SubnetList is a list of Subnets.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Default: map[string]interface{}{},
+							Ref:     ref(v1.ListMeta{}.OpenAPIModelName()),
+						},
+					},
+					"items": {
+						SchemaProps: spec.SchemaProps{
+							Description: "items are the Subnets.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.Subnet{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"items"},
+			},
+		},
+		Dependencies: []string{
+			v1.ListMeta{}.OpenAPIModelName(), v1alpha1.Subnet{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_SubnetSpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SubnetSpec is what the operator wants of a subnet.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"vpc": {
+						SchemaProps: spec.SchemaProps{
+							Description: "vpc is the name of the VPC that the subnet is a part of. Required; immutable.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"cidrs": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "cidrs has one prefix of IPv4, of IPv6 or of each, within the VPC's and apart from every other subnet's. Required; immutable.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"pools": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "set",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "pools are the ResourcePools whose pods may join. It may only grow. Default: every pool.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"zone": {
+						SchemaProps: spec.SchemaProps{
+							Description: "zone limits the subnet to the pools of one zone. Immutable. Default: every zone.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"gateway": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "gateway has the address of the router for each of cidrs. Immutable. Default: the first address of each.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"reserved": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "reserved are addresses, ranges as in 10.0.0.10-10.0.0.19, or prefixes that no pod is given. Default: none. The first address of a prefix, the gateway and the broadcast address are never given to pods.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"vpc", "cidrs"},
+			},
+		},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_SubnetStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SubnetStatus is what the platform reports of a subnet.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"observedGeneration": {
+						SchemaProps: spec.SchemaProps{
+							Description: "observedGeneration is the generation of spec that the rest of status is about.",
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"vni": {
+						SchemaProps: spec.SchemaProps{
+							Description: "vni is the number of the subnet's segment, unique among all subnets of all tenants; 1 to 16777215.",
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"total": {
+						SchemaProps: spec.SchemaProps{
+							Description: "total is how many pods the subnet has addresses for.",
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"used": {
+						SchemaProps: spec.SchemaProps{
+							Description: "used is how many of them are taken, those in quarantine included.",
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"conditions": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-map-keys": []interface{}{
+									"type",
+								},
+								"x-kubernetes-list-type":       "map",
+								"x-kubernetes-patch-merge-key": "type",
+								"x-kubernetes-patch-strategy":  "merge",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "conditions are Ready.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1.Condition{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+					"pools": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-map-keys": []interface{}{
+									"pool",
+								},
+								"x-kubernetes-list-type": "map",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "pools say how the subnet fares in each pool that it is meant for.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.PoolBinding{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.Condition{}.OpenAPIModelName(), v1alpha1.PoolBinding{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_SubnetTemplate(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SubnetTemplate is a Subnet that is made with its tenant.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"name": {
+						SchemaProps: spec.SchemaProps{
+							Description: "name is the subnet's label as the tenant sees it.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"cidrs": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "cidrs are those of the subnet.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"pools": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "set",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "pools are those of the subnet. Default: every pool.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"zone": {
+						SchemaProps: spec.SchemaProps{
+							Description: "zone is that of the subnet. Default: every zone.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"name", "cidrs"},
+			},
+		},
+	}
+}
+
 func schema_vivariumio_vivarium_api_v1alpha1_Tenant(ref common.ReferenceCallback) common.OpenAPIDefinition {
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
@@ -3807,15 +4704,50 @@ func schema_vivariumio_vivarium_api_v1alpha1_TenantNetwork(ref common.ReferenceC
 				Properties: map[string]spec.Schema{
 					"mode": {
 						SchemaProps: spec.SchemaProps{
-							Description: "mode is Flat, the default and so far the only one served.\n\nPossible enum values:\n - `\"Flat\"` puts the tenant's pods in the pool's own network, fenced from other tenants where the pool enforces NetworkPolicy.",
+							Description: "mode is Flat (the default) or VPC. Immutable.\n\nPossible enum values:\n - `\"Flat\"` puts the tenant's pods in the pool's own network, fenced from other tenants where the pool enforces NetworkPolicy.\n - `\"VPC\"` puts the tenant's pods in a VPC of their own.",
 							Type:        []string{"string"},
 							Format:      "",
-							Enum:        []interface{}{"Flat"},
+							Enum:        []interface{}{"Flat", "VPC"},
+						},
+					},
+					"vpc": {
+						SchemaProps: spec.SchemaProps{
+							Description: "vpc is the name of a VPC that exists and is the tenant's, in mode VPC; without it, template is required. Immutable.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"template": {
+						SchemaProps: spec.SchemaProps{
+							Description: "template makes a VPC, named <tenant>-main, and its subnets with the tenant, in mode VPC, and removes them with it. Immutable.",
+							Ref:         ref(v1alpha1.VPCTemplate{}.OpenAPIModelName()),
+						},
+					},
+					"defaultSubnets": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "defaultSubnets are the labels of the tenant's subnets, as the tenant sees them, that pods are put in who ask for none: the first that serves the pod's pool and has room. Default: all subnets of the VPC, by name.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
 						},
 					},
 				},
 			},
 		},
+		Dependencies: []string{
+			v1alpha1.VPCTemplate{}.OpenAPIModelName()},
 	}
 }
 
@@ -3857,7 +4789,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_TenantSpec(ref common.ReferenceCall
 					},
 					"network": {
 						SchemaProps: spec.SchemaProps{
-							Description: "network is the tenant's network. Immutable.",
+							Description: "network is the tenant's network. Immutable but for its defaultSubnets.",
 							Default:     map[string]interface{}{},
 							Ref:         ref(v1alpha1.TenantNetwork{}.OpenAPIModelName()),
 						},
@@ -3917,7 +4849,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_TenantStatus(ref common.ReferenceCa
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "conditions are Ready and, while the tenant is being deleted, Cleaned.",
+							Description: "conditions are Ready, NetworkReady in mode VPC and, while the tenant is being deleted, Cleaned.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{
@@ -3934,5 +4866,326 @@ func schema_vivariumio_vivarium_api_v1alpha1_TenantStatus(ref common.ReferenceCa
 		},
 		Dependencies: []string{
 			v1.Condition{}.OpenAPIModelName(), v1.Time{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_VPC(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "VPC is the private network of one tenant. Its pods reach each other in every pool and nobody else's, though addresses of different VPCs may be equal. Its name is the tenant's ID, a dash and a DNS label; the tenant sees the label alone.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Default: map[string]interface{}{},
+							Ref:     ref(v1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "spec is what the operator wants.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.VPCSpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "status is what the platform reports.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.VPCStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.ObjectMeta{}.OpenAPIModelName(), v1alpha1.VPCSpec{}.OpenAPIModelName(), v1alpha1.VPCStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_VPCList(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "VPCList is a list of VPCs.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Default: map[string]interface{}{},
+							Ref:     ref(v1.ListMeta{}.OpenAPIModelName()),
+						},
+					},
+					"items": {
+						SchemaProps: spec.SchemaProps{
+							Description: "items are the VPCs.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.VPC{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"items"},
+			},
+		},
+		Dependencies: []string{
+			v1.ListMeta{}.OpenAPIModelName(), v1alpha1.VPC{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_VPCSpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "VPCSpec is what the operator wants of a VPC.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"tenant": {
+						SchemaProps: spec.SchemaProps{
+							Description: "tenant is the ID of the only tenant whose pods may join. Required; immutable.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"cidrs": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "cidrs hold every subnet's, 1 to 4 of IPv4 (/16 to /28) or IPv6 (/48 to /120), written with no bit set beyond the prefix. More can be appended; what is there stays. Required.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"mtu": {
+						SchemaProps: spec.SchemaProps{
+							Description: "mtu is the largest packet of the pods' interfaces, 1280 to 9000. Default 0: the driver's own.",
+							Type:        []string{"integer"},
+							Format:      "int32",
+						},
+					},
+					"egress": {
+						SchemaProps: spec.SchemaProps{
+							Description: "egress is SharedNAT (the default) or None.\n\nPossible enum values:\n - `\"None\"` lets pods reach nothing but their VPC and the tenant's own API.\n - `\"SharedNAT\"` lets pods open connections to the outside under an address of their node.",
+							Type:        []string{"string"},
+							Format:      "",
+							Enum:        []interface{}{"None", "SharedNAT"},
+						},
+					},
+					"securityGroups": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-map-keys": []interface{}{
+									"name",
+								},
+								"x-kubernetes-list-type": "map",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "securityGroups are filters that pods of the VPC can ask for by name. A pod that is in none has no filter; what a pod may receive or send is the sum of its groups' rules. Default: none. They need a driver that can filter.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.SecurityGroup{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"tenant", "cidrs"},
+			},
+		},
+		Dependencies: []string{
+			v1alpha1.SecurityGroup{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_VPCStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "VPCStatus is what the platform reports of a VPC.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"observedGeneration": {
+						SchemaProps: spec.SchemaProps{
+							Description: "observedGeneration is the generation of spec that the rest of status is about.",
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"conditions": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-map-keys": []interface{}{
+									"type",
+								},
+								"x-kubernetes-list-type":       "map",
+								"x-kubernetes-patch-merge-key": "type",
+								"x-kubernetes-patch-strategy":  "merge",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "conditions are Ready.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1.Condition{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+					"pools": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-map-keys": []interface{}{
+									"pool",
+								},
+								"x-kubernetes-list-type": "map",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "pools say how the VPC fares in each pool that it was asked for in.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.PoolBinding{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.Condition{}.OpenAPIModelName(), v1alpha1.PoolBinding{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_VPCTemplate(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "VPCTemplate is a VPC that is made with its tenant.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"cidrs": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "cidrs are those of the VPC.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"mtu": {
+						SchemaProps: spec.SchemaProps{
+							Description: "mtu is that of the VPC.",
+							Type:        []string{"integer"},
+							Format:      "int32",
+						},
+					},
+					"egress": {
+						SchemaProps: spec.SchemaProps{
+							Description: "egress is that of the VPC.\n\nPossible enum values:\n - `\"None\"` lets pods reach nothing but their VPC and the tenant's own API.\n - `\"SharedNAT\"` lets pods open connections to the outside under an address of their node.",
+							Type:        []string{"string"},
+							Format:      "",
+							Enum:        []interface{}{"None", "SharedNAT"},
+						},
+					},
+					"subnets": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-map-keys": []interface{}{
+									"name",
+								},
+								"x-kubernetes-list-type": "map",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "subnets are made with the VPC. At least one.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: map[string]interface{}{},
+										Ref:     ref(v1alpha1.SubnetTemplate{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"cidrs", "subnets"},
+			},
+		},
+		Dependencies: []string{
+			v1alpha1.SubnetTemplate{}.OpenAPIModelName()},
 	}
 }
