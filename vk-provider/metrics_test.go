@@ -19,6 +19,7 @@ import (
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
 
 	"vivarium.io/vivarium/internal/kubetest"
+	"vivarium.io/vivarium/internal/localcluster"
 )
 
 // extend has a cluster find metrics.k8s.io at an address of this machine.
@@ -83,12 +84,11 @@ func TestMetrics(t *testing.T) {
 	east := w.pools["east"]
 	east.measure(t)
 	pair := w.control.ServingPair(t, "127.0.0.1", "vivarium-metrics.kube-system.svc")
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := localcluster.FreePorts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr()
-	_ = listener.Close()
+	address := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: ports.APIServer}
 	extend(t, w.control, "vivarium-metrics", address)
 	w.start(t, "--tls-cert-file="+pair.Cert, "--tls-private-key-file="+pair.Key,
 		"--metrics-listen="+address.String(), "--metrics-client-ca-file="+w.control.FrontProxyCAFile)

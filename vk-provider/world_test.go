@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +29,7 @@ import (
 	"vivarium.io/vivarium/charts"
 	"vivarium.io/vivarium/internal/adminclient/admintest"
 	"vivarium.io/vivarium/internal/kubetest"
+	"vivarium.io/vivarium/internal/localcluster"
 	"vivarium.io/vivarium/internal/names"
 )
 
@@ -205,22 +205,16 @@ type running struct {
 	mu     *sync.Mutex // guards log
 }
 
-// freeAddress is where nobody listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
 // start runs the program; more flags win over the world's.
 func (w *world) start(t *testing.T, more ...string) *running {
 	t.Helper()
-	r := &running{t: t, health: freeAddress(t), done: make(chan error, 1), log: &bytes.Buffer{}, mu: &sync.Mutex{}}
-	r.cmd = exec.Command(program, slices.Concat([]string{"--listen=" + freeAddress(t), "--health-listen=" + r.health}, w.args, more)...)
+	ports, err := localcluster.FreePorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+	r := &running{t: t, health: local(ports.EtcdClient), done: make(chan error, 1), log: &bytes.Buffer{}, mu: &sync.Mutex{}}
+	r.cmd = exec.Command(program, slices.Concat([]string{"--listen=" + local(ports.APIServer), "--health-listen=" + r.health}, w.args, more)...)
 	r.cmd.Stdout, r.cmd.Stderr = r, r
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -258,6 +252,17 @@ func (r *running) kill() {
 	}
 	err := <-r.done
 	r.done <- err
+}
+
+// mustRun ends the test when the program has ended by itself.
+func (r *running) mustRun() {
+	r.t.Helper()
+	select {
+	case err := <-r.done:
+		r.done <- err
+		r.t.Fatalf("vk-provider ended by itself: %v", err)
+	default:
+	}
 }
 
 // ready waits until the pools' virtual Nodes are Ready and takes pods.

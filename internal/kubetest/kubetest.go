@@ -17,9 +17,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"k8s.io/client-go/rest"
@@ -243,6 +245,39 @@ func (c *Cluster) KillAPIServer(t testing.TB) {
 	t.Helper()
 	if err := c.processes.Stop(0, func(name string) bool { return strings.HasSuffix(name, "-"+localcluster.KubeAPIServer) }); err != nil {
 		t.Fatalf("kill the API server: %v", err)
+	}
+}
+
+// FreezeAPIServer stops the API server where it stands, or lets it go on: connections are taken and nobody answers.
+func (c *Cluster) FreezeAPIServer(t testing.TB, frozen bool) {
+	t.Helper()
+	signal := syscall.SIGCONT
+	if frozen {
+		signal = syscall.SIGSTOP
+	}
+	p := c.processes.Get(c.plane.ProcessName(localcluster.KubeAPIServer))
+	if err := syscall.Kill(p.ID().PID, signal); err != nil {
+		t.Fatalf("%s the API server: %v", signal, err)
+	}
+}
+
+// Fill has the store refuse to take anything more, as when it has reached its quota, or lets it go on. What is there can
+// still be read and removed.
+func (c *Cluster) Fill(t testing.TB, full bool) {
+	t.Helper()
+	etcd := c.EtcdClient(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var err error
+	if full {
+		_, err = etcdserverpb.NewMaintenanceClient(etcd.ActiveConnection()).Alarm(ctx, &etcdserverpb.AlarmRequest{
+			Action: etcdserverpb.AlarmRequest_ACTIVATE, Alarm: etcdserverpb.AlarmType_NOSPACE,
+		})
+	} else {
+		_, err = etcd.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+	}
+	if err != nil {
+		t.Fatalf("fill the store %t: %v", full, err)
 	}
 }
 

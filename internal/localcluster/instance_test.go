@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +147,21 @@ func TestOneAtATime(t *testing.T) {
 	}
 	unlock()
 	if err := <-second; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFreePorts(t *testing.T) {
+	ports, err := FreePorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	picked := ports.all()
+	slices.Sort(picked)
+	if len(slices.Compact(picked)) != 5 || picked[0] < 1024 || picked[4] >= 32768 {
+		t.Errorf("%+v: outgoing connections may have such ports", ports)
+	}
+	if err := checkFree(picked); err != nil {
 		t.Error(err)
 	}
 }

@@ -3,6 +3,7 @@ package localcluster
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"syscall"
 )
@@ -15,13 +16,18 @@ func portsFrom(first int) Ports {
 	return Ports{EtcdClient: first, EtcdPeer: first + 1, APIServer: first + 2, ControllerManager: first + 3, Scheduler: first + 4}
 }
 
+// firstFree and lastFree are the ports that are picked from. They lie below those that the system gives to outgoing
+// connections: of those one may be gone when a killed server wants it back, and a client that keeps dialling where nobody
+// listens may reach itself.
+const firstFree, lastFree = 10000, 15999
+
 // FreePorts picks ports that nobody listens on now. Somebody else may take one before it is used; who wants to be sure
 // tries again with others.
 func FreePorts() (Ports, error) {
 	var ports [5]int
 	for i := range ports {
 		// All stay open until the last is picked, so that none is picked twice.
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		listener, err := listenFree()
 		if err != nil {
 			return Ports{}, fmt.Errorf("find a free port: %w", err)
 		}
@@ -29,6 +35,16 @@ func FreePorts() (Ports, error) {
 		ports[i] = listener.Addr().(*net.TCPAddr).Port
 	}
 	return Ports{EtcdClient: ports[0], EtcdPeer: ports[1], APIServer: ports[2], ControllerManager: ports[3], Scheduler: ports[4]}, nil
+}
+
+func listenFree() (listener net.Listener, err error) {
+	for range 1000 {
+		port := firstFree + rand.IntN(lastFree-firstFree+1) //nolint:gosec // only to be another one than others pick
+		if listener, err = net.Listen("tcp", fmt.Sprintf("%s:%d", localhost, port)); err == nil {
+			return listener, nil
+		}
+	}
+	return nil, err
 }
 
 // all lists the ports.

@@ -131,7 +131,7 @@ func (p *Process) Stop(grace time.Duration) error {
 		}
 	}
 	p.signal(syscall.SIGKILL)
-	if !p.gone(10 * time.Second) {
+	if !p.gone(time.Minute) {
 		return fmt.Errorf("kill %s (pid %d): it is still there", p.name, p.id.PID)
 	}
 	return nil
