@@ -207,12 +207,14 @@ func TestLifeOfAPod(t *testing.T) {
 		for _, p := range below {
 			pod = p
 		}
+		// A kubelet's clock may be behind.
+		behind := metav1.NewTime(time.Now().Add(-5 * time.Minute))
 		event := &corev1.Event{
 			ObjectMeta:     metav1.ObjectMeta{Name: "web.1", Namespace: pod.Namespace},
 			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 			Type:           corev1.EventTypeWarning, Reason: "BackOff", Count: 3,
 			Message: "Back-off restarting failed container echo in pod web_abc123-default(" + string(pod.UID) + ")",
-			Source:  corev1.EventSource{Component: "kubelet", Host: "node-0"}, FirstTimestamp: metav1.Now(), LastTimestamp: metav1.Now(),
+			Source:  corev1.EventSource{Component: "kubelet", Host: "node-0"}, FirstTimestamp: behind, LastTimestamp: behind,
 		}
 		if _, err := a.client.CoreV1().Events(pod.Namespace).Create(t.Context(), event, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)

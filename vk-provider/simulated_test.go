@@ -128,6 +128,9 @@ func (k *simulatedKubelet) play(ctx context.Context, pod *corev1.Pod, n int) {
 		_ = k.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
 			GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(pod.UID)),
 		})
+	case condition(pod, corev1.PodReady) == corev1.ConditionFalse && condition(pod, corev1.ContainersReady) == corev1.ConditionTrue && len(pod.Spec.ReadinessGates) == 0:
+		// The pool's controllers have taken the node for dead.
+		k.patchPod(ctx, pod, map[string]any{"conditions": []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}}})
 	case pod.Status.Phase == corev1.PodPending:
 		now := metav1.Now()
 		var conditions []corev1.PodCondition
@@ -141,6 +144,16 @@ func (k *simulatedKubelet) play(ctx context.Context, pod *corev1.Pod, n int) {
 			"containerStatuses": statuses(pod, corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}, true),
 		})
 	}
+}
+
+// condition gives what a pod's condition of that type says.
+func condition(pod *corev1.Pod, kind corev1.PodConditionType) corev1.ConditionStatus {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == kind {
+			return c.Status
+		}
+	}
+	return corev1.ConditionUnknown
 }
 
 func statuses(pod *corev1.Pod, state corev1.ContainerState, ready bool) []corev1.ContainerStatus {

@@ -63,7 +63,7 @@ func (c *chaos) tell(t *testing.T) {
 }
 
 // tellRevived logs which of the clusters' own programs ended by themselves and were started again. A scheduler does so when
-// it is not told that a binding has been made, makes another one, and then sees the first.
+// a bound pod and a namesake of it have come and gone while its watch was down; see ADR 23.
 func (c *chaos) tellRevived(t *testing.T) {
 	t.Helper()
 	told := func(where string, cluster *kubetest.Cluster) {
