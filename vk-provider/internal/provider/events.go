@@ -32,16 +32,20 @@ const (
 	eventEvery = 10 * time.Second
 	// eventBacklog is how many different events may wait.
 	eventBacklog = 2000
-	// eventHistory is how old an event may be at the start: what happened during a short outage is still told.
+	// eventHistory is how much older than the newest an event may be at the start: what happened during a short outage is
+	// still told.
 	eventHistory = 2 * time.Minute
 )
 
 // reflector brings what a pool's kubelets say about our pods to the control pods, in their tenants' words.
 type reflector struct {
 	worker *worker
-	since  time.Time
 	queue  workqueue.TypedDelayingInterface[string]
 	limit  *rate.Limiter
+
+	// since is the time, by the pool's own clocks, from which on events of lists are told; nil before the first list. Only
+	// the one goroutine of the watch uses it.
+	since *time.Time
 
 	mu sync.Mutex // guards the rest
 	// latest is what is to be written, by name.
@@ -60,7 +64,7 @@ type told struct {
 // reflectEvents runs until ctx is done.
 func (w *worker) reflectEvents(ctx context.Context) {
 	r := &reflector{
-		worker: w, since: time.Now().Add(-eventHistory),
+		worker: w,
 		queue:  workqueue.NewTypedDelayingQueue[string](),
 		limit:  rate.NewLimiter(eventsPerSecond, eventBurst),
 		latest: map[string]told{}, sent: map[string]time.Time{},
@@ -96,15 +100,32 @@ func (r *reflector) Delete(any) error { return nil }
 func (r *reflector) Resync() error { return nil }
 
 func (r *reflector) Replace(objects []any, _ string) error {
+	if r.since == nil {
+		since := newest(objects).Add(-eventHistory)
+		r.since = &since
+	}
 	for _, object := range objects {
-		r.hear(object, true)
+		if event, ok := object.(*corev1.Event); ok && !lastSeen(event).Before(*r.since) {
+			r.hear(object, true)
+		}
 	}
 	return nil
 }
 
+// newest is when the last of the events happened. Its clock may be another one than ours.
+func newest(objects []any) time.Time {
+	var at time.Time
+	for _, object := range objects {
+		if event, ok := object.(*corev1.Event); ok && lastSeen(event).After(at) {
+			at = lastSeen(event)
+		}
+	}
+	return at
+}
+
 func (r *reflector) hear(object any, maybe bool) {
 	event, ok := object.(*corev1.Event)
-	if !ok || lastSeen(event).Before(r.since) {
+	if !ok {
 		return
 	}
 	above, ok := r.translate(event)
