@@ -204,9 +204,9 @@ func (r *PodsReport) judgeLatencies(follow [2]latencies) {
 	p50 := millis(quantile(follow[0].bindToCreate, .5))
 	p99 := millis(quantile(follow[1].readyToReady, .99))
 	r.Figures = append(r.Figures,
-		Figure{Name: "bind-to-create-p50", What: what[0] + ": a binding's request to the pool's event about the pool pod, p50", Value: p50, Unit: "ms", Aim: "< 20", Met: met(p50 < 20)},
+		Figure{Name: "bind-to-create-p50", What: what[0] + ": from a binding's request to the pool pod in the pool's etcd, p50", Value: p50, Unit: "ms", Aim: "< 20", Met: met(p50 < 20)},
 		Figure{Name: "bind-to-create-p99", What: what[0] + ": the same, p99", Value: millis(quantile(follow[0].bindToCreate, .99)), Unit: "ms"},
-		Figure{Name: "ready-to-ready-p50", What: what[1] + ": the pool's event about Ready to the control cluster's, p50", Value: millis(quantile(follow[1].readyToReady, .5)), Unit: "ms"},
+		Figure{Name: "ready-to-ready-p50", What: what[1] + ": from Ready in the pool's etcd to Ready in the control cluster's, p50", Value: millis(quantile(follow[1].readyToReady, .5)), Unit: "ms"},
 		Figure{Name: "ready-to-ready-p99", What: what[1] + ": the same, p99", Value: p99, Unit: "ms", Aim: "< 300", Met: met(p99 < 300)},
 	)
 }

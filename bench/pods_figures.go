@@ -10,9 +10,10 @@ import (
 	"sync"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
 // metrics reads what a provider tells about itself.
@@ -146,26 +147,39 @@ func (i *instance) holds(ctx context.Context) (held, error) {
 // sight is when things about one pod were first seen.
 type sight struct{ bound, created, readyBelow, readyAbove time.Time }
 
-// watcher looks at the pods of lateNamespace in every cluster.
+// watcher looks at the pods of lateNamespace where every cluster keeps them. Two API servers pass events on at paces of
+// their own, so that by their watches a pod may be ready above before it is below; what is in etcd came in that order.
 type watcher struct {
-	mu   sync.Mutex // guards seen
+	mu   sync.Mutex // guards the rest
 	seen map[string]*sight
-	// ready is told each pod that is ready above.
+	err  error
+	// ready is told each pod that is ready on both sides.
 	ready chan string
 }
 
 func (w *podsWorld) watchLate(ctx context.Context) (*watcher, error) {
 	v := &watcher{seen: map[string]*sight{}, ready: make(chan string, 10_000)}
+	decoder := scheme.Codecs.UniversalDeserializer()
 	for _, c := range w.clusters() {
-		stream, err := c.kube.CoreV1().Pods(lateNamespace).Watch(ctx, metav1.ListOptions{})
-		if err != nil {
-			return nil, err
+		stream := c.store.etcd.Watch(clientv3.WithRequireLeader(ctx), "/registry/pods/"+lateNamespace+"/", clientv3.WithPrefix(), clientv3.WithFilterDelete(), clientv3.WithCreatedNotify())
+		// The first answer says that the watch has begun.
+		if begun := <-stream; begun.Err() != nil || !begun.Created {
+			return nil, errors.Join(fmt.Errorf("watch the pods of %s: it does not begin", c.name), begun.Err(), context.Cause(ctx))
 		}
-		context.AfterFunc(ctx, stream.Stop)
 		go func() {
-			for event := range stream.ResultChan() {
-				if pod, ok := event.Object.(*corev1.Pod); ok && event.Type != watch.Deleted {
-					v.see(pod, c == w.control)
+			for response := range stream {
+				now := time.Now()
+				err := response.Err()
+				for _, event := range response.Events {
+					pod := &corev1.Pod{}
+					if _, _, decoding := decoder.Decode(event.Kv.Value, nil, pod); decoding != nil {
+						err = errors.Join(err, fmt.Errorf("read %s: %w", event.Kv.Key, decoding))
+						continue
+					}
+					v.see(pod, c == w.control, now)
+				}
+				if err != nil {
+					v.fail(fmt.Errorf("watch the pods of %s: %w", c.name, err))
 				}
 			}
 		}()
@@ -173,8 +187,13 @@ func (w *podsWorld) watchLate(ctx context.Context) (*watcher, error) {
 	return v, nil
 }
 
-func (v *watcher) see(pod *corev1.Pod, above bool) {
-	now := time.Now()
+func (v *watcher) fail(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.err = errors.Join(v.err, err)
+}
+
+func (v *watcher) see(pod *corev1.Pod, above bool, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s := v.of(pod.Name)
@@ -189,16 +208,16 @@ func (v *watcher) see(pod *corev1.Pod, above bool) {
 	for _, c := range pod.Status.Conditions {
 		ready = ready || c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	}
+	news := false
 	switch {
 	case above && ready:
-		if first(&s.readyAbove) {
-			v.ready <- pod.Name
-		}
+		news = first(&s.readyAbove)
 	case !above:
 		first(&s.created)
-		if ready {
-			first(&s.readyBelow)
-		}
+		news = ready && first(&s.readyBelow)
+	}
+	if news && !s.readyAbove.IsZero() && !s.readyBelow.IsZero() {
+		v.ready <- pod.Name
 	}
 }
 
@@ -276,10 +295,9 @@ func (w *podsWorld) follow(ctx context.Context, name string, count int, every ti
 	defer v.mu.Unlock()
 	for _, s := range v.seen {
 		l.bindToCreate = append(l.bindToCreate, s.created.Sub(s.bound))
-		// A watch may be late by itself: what is seen above first has not waited at all.
-		l.readyToReady = append(l.readyToReady, max(0, s.readyAbove.Sub(s.readyBelow)))
+		l.readyToReady = append(l.readyToReady, s.readyAbove.Sub(s.readyBelow))
 	}
-	return l, nil
+	return l, v.err
 }
 
 // takeover is the time from the end of a leader to the first pod that the one that waited creates.
