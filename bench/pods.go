@@ -267,7 +267,11 @@ func (r *PodsReport) markdown(say func(string, ...any), head, row func(...string
 	say("The control cluster and %d pools are real etcds, kube-apiservers and, in the pools, schedulers, with the rights and policies", poolCount)
 	say("that are shipped. **The pools' nodes are simulated** by %s, %d in each: no container ran. All of it shares the machine's", r.Simulator, r.Scale.PoolNodes)
 	say("cores. A burst is %d pods of %d tenants that are bound at once: they are put into the control cluster's etcd as the", r.Scale.PoolPods/r.Scale.PoolRounds, burstTenants)
-	say("scheduler would leave them, for a scheduler is not what is measured. %d bursts in turns with a **plain client** that creates", r.Scale.PoolRounds)
+	often := "once"
+	if r.Scale.PoolRounds > 1 {
+		often = fmt.Sprintf("%d times", r.Scale.PoolRounds)
+	}
+	say("scheduler would leave them, for a scheduler is not what is measured. It comes %s, in turns with a **plain client** that creates", often)
 	say("the same pods directly in the pools, %d at once in each like the provider, with the same rights and limits, and brings", workersPerPool)
 	say("nothing back; its pods are removed after each turn, the provider's stay. The provider does not run in the plain client's")
 	say("turns. Created per second is until the last pod is in etcd; running per second until the last one runs as well, above too")
