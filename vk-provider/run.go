@@ -27,6 +27,7 @@ import (
 	"vivarium.io/vivarium/vk-provider/internal/nodes"
 	"vivarium.io/vivarium/vk-provider/internal/podspec"
 	"vivarium.io/vivarium/vk-provider/internal/provider"
+	"vivarium.io/vivarium/vk-provider/internal/tenancy"
 	"vivarium.io/vivarium/vk-provider/internal/usage"
 )
 
@@ -41,6 +42,7 @@ type Provider struct {
 	control  kubernetes.Interface
 	admin    client.WithWatch
 	cache    *control.Cache
+	tenants  *tenancy.Tenants
 	registry *pools.Registry
 	tls      *tls.Config
 	binder   func(driver string) (network.Binder, error)
@@ -67,6 +69,9 @@ func New(options *Options, binder func(driver string) (network.Binder, error)) (
 		return nil, err
 	}
 	if p.cache, err = control.New(p.control); err != nil {
+		return nil, err
+	}
+	if p.tenants, err = tenancy.New(p.admin); err != nil {
 		return nil, err
 	}
 	if p.registry, err = pools.NewRegistry(pools.RegistryConfig{Admin: p.admin, Control: p.control, UserAgent: userAgent}); err != nil {
@@ -134,11 +139,14 @@ func (p *Provider) Run(ctx context.Context, health *boot.Health) error {
 			return errors.New("the control cluster's pods and nodes are being read")
 		case !p.registry.HasSynced():
 			return errors.New("the ResourcePools are being read")
+		case !p.tenants.HasSynced():
+			return errors.New("the Tenants are being read")
 		}
 		return nil
 	})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { p.cache.Run(ctx); return nil })
+	group.Go(func() error { p.tenants.Run(ctx); return nil })
 	group.Go(func() error { return p.registry.Run(ctx) })
 	group.Go(func() error { return serve(ctx, listener, p.tls, handler) })
 	if metrics != nil {

@@ -30,7 +30,7 @@ type term struct {
 // lead writes until ctx is done, and has stopped everything when it returns.
 func (t *term) lead(ctx context.Context) error {
 	p := t.provider
-	if !p.cache.Wait(ctx) || !cache.WaitForCacheSync(ctx.Done(), p.registry.HasSynced) {
+	if !p.cache.Wait(ctx) || !cache.WaitForCacheSync(ctx.Done(), p.registry.HasSynced, p.tenants.HasSynced) {
 		return nil
 	}
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
@@ -42,7 +42,7 @@ func (t *term) lead(ctx context.Context) error {
 	var virtual *nodes.Controller
 	pods, err := provider.New(provider.Config{
 		Control: p.control, Cache: p.cache, Registry: p.registry, Recorder: recorder, Metrics: t.pods,
-		Gateway: p.options.gateway(), Binder: p.binder, Books: books, OrphanGrace: p.options.OrphanGrace,
+		Gateway: p.options.gateway(), Binder: p.binder, Books: books, Welcome: p.tenants.Welcome, OrphanGrace: p.options.OrphanGrace,
 		OnKept: func(pool string) { virtual.Enqueue(pool) },
 	})
 	if err != nil {
@@ -50,7 +50,7 @@ func (t *term) lead(ctx context.Context) error {
 	}
 	virtual, err = nodes.New(nodes.Config{
 		Control: p.control, Cache: p.cache, Registry: p.registry, Admin: p.admin, Recorder: recorder, Metrics: t.nodes,
-		Address: p.address, Port: p.port, Books: books,
+		Address: p.address, Port: p.port, Books: books, Chosen: p.tenants.Chosen,
 		Orphans: func(pool string) (reason, message string) {
 			kept := pods.Kept(pool)
 			return kept.Reason, kept.Message
@@ -64,6 +64,9 @@ func (t *term) lead(ctx context.Context) error {
 	defer open.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := p.tenants.OnChange(ctx, virtual.TenantsChanged); err != nil {
+		return err
+	}
 	unsubscribe := p.registry.Subscribe(pools.Handler{
 		Added: func(pool context.Context, added *pools.Pool) {
 			if err := attach(ctx, pool, added, pods, virtual, &open); err != nil {

@@ -43,6 +43,7 @@ func SetDefaultsResourcePool(p *ResourcePool) {
 	setDefault(&p.Spec.Network.Driver, DriverFlat)
 	setDefault(&p.Spec.Bounce.AfterSeconds, DefaultBounceAfter)
 	setDefault(&p.Spec.Failure.Policy, FailureEvict)
+	setDefault(&p.Spec.Pods.SecurityLevel, SecurityBaseline)
 }
 
 // SetDefaultsVPC fills in what the operator left out of a VPC. It never changes a value that is set.

@@ -68,7 +68,11 @@ type ResourcePoolSpec struct {
 	// limits bound what the pool gives to tenants in all: cpu, memory, pods or any resource that its nodes have. The virtual
 	// Nodes offer no more than that together. Pods that run when a limit is lowered stay. Default: what the pool has.
 	Limits corev1.ResourceList `json:"limits,omitempty"`
-	// pods say what the names of classes in tenants' pods mean in this pool.
+	// tenants say whose pods may come. The virtual Nodes carry a taint (vivarium.io/tenants, NoSchedule) that the pods of
+	// the chosen tenants tolerate by themselves; a pod of another tenant that gets there all the same is given back. Pods
+	// that run when their tenant is taken out stay. Default: everybody's.
+	Tenants *TenantChoice `json:"tenants,omitempty"`
+	// pods say what this pool asks of tenants' pods, and what the names of classes in them mean here.
 	Pods PoolPods `json:"pods,omitempty"`
 	// network says which driver connects pods in this pool.
 	Network PoolNetwork `json:"network,omitempty"`
@@ -84,14 +88,37 @@ type ResourcePoolSpec struct {
 	Failure PoolFailure `json:"failure,omitempty"`
 }
 
-// PoolPods say what the names of classes in tenants' pods mean in a pool.
+// PoolPods say what a pool asks of tenants' pods, and what the names of classes in them mean there.
 type PoolPods struct {
+	// securityLevel is the Pod Security level that pods must meet to run in this pool: baseline (the default), which is asked
+	// of every tenant's pod everywhere, or restricted. A pod that does not meet restricted is given back with the reason; the
+	// virtual Nodes carry a taint (vivarium.io/pod-security, PreferNoSchedule) so that pods come to other pools first.
+	// There is no pool for privileged pods.
+	SecurityLevel PodSecurityLevel `json:"securityLevel,omitempty"`
 	// runtimeClasses maps the runtimeClassName of a pod to that of its pool pod, as in {sandboxed: kata}. A pod that asks
 	// for another is refused with an event. Default: none.
 	RuntimeClasses map[string]string `json:"runtimeClasses,omitempty"`
 	// priorityClasses maps the priorityClassName of a pod to that of its pool pod, so that the pool's own scheduler and
 	// kubelets prefer it as well. A pod with another has the pool's default there. Default: none.
 	PriorityClasses map[string]string `json:"priorityClasses,omitempty"`
+}
+
+// PodSecurityLevel is a level of Kubernetes' Pod Security Standards that a pool may ask for.
+//
+// +enum
+type PodSecurityLevel string
+
+// The levels.
+const (
+	// SecurityBaseline forbids what is known to reach for the node.
+	SecurityBaseline PodSecurityLevel = "baseline"
+	// SecurityRestricted asks for a hardened pod: not root, no capabilities, a seccomp profile.
+	SecurityRestricted PodSecurityLevel = "restricted"
+)
+
+// PodSecurityLevels gives all that a pool may ask for, the default first.
+func PodSecurityLevels() []PodSecurityLevel {
+	return []PodSecurityLevel{SecurityBaseline, SecurityRestricted}
 }
 
 // PoolDrain says how a pool is emptied.

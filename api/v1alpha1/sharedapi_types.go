@@ -47,17 +47,7 @@ type SharedAPISpec struct {
 	// resource is the plural name of its resource, as in "postgresqls". Required. Immutable.
 	Resource string `json:"resource"`
 	// tenants says who may use the API. A tenant that is named or selected may.
-	Tenants SharedAPITenants `json:"tenants,omitempty"`
-}
-
-// SharedAPITenants choose tenants. Without names and selector they choose nobody.
-type SharedAPITenants struct {
-	// names are the names of Tenants, which need not exist yet.
-	// +listType=set
-	Names []string `json:"names,omitempty"`
-	// selector selects Tenants by their labels, those that are labelled later included. An empty selector selects every
-	// Tenant; an absent one none.
-	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+	Tenants TenantChoice `json:"tenants,omitempty"`
 }
 
 // SharedAPIStatus is what the platform reports of a SharedAPI.

@@ -131,11 +131,6 @@ func (in SharedAPIStatus) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
-func (in SharedAPITenants) OpenAPIModelName() string {
-	return "io.vivarium.v1alpha1.SharedAPITenants"
-}
-
-// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in Subnet) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.Subnet"
 }
@@ -163,6 +158,11 @@ func (in SubnetTemplate) OpenAPIModelName() string {
 // OpenAPIModelName returns the OpenAPI model name for this type.
 func (in Tenant) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.Tenant"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in TenantChoice) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.TenantChoice"
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.

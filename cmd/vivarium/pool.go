@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/operator"
@@ -35,7 +36,9 @@ func newPoolCommand() *cobra.Command {
 // poolFlags are a ResourcePool's spec as flags.
 type poolFlags struct {
 	region, zone, mode, driver string
-	failure                    string
+	failure, security          string
+	tenants                    []string
+	tenantSelector             string
 	bounceAfter                time.Duration
 	selector, labels, shape    map[string]string
 	max                        int32
@@ -51,6 +54,9 @@ func (f *poolFlags) addFlags(flags *pflag.FlagSet) {
 	flags.Int32Var(&f.max, "max-nodes", 0, fmt.Sprintf("Virtual nodes at most. (default %d)", v1alpha1.DefaultMaxVirtualNodes))
 	flags.StringVar(&f.failure, "failure-policy", "", "What becomes of pods while the pool does not answer: Evict, Hold or Fence. (default Evict)")
 	flags.DurationVar(&f.bounceAfter, "bounce-after", 0, fmt.Sprintf("How long the pool may look for a place for a pod before it is given back. (default %ds)", v1alpha1.DefaultBounceAfter))
+	flags.StringSliceVar(&f.tenants, "tenants", nil, "Tenants whose pods may come, by name. (default everybody's)")
+	flags.StringVar(&f.tenantSelector, "tenant-selector", "", "Tenants whose pods may come, by their labels, as in tier=gold. With --tenants, those as well.")
+	flags.StringVar(&f.security, "pod-security", "", "Pod Security level that pods must meet: baseline or restricted. (default baseline)")
 	flags.StringVar(&f.driver, "network", "", "Network driver. (default "+v1alpha1.DriverFlat+")")
 }
 
@@ -67,6 +73,17 @@ func (f *poolFlags) spec() (v1alpha1.ResourcePoolSpec, error) {
 	}
 	if spec.Nodes.Mode, err = oneOf("--node-mode", f.mode, v1alpha1.NodeModes()); err != nil {
 		return spec, err
+	}
+	if spec.Pods.SecurityLevel, err = oneOf("--pod-security", f.security, v1alpha1.PodSecurityLevels()); err != nil {
+		return spec, err
+	}
+	if len(f.tenants) > 0 || f.tenantSelector != "" {
+		spec.Tenants = &v1alpha1.TenantChoice{Names: f.tenants}
+	}
+	if f.tenantSelector != "" {
+		if spec.Tenants.Selector, err = metav1.ParseToLabelSelector(f.tenantSelector); err != nil {
+			return spec, usageError{fmt.Errorf("--tenant-selector: %w", err)}
+		}
 	}
 	for name, text := range f.shape {
 		quantity, err := resource.ParseQuantity(text)

@@ -26,6 +26,12 @@ const (
 	// LabelSplitRules marks a ClusterRole in control that has more rules than its tenant wrote, because some of them mean
 	// names of two kinds and are kept in parts.
 	LabelSplitRules = Domain + "/split-rules"
+	// TaintTenants is on the virtual Nodes of a pool that takes chosen tenants only, with the pool's name as its value; the
+	// control cluster's admission has the pods of those tenants tolerate it.
+	TaintTenants = Domain + "/tenants"
+	// TaintSecurity is on the virtual Nodes of a pool that asks for more than every pod must meet anyway; its value is the
+	// Pod Security level.
+	TaintSecurity = Domain + "/pod-security"
 	// LabelManagedBy names the component that made a pool object and alone may change or delete it.
 	LabelManagedBy = Domain + "/managed-by"
 )

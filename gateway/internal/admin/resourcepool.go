@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -13,6 +14,7 @@ import (
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/podsecurity"
 	"vivarium.io/vivarium/internal/ranges"
 )
 
@@ -56,6 +58,8 @@ func poolColumns() []column[*v1alpha1.ResourcePool] {
 		{name: "Mode", kind: text, wide: true, description: "How capacity is cut into virtual Nodes.", value: func(p pool) any { return string(p.Spec.Nodes.Mode) }},
 		{name: "Driver", kind: text, wide: true, description: "Network driver of the pool.", value: func(p pool) any { return p.Spec.Network.Driver }},
 		{name: "Cordoned", kind: "boolean", wide: true, description: "Whether new pods are kept away.", value: func(p pool) any { return p.Spec.Cordoned || p.Spec.Drain != nil }},
+		{name: "Tenants", kind: text, wide: true, description: "Whose pods may come.", value: func(p pool) any { return chosen(p.Spec.Tenants) }},
+		{name: "Security", kind: text, wide: true, description: "Pod Security level that pods must meet.", value: func(p pool) any { return string(p.Spec.Pods.SecurityLevel) }},
 		{name: "Failure", kind: text, wide: true, description: "What becomes of pods while the pool does not answer.", value: func(p pool) any { return string(p.Spec.Failure.Policy) }},
 		{name: "Allocatable", kind: text, wide: true, description: "What the virtual Nodes offer together.", value: func(p pool) any { return size(p.Status.Allocatable) }},
 		{name: "Capacity", kind: text, wide: true, description: "What the pool's nodes in use have.", value: func(p pool) any { return size(p.Status.Capacity) }},
@@ -64,6 +68,18 @@ func poolColumns() []column[*v1alpha1.ResourcePool] {
 			return trouble(p.Status.Conditions, v1alpha1.PoolReachable, v1alpha1.PoolIdentified, v1alpha1.PoolAuthorized, v1alpha1.PoolReady, v1alpha1.PoolDrained)
 		}},
 	}
+}
+
+// chosen tells in a few words whose pods a pool takes.
+func chosen(c *v1alpha1.TenantChoice) string {
+	if c == nil || c.Selector != nil && len(c.Selector.MatchLabels)+len(c.Selector.MatchExpressions) == 0 {
+		return "all"
+	}
+	words := slices.Clone(c.Names)
+	if c.Selector != nil {
+		words = append(words, metav1.FormatLabelSelector(c.Selector))
+	}
+	return strings.Join(words, ",")
 }
 
 // size tells processors and memory in a few characters.
@@ -106,6 +122,9 @@ func validatePool(p *v1alpha1.ResourcePool) field.ErrorList {
 	problems = append(problems, labelValue(spec.Child("location", "region"), p.Spec.Location.Region)...)
 	problems = append(problems, validatePoolNodes(p.Spec.Nodes, spec.Child("nodes"))...)
 	problems = append(problems, outOfRange(spec.Child("bounce", "afterSeconds"), p.Spec.Bounce.AfterSeconds, 1, 24*60*60)...)
+	if p.Spec.Tenants != nil {
+		problems = append(problems, validateChoice(p.Spec.Tenants, spec.Child("tenants"))...)
+	}
 	problems = append(problems, validatePoolPods(p.Spec.Pods, spec.Child("pods"))...)
 	for name, quantity := range p.Spec.Limits {
 		limit := spec.Child("limits").Key(string(name))
@@ -132,6 +151,13 @@ func validatePool(p *v1alpha1.ResourcePool) field.ErrorList {
 
 func validatePoolPods(pods v1alpha1.PoolPods, path *field.Path) field.ErrorList {
 	var problems field.ErrorList
+	level := path.Child("securityLevel")
+	switch levels := v1alpha1.PodSecurityLevels(); {
+	case string(pods.SecurityLevel) == podsecurity.Privileged:
+		problems = append(problems, field.Forbidden(level, "privileged pods of tenants run in no pool"))
+	case !slices.Contains(levels, pods.SecurityLevel):
+		problems = append(problems, field.NotSupported(level, pods.SecurityLevel, levels))
+	}
 	for _, table := range []struct {
 		path    *field.Path
 		classes map[string]string
@@ -202,14 +228,18 @@ func validatePoolUpdate(p, old *v1alpha1.ResourcePool) field.ErrorList {
 }
 
 func poolWarnings(p *v1alpha1.ResourcePool) []string {
+	var warnings []string
+	if t := p.Spec.Tenants; t != nil && len(t.Names) == 0 && t.Selector == nil {
+		warnings = append(warnings, "spec.tenants: chooses nobody, so that no pod can come to the pool")
+	}
 	nodes := p.Spec.Nodes
 	if len(nodes.Shape) == 0 || nodes.Mode == v1alpha1.NodesShaped {
-		return nil
+		return warnings
 	}
 	var sizes []string
 	for name := range nodes.Shape {
 		sizes = append(sizes, string(name))
 	}
 	slices.Sort(sizes)
-	return []string{fmt.Sprintf("spec.nodes.shape: %s has no effect in mode %s", strings.Join(sizes, ", "), nodes.Mode)}
+	return append(warnings, fmt.Sprintf("spec.nodes.shape: %s has no effect in mode %s", strings.Join(sizes, ", "), nodes.Mode))
 }

@@ -72,19 +72,23 @@ func validateShared(s *v1alpha1.SharedAPI) field.ErrorList {
 			problems = append(problems, field.Invalid(resource, s.Spec.Resource, problem))
 		}
 	}
-	tenants := spec.Child("tenants")
+	return append(problems, validateChoice(&s.Spec.Tenants, spec.Child("tenants"))...)
+}
+
+func validateChoice(c *v1alpha1.TenantChoice, path *field.Path) field.ErrorList {
+	var problems field.ErrorList
 	seen := map[string]bool{}
-	for i, name := range s.Spec.Tenants.Names {
+	for i, name := range c.Names {
 		if _, err := names.ParseTenantID(name); err != nil {
-			problems = append(problems, field.Invalid(tenants.Child("names").Index(i), name, err.Error()))
+			problems = append(problems, field.Invalid(path.Child("names").Index(i), name, err.Error()))
 		}
 		if seen[name] {
-			problems = append(problems, field.Duplicate(tenants.Child("names").Index(i), name))
+			problems = append(problems, field.Duplicate(path.Child("names").Index(i), name))
 		}
 		seen[name] = true
 	}
-	if selector := s.Spec.Tenants.Selector; selector != nil {
-		problems = append(problems, metav1validation.ValidateLabelSelector(selector, metav1validation.LabelSelectorValidationOptions{}, tenants.Child("selector"))...)
+	if c.Selector != nil {
+		problems = append(problems, metav1validation.ValidateLabelSelector(c.Selector, metav1validation.LabelSelectorValidationOptions{}, path.Child("selector"))...)
 	}
 	return problems
 }

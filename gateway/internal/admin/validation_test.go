@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"vivarium.io/vivarium/api/v1alpha1"
 )
@@ -46,20 +47,29 @@ func TestValidatePool(t *testing.T) {
 		change func(*pool)
 		want   string
 	}{
-		"Defaults":       {func(*pool) {}, ""},
-		"Name":           {func(x *pool) { x.Name = "a.b" }, "metadata.name"},
-		"LongName":       {func(x *pool) { x.Name = strings.Repeat("p", 41) }, "metadata.name: Invalid value: \"" + strings.Repeat("p", 41) + "\": must be no more than 40 characters"},
-		"NoSecret":       {func(x *pool) { x.Spec.Credentials.KubeconfigSecret = "" }, "spec.credentials.kubeconfigSecret: Required value: name of a Secret in namespace vivarium-system"},
-		"BadSecret":      {func(x *pool) { x.Spec.Credentials.KubeconfigSecret = "../x" }, "spec.credentials.kubeconfigSecret"},
-		"NoUID":          {func(x *pool) { x.Spec.ClusterUID = "" }, "spec.clusterUID: Required value"},
-		"BadUID":         {func(x *pool) { x.Spec.ClusterUID = "a b" }, "spec.clusterUID"},
-		"Zone":           {func(x *pool) { x.Spec.Location.Zone = "zone one" }, "spec.location.zone"},
-		"Region":         {func(x *pool) { x.Spec.Location.Region = "-" }, "spec.location.region"},
-		"Mode":           {func(x *pool) { x.Spec.Nodes.Mode = "Sliced" }, `spec.nodes.mode: Unsupported value: "Sliced": supported values: "Shaped", "Mirrored", "Aggregate"`},
-		"Mirrored":       {func(x *pool) { x.Spec.Nodes.Mode = v1alpha1.NodesMirrored }, ""},
-		"Limits":         {func(x *pool) { x.Spec.Limits = corev1.ResourceList{"cpu": resource.MustParse("-1")} }, `spec.limits[cpu]: Invalid value: "-1": must not be negative`},
-		"RuntimeClass":   {func(x *pool) { x.Spec.Pods.RuntimeClasses = map[string]string{"a": "K"} }, "spec.pods.runtimeClasses[a]"},
-		"PriorityClass":  {func(x *pool) { x.Spec.Pods.PriorityClasses = map[string]string{"a": "system-node-critical"} }, "spec.pods.priorityClasses[a]: Forbidden"},
+		"Defaults":      {func(*pool) {}, ""},
+		"Name":          {func(x *pool) { x.Name = "a.b" }, "metadata.name"},
+		"LongName":      {func(x *pool) { x.Name = strings.Repeat("p", 41) }, "metadata.name: Invalid value: \"" + strings.Repeat("p", 41) + "\": must be no more than 40 characters"},
+		"NoSecret":      {func(x *pool) { x.Spec.Credentials.KubeconfigSecret = "" }, "spec.credentials.kubeconfigSecret: Required value: name of a Secret in namespace vivarium-system"},
+		"BadSecret":     {func(x *pool) { x.Spec.Credentials.KubeconfigSecret = "../x" }, "spec.credentials.kubeconfigSecret"},
+		"NoUID":         {func(x *pool) { x.Spec.ClusterUID = "" }, "spec.clusterUID: Required value"},
+		"BadUID":        {func(x *pool) { x.Spec.ClusterUID = "a b" }, "spec.clusterUID"},
+		"Zone":          {func(x *pool) { x.Spec.Location.Zone = "zone one" }, "spec.location.zone"},
+		"Region":        {func(x *pool) { x.Spec.Location.Region = "-" }, "spec.location.region"},
+		"Mode":          {func(x *pool) { x.Spec.Nodes.Mode = "Sliced" }, `spec.nodes.mode: Unsupported value: "Sliced": supported values: "Shaped", "Mirrored", "Aggregate"`},
+		"Mirrored":      {func(x *pool) { x.Spec.Nodes.Mode = v1alpha1.NodesMirrored }, ""},
+		"Limits":        {func(x *pool) { x.Spec.Limits = corev1.ResourceList{"cpu": resource.MustParse("-1")} }, `spec.limits[cpu]: Invalid value: "-1": must not be negative`},
+		"RuntimeClass":  {func(x *pool) { x.Spec.Pods.RuntimeClasses = map[string]string{"a": "K"} }, "spec.pods.runtimeClasses[a]"},
+		"PriorityClass": {func(x *pool) { x.Spec.Pods.PriorityClasses = map[string]string{"a": "system-node-critical"} }, "spec.pods.priorityClasses[a]: Forbidden"},
+		"Security":      {func(x *pool) { x.Spec.Pods.SecurityLevel = v1alpha1.SecurityRestricted }, ""},
+		"Privileged":    {func(x *pool) { x.Spec.Pods.SecurityLevel = "privileged" }, "spec.pods.securityLevel: Forbidden: privileged pods of tenants run in no pool"},
+		"SecurityLevel": {func(x *pool) { x.Spec.Pods.SecurityLevel = "Strict" }, `spec.pods.securityLevel: Unsupported value: "Strict": supported values: "baseline", "restricted"`},
+		"Tenants":       {func(x *pool) { x.Spec.Tenants = &v1alpha1.TenantChoice{Names: []string{"demo01", "demo02"}} }, ""},
+		"TenantName":    {func(x *pool) { x.Spec.Tenants = &v1alpha1.TenantChoice{Names: []string{"demo01", "Demo"}} }, `spec.tenants.names[1]: Invalid value: "Demo"`},
+		"TenantTwice":   {func(x *pool) { x.Spec.Tenants = &v1alpha1.TenantChoice{Names: []string{"demo01", "demo01"}} }, `spec.tenants.names[1]: Duplicate value: "demo01"`},
+		"TenantSelector": {func(x *pool) {
+			x.Spec.Tenants = &v1alpha1.TenantChoice{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"a b": "c"}}}
+		}, "spec.tenants.selector.matchLabels"},
 		"Bounce":         {func(x *pool) { x.Spec.Bounce.AfterSeconds = 86401 }, "spec.bounce.afterSeconds: Invalid value: 86401: must be from 1 to 86400"},
 		"Failure":        {func(x *pool) { x.Spec.Failure.Policy = "Panic" }, `spec.failure.policy: Unsupported value: "Panic": supported values: "Evict", "Hold", "Fence"`},
 		"Max":            {func(x *pool) { x.Spec.Nodes.Max = 1001 }, "spec.nodes.max"},
@@ -106,7 +116,8 @@ func TestWarnings(t *testing.T) {
 	}
 	p := &v1alpha1.ResourcePool{}
 	p.Spec.Nodes = v1alpha1.PoolNodes{Mode: v1alpha1.NodesMirrored, Shape: corev1.ResourceList{"cpu": resource.MustParse("4")}}
-	if got := poolWarnings(p); len(got) != 1 {
+	p.Spec.Tenants = &v1alpha1.TenantChoice{}
+	if got := poolWarnings(p); len(got) != 2 {
 		t.Errorf("warnings %q", got)
 	}
 }

@@ -156,20 +156,9 @@ func (s *Shared) all() []*v1alpha1.SharedAPI {
 }
 
 // chooses reports whether a tenant is among those chosen.
-func chooses(chosen *v1alpha1.SharedAPITenants, t *tenants.Tenant) bool {
-	if slices.Contains(chosen.Names, string(t.ID)) {
-		return true
-	}
-	if chosen.Selector == nil {
-		return false
-	}
-	// The admin API refuses a selector that cannot be read.
-	selector, err := metav1.LabelSelectorAsSelector(chosen.Selector)
-	if err != nil {
-		return false
-	}
+func chooses(chosen *v1alpha1.TenantChoice, t *tenants.Tenant) bool {
 	have, err := labels.ConvertSelectorToLabelsMap(t.Labels)
-	return err == nil && selector.Matches(have)
+	return err == nil && chosen.Chooses(string(t.ID), have)
 }
 
 // with gives what is shared with a tenant, in the order of groups. Groups of its own it keeps.

@@ -80,8 +80,10 @@ type Pool struct {
 type Node struct {
 	Name string
 	// PoolNode is the node that it mirrors; empty where it stands for none in particular.
-	PoolNode    string
-	Labels      map[string]string
+	PoolNode string
+	Labels   map[string]string
+	// Taints are those that say what the pool takes.
+	Taints      []corev1.Taint
 	Allocatable corev1.ResourceList
 	// Offered is less than Allocatable while the pool has shown that it cannot keep what it promised; nil otherwise.
 	Offered corev1.ResourceList
@@ -111,8 +113,22 @@ func Plan(pool Pool, nodes []PoolNode) []Node {
 	limit(plan, pool.Spec.Limits)
 	for i := range plan {
 		plan[i].Unschedulable = plan[i].Unschedulable || pool.Spec.Cordoned
+		plan[i].Taints = taints(pool)
 	}
 	return plan
+}
+
+// taints tell the scheduler what the pool takes. Pods of chosen tenants tolerate the one about tenants by themselves. Who
+// meets a Pod Security level the scheduler cannot know, so that other pools are only preferred.
+func taints(pool Pool) []corev1.Taint {
+	var out []corev1.Taint
+	if pool.Spec.Tenants != nil {
+		out = append(out, corev1.Taint{Key: names.TaintTenants, Value: pool.Name, Effect: corev1.TaintEffectNoSchedule})
+	}
+	if level := pool.Spec.Pods.SecurityLevel; level == v1alpha1.SecurityRestricted {
+		out = append(out, corev1.Taint{Key: names.TaintSecurity, Value: string(level), Effect: corev1.TaintEffectPreferNoSchedule})
+	}
+	return out
 }
 
 // limit takes from a plan what is more than the limits together, from the last Nodes first.

@@ -49,8 +49,17 @@ func shell(there *corev1.Node, want capacity.Node, h health, now metav1.Time) *c
 	if h.known {
 		node.Spec.Unschedulable = want.Unschedulable || !h.open && h.ready
 	}
-	node.Spec.Taints = taints(node, h, now)
+	node.Spec.Taints = demands(taints(node, h, now), want.Taints)
 	return node
+}
+
+// demands puts the taints that say what a pool takes in place of those that said it before.
+func demands(taints, want []corev1.Taint) []corev1.Taint {
+	ours := func(t corev1.Taint) bool { return t.Key == names.TaintTenants || t.Key == names.TaintSecurity }
+	if slices.Equal(slices.DeleteFunc(slices.Clone(taints), func(t corev1.Taint) bool { return !ours(t) }), want) {
+		return taints
+	}
+	return append(slices.DeleteFunc(slices.Clone(taints), ours), want...)
 }
 
 // status gives the status of a virtual Node: that of the one that is there, with our part changed. want is nil for a Node

@@ -151,3 +151,23 @@ func TestTheWordAboutAnOutageEndsWithIt(t *testing.T) {
 		return nil
 	})
 }
+
+// TestDemands: what a pool takes is on its Nodes, once, and others' taints stay.
+func TestDemands(t *testing.T) {
+	other := corev1.Taint{Key: "example.com/gpu", Effect: corev1.TaintEffectNoSchedule}
+	chosen := corev1.Taint{Key: "vivarium.io/tenants", Value: "pool-a", Effect: corev1.TaintEffectNoSchedule}
+	level := corev1.Taint{Key: "vivarium.io/pod-security", Value: "restricted", Effect: corev1.TaintEffectPreferNoSchedule}
+	for name, tc := range map[string]struct{ was, demand, want []corev1.Taint }{
+		"Nothing": {[]corev1.Taint{other}, nil, []corev1.Taint{other}},
+		"First":   {[]corev1.Taint{other}, []corev1.Taint{chosen, level}, []corev1.Taint{other, chosen, level}},
+		"There":   {[]corev1.Taint{chosen, other}, []corev1.Taint{chosen}, []corev1.Taint{chosen, other}},
+		"Changed": {[]corev1.Taint{chosen, other}, []corev1.Taint{level}, []corev1.Taint{other, level}},
+		"Over":    {[]corev1.Taint{chosen, other, level}, nil, []corev1.Taint{other}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, demands(tc.was, tc.demand)); diff != "" {
+				t.Errorf("taints (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -51,6 +51,8 @@ type Config struct {
 	Metrics  *Metrics
 	// Books say what pools must not promise for a while.
 	Books *bounce.Books
+	// Chosen gives the tenants that a choice chooses.
+	Chosen func(choice *v1alpha1.TenantChoice) []string
 	// Address and Port are where the control cluster's API server finds the kubelet API of every virtual Node.
 	Address netip.Addr
 	Port    int32
@@ -78,6 +80,8 @@ type Controller struct {
 	caches map[string]*poolcache.Cache
 	// unneeded is since when a Node has not been in its pool's plan.
 	unneeded map[string]time.Time
+	// published is what admission was last told of each pool's tenants.
+	published map[string]published
 	// silentSince is since when no pool answers; zero while one does.
 	silentSince time.Time
 }
@@ -95,6 +99,7 @@ func New(config Config) (*Controller, error) {
 		{"Recorder", config.Recorder == nil},
 		{"Metrics", config.Metrics == nil},
 		{"Books", config.Books == nil},
+		{"Chosen", config.Chosen == nil},
 		{"Address", !config.Address.IsValid()},
 		{"Port", config.Port == 0},
 	} {
@@ -121,7 +126,7 @@ func New(config Config) (*Controller, error) {
 			workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)),
 		leases:   newLeases(config),
 		caches:   map[string]*poolcache.Cache{},
-		unneeded: map[string]time.Time{},
+		unneeded: map[string]time.Time{}, published: map[string]published{},
 	}, nil
 }
 
@@ -172,6 +177,15 @@ func (c *Controller) Run(ctx context.Context) error {
 
 // Enqueue has a pool looked at.
 func (c *Controller) Enqueue(pool string) { c.queue.Add(pool) }
+
+// TenantsChanged has those pools looked at that choose among tenants.
+func (c *Controller) TenantsChanged() {
+	for _, resource := range c.config.Registry.Resources() {
+		if resource.Spec.Tenants != nil {
+			c.queue.AddAfter(resource.Name, debounce)
+		}
+	}
+}
 
 // Attach gives the controller a pool's cache, until ctx is done. The caller runs the cache, and must attach before that.
 func (c *Controller) Attach(ctx context.Context, cache *poolcache.Cache) error {

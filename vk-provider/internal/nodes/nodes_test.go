@@ -111,7 +111,7 @@ func newWorld(t *testing.T, resource *v1alpha1.ResourcePool, objects ...runtime.
 	}
 	w.controller, err = New(Config{
 		Control: w.control, Cache: cache, Registry: w.registry, Admin: w.admin, Recorder: &record.FakeRecorder{},
-		Metrics: NewMetrics(prometheus.NewRegistry()), Books: bounce.NewBooks(time.Now), Address: netip.MustParseAddr("192.0.2.1"), Port: 10250, RetireAfter: time.Nanosecond,
+		Metrics: NewMetrics(prometheus.NewRegistry()), Books: bounce.NewBooks(time.Now), Chosen: func(*v1alpha1.TenantChoice) []string { return []string{"abc123"} }, Address: netip.MustParseAddr("192.0.2.1"), Port: 10250, RetireAfter: time.Nanosecond,
 	})
 	if err != nil {
 		t.Fatal(err)

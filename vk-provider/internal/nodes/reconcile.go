@@ -72,9 +72,9 @@ func (c *Controller) reconcile(ctx context.Context, pool string) error {
 	} else if err := c.keep(ctx, p); err != nil {
 		return err
 	}
-	var trouble error
+	trouble := c.publish(ctx, p)
 	if resource.Spec.Drain != nil && !p.leaving() {
-		trouble = c.empty(ctx, p)
+		trouble = errors.Join(trouble, c.empty(ctx, p))
 	}
 	var alive []string
 	for name := range p.nodes {

@@ -7,8 +7,8 @@ import (
 	"vivarium.io/vivarium/internal/names"
 )
 
-// ConditionPlaced is false on a control pod while its pool looks for a node for it, and absent otherwise. PodScheduled
-// belongs to the control cluster's scheduler, which has done its part.
+// ConditionPlaced is false on a control pod while its pool looks for a node for it or does not take it, and absent
+// otherwise. PodScheduled belongs to the control cluster's scheduler, which has done its part.
 const ConditionPlaced corev1.PodConditionType = names.Domain + "/Placed"
 
 // Bounce is why a pool gives a pod back; it is the reason of the pod's status and of its DisruptionTarget condition.
@@ -18,14 +18,24 @@ type Bounce string
 const (
 	Unschedulable Bounce = "PoolUnschedulable"
 	Rejected      Bounce = "PoolRejected"
+	// Excluded: the pool takes the pods of other tenants only.
+	Excluded Bounce = "PoolExcluded"
+	// Unfit: the pool asks for a Pod Security level that the pod does not meet.
+	Unfit Bounce = "PoolSecurity"
 )
 
 // Message tells it to the tenant. It repeats nothing that a pool said.
 func (b Bounce) Message() string {
-	if b == Rejected {
+	switch b {
+	case Rejected:
 		return "The pool did not take the pod."
+	case Excluded:
+		return "The pool takes no pods of this tenant."
+	case Unfit:
+		return "The pod does not meet the Pod Security level that the pool asks for."
+	default:
+		return "No node of the pool had room for the pod."
 	}
-	return "No node of the pool had room for the pod."
 }
 
 // noRoom is what a tenant is told while its pod waits.
@@ -48,6 +58,19 @@ func setPlaced(status *corev1.PodStatus, pool *corev1.Pod, observed int64) {
 		}
 	}
 	setCondition(status, ConditionPlaced, want, observed, verbatim)
+}
+
+// WaitingToControl gives the status of a control pod that its pool does not take, and that is not given back yet, or never
+// because nobody would make it anew.
+func WaitingToControl(control *corev1.Pod, why Bounce, message string, now metav1.Time) corev1.PodStatus {
+	status := *control.Status.DeepCopy()
+	if ended(status.Phase) {
+		return status
+	}
+	setCondition(&status, ConditionPlaced, &corev1.PodCondition{
+		Status: corev1.ConditionFalse, Reason: string(why), Message: message, LastTransitionTime: now,
+	}, control.Generation, verbatim)
+	return status
 }
 
 // BouncedToControl gives the status of a control pod that its pool gave back. None of its containers ever ran, so nothing

@@ -41,6 +41,8 @@ type Placement struct {
 	Identity map[string]string
 	// RuntimeClasses and PriorityClasses say what a tenant's names of classes are in the pool.
 	RuntimeClasses, PriorityClasses map[string]string
+	// Restricted says that the pool takes pods only that meet Pod Security level restricted.
+	Restricted bool
 	// Network is what the pool's network driver wants on the pod.
 	Network network.PodMutation
 }

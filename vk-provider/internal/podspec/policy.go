@@ -52,15 +52,40 @@ func (t *translator) checkPolicy() {
 	for _, secret := range spec.ImagePullSecrets {
 		t.checkSecret(secret.Name)
 	}
+	t.checkLevel(api.LevelBaseline)
+}
+
+// checkLevel refuses what does not meet a Pod Security level.
+func (t *translator) checkLevel(level api.Level) {
 	checks, err := evaluator()
 	if err != nil {
 		// The checks are compiled in, so this is a broken build; refusing is the only safe answer.
 		t.refuse("the pod security check is broken: %v", err)
 		return
 	}
-	level := api.LevelVersion{Level: api.LevelBaseline, Version: api.LatestVersion()}
-	result := policy.AggregateCheckResults(checks.EvaluatePod(level, &t.control.ObjectMeta, spec))
+	at := api.LevelVersion{Level: level, Version: api.LatestVersion()}
+	result := policy.AggregateCheckResults(checks.EvaluatePod(at, &t.control.ObjectMeta, &t.control.Spec))
 	if !result.Allowed {
-		t.refuse("violates Pod Security level %q: %s", level.Level, result.ForbiddenDetail())
+		t.refuse("violates Pod Security level %q: %s", level, result.ForbiddenDetail())
 	}
+}
+
+// checkPool refuses what the pool asks of pods beyond what no pool takes.
+func (t *translator) checkPool() {
+	if t.at.Restricted {
+		t.checkLevel(api.LevelRestricted)
+	}
+}
+
+// Fits tells whether a control pod that [ToPool] translates may run in this very pool; another one may ask for less. The only
+// error it returns is *[Refused]. Ephemeral containers are not looked at: they come later.
+func Fits(control *corev1.Pod, at Placement) error {
+	control = control.DeepCopy()
+	control.Spec.EphemeralContainers = nil
+	t := &translator{control: control, at: at}
+	t.checkPool()
+	if len(t.problems) > 0 {
+		return &Refused{Problems: t.problems}
+	}
+	return nil
 }

@@ -194,6 +194,7 @@ func EphemeralToPool(control *corev1.Pod, at Placement) ([]corev1.EphemeralConta
 	}
 	t := &translator{control: control.DeepCopy(), at: at, fields: map[string]string{}}
 	t.checkPolicy()
+	t.checkPool()
 	out := t.ephemeral()
 	if len(t.problems) > 0 {
 		return nil, &Refused{Problems: t.problems}

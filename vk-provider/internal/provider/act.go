@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
@@ -60,7 +61,8 @@ func (w *worker) place(pod *corev1.Pod) (podspec.Placement, network.Binder, erro
 		Identity: pool.Labels(Component, tenant, pod.UID),
 
 		RuntimeClasses: spec.Pods.RuntimeClasses, PriorityClasses: spec.Pods.PriorityClasses,
-		Network: mutation,
+		Restricted: spec.Pods.SecurityLevel == v1alpha1.SecurityRestricted,
+		Network:    mutation,
 	}, binder, nil
 }
 
@@ -102,6 +104,10 @@ func (w *worker) create(ctx context.Context, pod *corev1.Pod) error {
 	case err != nil:
 		return err
 	}
+	if !w.config.Welcome(w.cache.Pool.Spec().Tenants, at.Tenant) {
+		// The scheduler keeps pods away by a taint, which a pod may tolerate that nobody has chosen.
+		return w.decline(ctx, pod, podspec.Excluded, podspec.Excluded.Message(), nil)
+	}
 	at.Services = w.services(pod.Namespace)
 	poolPod, err := podspec.ToPool(pod, at)
 	var refused *podspec.Refused
@@ -110,6 +116,9 @@ func (w *worker) create(ctx context.Context, pod *corev1.Pod) error {
 	}
 	if err != nil {
 		return err
+	}
+	if errors.As(podspec.Fits(pod, at), &refused) {
+		return w.decline(ctx, pod, podspec.Unfit, "The pool asks for more of a pod than most: the pod "+refused.Error(), nil)
 	}
 	// Asked twice: what arrived while we made up our mind woke nobody.
 	if missing, certain := w.cache.Missing(poolPod); len(missing) > 0 {
@@ -170,8 +179,7 @@ func (w *worker) overcome(ctx context.Context, pod, poolPod *corev1.Pod, obstacl
 		if placeErr != nil {
 			return placeErr
 		}
-		w.warn(pod, eventRejected, "The pool does not take the pod: "+podspec.TextToTenant(messageOf(err), pod, poolPod, at))
-		return w.bounceRejected(ctx, pod, err)
+		return w.decline(ctx, pod, podspec.Rejected, "The pool does not take the pod: "+podspec.TextToTenant(messageOf(err), pod, poolPod, at), err)
 	default:
 		// Also when it is not known whether the pool acted: the name is the same next time.
 		return err

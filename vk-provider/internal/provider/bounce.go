@@ -75,18 +75,29 @@ func (w *worker) bounce(ctx context.Context, s state) error {
 	return w.giveBack(ctx, pod, podspec.Unschedulable)
 }
 
-// bounceRejected gives a pod back that the pool does not take. cause is what the pool said.
-func (w *worker) bounceRejected(ctx context.Context, pod *corev1.Pod, cause error) error {
+// decline gives a pod back that is not in the pool and that the pool does not take, and tells its tenant why. cause is what
+// the pool itself said; nil when it was not asked.
+func (w *worker) decline(ctx context.Context, pod *corev1.Pod, why podspec.Bounce, message string, cause error) error {
+	w.warn(pod, string(why), message)
+	if cause == nil {
+		cause = fmt.Errorf("pod %s/%s in pool %s: %s", pod.Namespace, pod.Name, w.pool(), message)
+	}
 	verdict := w.book().Judge(pod.UID, bounce.Owner(pod), w.bounceAfter())
 	if !verdict.Go {
+		if err := w.writeStatus(ctx, pod, podspec.WaitingToControl(pod, why, message, now())); err != nil {
+			return err
+		}
 		return waits(verdict, cause)
 	}
 	// An earlier attempt may have arrived although its answer did not.
 	if err := w.proveGone(ctx, pod); err != nil {
 		return err
 	}
-	return w.giveBack(ctx, pod, podspec.Rejected)
+	return w.giveBack(ctx, pod, why)
 }
+
+// now is a time as the API keeps them.
+func now() metav1.Time { return metav1.NewTime(time.Now().Truncate(time.Second)) }
 
 // waits says when a verdict is to be asked for again.
 func waits(verdict bounce.Verdict, cause error) error {

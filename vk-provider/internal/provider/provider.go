@@ -36,6 +36,8 @@ type Config struct {
 	Gateway podspec.Gateway
 	// Books keep what is known of pods that their pools have no place for.
 	Books *bounce.Books
+	// Welcome reports whether a tenant's pods may come to a pool that has this choice of tenants.
+	Welcome func(choice *v1alpha1.TenantChoice, tenant names.TenantID) bool
 	// Binder gives the pure half of a pool's network driver.
 	Binder func(driver string) (network.Binder, error)
 
@@ -78,6 +80,7 @@ func New(config Config) (*Provider, error) {
 		{"Metrics", config.Metrics == nil},
 		{"Binder", config.Binder == nil},
 		{"Books", config.Books == nil},
+		{"Welcome", config.Welcome == nil},
 		{"Gateway", config.Gateway.Host == "" || config.Gateway.Port == ""},
 	} {
 		if required.missing {

@@ -98,13 +98,13 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		v1alpha1.SharedAPIList{}.OpenAPIModelName():       schema_vivariumio_vivarium_api_v1alpha1_SharedAPIList(ref),
 		v1alpha1.SharedAPISpec{}.OpenAPIModelName():       schema_vivariumio_vivarium_api_v1alpha1_SharedAPISpec(ref),
 		v1alpha1.SharedAPIStatus{}.OpenAPIModelName():     schema_vivariumio_vivarium_api_v1alpha1_SharedAPIStatus(ref),
-		v1alpha1.SharedAPITenants{}.OpenAPIModelName():    schema_vivariumio_vivarium_api_v1alpha1_SharedAPITenants(ref),
 		v1alpha1.Subnet{}.OpenAPIModelName():              schema_vivariumio_vivarium_api_v1alpha1_Subnet(ref),
 		v1alpha1.SubnetList{}.OpenAPIModelName():          schema_vivariumio_vivarium_api_v1alpha1_SubnetList(ref),
 		v1alpha1.SubnetSpec{}.OpenAPIModelName():          schema_vivariumio_vivarium_api_v1alpha1_SubnetSpec(ref),
 		v1alpha1.SubnetStatus{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_SubnetStatus(ref),
 		v1alpha1.SubnetTemplate{}.OpenAPIModelName():      schema_vivariumio_vivarium_api_v1alpha1_SubnetTemplate(ref),
 		v1alpha1.Tenant{}.OpenAPIModelName():              schema_vivariumio_vivarium_api_v1alpha1_Tenant(ref),
+		v1alpha1.TenantChoice{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_TenantChoice(ref),
 		v1alpha1.TenantLimits{}.OpenAPIModelName():        schema_vivariumio_vivarium_api_v1alpha1_TenantLimits(ref),
 		v1alpha1.TenantList{}.OpenAPIModelName():          schema_vivariumio_vivarium_api_v1alpha1_TenantList(ref),
 		v1alpha1.TenantNetwork{}.OpenAPIModelName():       schema_vivariumio_vivarium_api_v1alpha1_TenantNetwork(ref),
@@ -3398,9 +3398,17 @@ func schema_vivariumio_vivarium_api_v1alpha1_PoolPods(ref common.ReferenceCallba
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
 			SchemaProps: spec.SchemaProps{
-				Description: "PoolPods say what the names of classes in tenants' pods mean in a pool.",
+				Description: "PoolPods say what a pool asks of tenants' pods, and what the names of classes in them mean there.",
 				Type:        []string{"object"},
 				Properties: map[string]spec.Schema{
+					"securityLevel": {
+						SchemaProps: spec.SchemaProps{
+							Description: "securityLevel is the Pod Security level that pods must meet to run in this pool: baseline (the default), which is asked of every tenant's pod everywhere, or restricted. A pod that does not meet restricted is given back with the reason; the virtual Nodes carry a taint (vivarium.io/pod-security, PreferNoSchedule) so that pods come to other pools first. There is no pool for privileged pods.\n\nPossible enum values:\n - `\"baseline\"` forbids what is known to reach for the node.\n - `\"restricted\"` asks for a hardened pod: not root, no capabilities, a seccomp profile.",
+							Type:        []string{"string"},
+							Format:      "",
+							Enum:        []interface{}{"baseline", "restricted"},
+						},
+					},
 					"runtimeClasses": {
 						SchemaProps: spec.SchemaProps{
 							Description: "runtimeClasses maps the runtimeClassName of a pod to that of its pool pod, as in {sandboxed: kata}. A pod that asks for another is refused with an event. Default: none.",
@@ -3588,9 +3596,15 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolSpec(ref common.Referen
 							},
 						},
 					},
+					"tenants": {
+						SchemaProps: spec.SchemaProps{
+							Description: "tenants say whose pods may come. The virtual Nodes carry a taint (vivarium.io/tenants, NoSchedule) that the pods of the chosen tenants tolerate by themselves; a pod of another tenant that gets there all the same is given back. Pods that run when their tenant is taken out stay. Default: everybody's.",
+							Ref:         ref(v1alpha1.TenantChoice{}.OpenAPIModelName()),
+						},
+					},
 					"pods": {
 						SchemaProps: spec.SchemaProps{
-							Description: "pods say what the names of classes in tenants' pods mean in this pool.",
+							Description: "pods say what this pool asks of tenants' pods, and what the names of classes in them mean here.",
 							Default:     map[string]interface{}{},
 							Ref:         ref(v1alpha1.PoolPods{}.OpenAPIModelName()),
 						},
@@ -3634,7 +3648,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolSpec(ref common.Referen
 			},
 		},
 		Dependencies: []string{
-			resource.Quantity{}.OpenAPIModelName(), v1alpha1.PoolBounce{}.OpenAPIModelName(), v1alpha1.PoolCredentials{}.OpenAPIModelName(), v1alpha1.PoolDrain{}.OpenAPIModelName(), v1alpha1.PoolFailure{}.OpenAPIModelName(), v1alpha1.PoolLocation{}.OpenAPIModelName(), v1alpha1.PoolNetwork{}.OpenAPIModelName(), v1alpha1.PoolNodes{}.OpenAPIModelName(), v1alpha1.PoolPods{}.OpenAPIModelName()},
+			resource.Quantity{}.OpenAPIModelName(), v1alpha1.PoolBounce{}.OpenAPIModelName(), v1alpha1.PoolCredentials{}.OpenAPIModelName(), v1alpha1.PoolDrain{}.OpenAPIModelName(), v1alpha1.PoolFailure{}.OpenAPIModelName(), v1alpha1.PoolLocation{}.OpenAPIModelName(), v1alpha1.PoolNetwork{}.OpenAPIModelName(), v1alpha1.PoolNodes{}.OpenAPIModelName(), v1alpha1.PoolPods{}.OpenAPIModelName(), v1alpha1.TenantChoice{}.OpenAPIModelName()},
 	}
 }
 
@@ -4056,7 +4070,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_SharedAPISpec(ref common.ReferenceC
 						SchemaProps: spec.SchemaProps{
 							Description: "tenants says who may use the API. A tenant that is named or selected may.",
 							Default:     map[string]interface{}{},
-							Ref:         ref(v1alpha1.SharedAPITenants{}.OpenAPIModelName()),
+							Ref:         ref(v1alpha1.TenantChoice{}.OpenAPIModelName()),
 						},
 					},
 				},
@@ -4064,7 +4078,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_SharedAPISpec(ref common.ReferenceC
 			},
 		},
 		Dependencies: []string{
-			v1alpha1.SharedAPITenants{}.OpenAPIModelName()},
+			v1alpha1.TenantChoice{}.OpenAPIModelName()},
 	}
 }
 
@@ -4125,47 +4139,6 @@ func schema_vivariumio_vivarium_api_v1alpha1_SharedAPIStatus(ref common.Referenc
 		},
 		Dependencies: []string{
 			v1.Condition{}.OpenAPIModelName()},
-	}
-}
-
-func schema_vivariumio_vivarium_api_v1alpha1_SharedAPITenants(ref common.ReferenceCallback) common.OpenAPIDefinition {
-	return common.OpenAPIDefinition{
-		Schema: spec.Schema{
-			SchemaProps: spec.SchemaProps{
-				Description: "SharedAPITenants choose tenants. Without names and selector they choose nobody.",
-				Type:        []string{"object"},
-				Properties: map[string]spec.Schema{
-					"names": {
-						VendorExtensible: spec.VendorExtensible{
-							Extensions: spec.Extensions{
-								"x-kubernetes-list-type": "set",
-							},
-						},
-						SchemaProps: spec.SchemaProps{
-							Description: "names are the names of Tenants, which need not exist yet.",
-							Type:        []string{"array"},
-							Items: &spec.SchemaOrArray{
-								Schema: &spec.Schema{
-									SchemaProps: spec.SchemaProps{
-										Default: "",
-										Type:    []string{"string"},
-										Format:  "",
-									},
-								},
-							},
-						},
-					},
-					"selector": {
-						SchemaProps: spec.SchemaProps{
-							Description: "selector selects Tenants by their labels, those that are labelled later included. An empty selector selects every Tenant; an absent one none.",
-							Ref:         ref(v1.LabelSelector{}.OpenAPIModelName()),
-						},
-					},
-				},
-			},
-		},
-		Dependencies: []string{
-			v1.LabelSelector{}.OpenAPIModelName()},
 	}
 }
 
@@ -4581,6 +4554,47 @@ func schema_vivariumio_vivarium_api_v1alpha1_Tenant(ref common.ReferenceCallback
 		},
 		Dependencies: []string{
 			v1.ObjectMeta{}.OpenAPIModelName(), v1alpha1.TenantSpec{}.OpenAPIModelName(), v1alpha1.TenantStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_vivariumio_vivarium_api_v1alpha1_TenantChoice(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "TenantChoice chooses tenants: those that are named, and those that are selected. Without names and selector it chooses nobody.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"names": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "set",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "names are the names of Tenants, which need not exist yet.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Default: "",
+										Type:    []string{"string"},
+										Format:  "",
+									},
+								},
+							},
+						},
+					},
+					"selector": {
+						SchemaProps: spec.SchemaProps{
+							Description: "selector selects Tenants by their labels, those that are labelled later included. An empty selector selects every Tenant; an absent one none.",
+							Ref:         ref(v1.LabelSelector{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.LabelSelector{}.OpenAPIModelName()},
 	}
 }
 
