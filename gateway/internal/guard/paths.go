@@ -107,9 +107,14 @@ func byName(group, resource string) bool {
 		known = "clusterroles clusterrolebindings"
 	case "certificates.k8s.io":
 		known = "certificatesigningrequests"
+	case "admissionregistration.k8s.io":
+		known = "validatingadmissionpolicies mutatingadmissionpolicies " + policyBindings
 	}
 	return among(known, resource)
 }
+
+// policyBindings are the kinds whose spec says which admission policy of the control cluster applies to everybody.
+const policyBindings = "validatingadmissionpolicybindings mutatingadmissionpolicybindings"
 
 // reviews are kinds that store nothing: a question in the body, about the tenant's own principals.
 func reviews(group, resource string) bool {
@@ -145,6 +150,11 @@ func (w *want) check(parts []string) error {
 		return w.checkInside(group, parts[1], parts[2:])
 	}
 	resource := parts[0]
+	if group == "admissionregistration.k8s.io" && among(policyBindings, resource) && w.method != http.MethodGet && w.method != http.MethodDelete {
+		if err := w.checkBinding(); err != nil {
+			return err
+		}
+	}
 	switch {
 	case len(parts) == 1 && w.method == http.MethodPost && reviews(group, resource):
 		return nil
@@ -212,6 +222,8 @@ func (w *want) checkNamed(resource string, parts []string) error {
 	case len(parts) == 2 && resource == "namespaces" && among("status finalize", parts[1]):
 		return nil
 	case len(parts) == 2 && resource == "certificatesigningrequests" && among("status approval", parts[1]):
+		return nil
+	case len(parts) == 2 && resource == "validatingadmissionpolicies" && parts[1] == "status":
 		return nil
 	case len(parts) == 2 && among("status scale", parts[1]) && w.isCustom:
 		return nil

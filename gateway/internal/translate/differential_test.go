@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -148,6 +149,8 @@ func tame(v reflect.Value, choose *rand.Rand) {
 			}
 		case *corev1.TypedObjectReference:
 			optionally(x.Namespace)
+		case *admissionregistrationv1.ParamRef:
+			namespace(&x.Namespace)
 		case *networkingv1.IngressClassParametersReference:
 			optionally(x.Namespace)
 		case *corev1.StorageOSVolumeSource:

@@ -32,7 +32,7 @@ func (r *response) operate(op rules.Op) error {
 			return nil
 		}
 	case rules.Text, rules.GenerateName:
-		if r.SkipWithout(ofTenant) {
+		if r.SkipWithout(ofTenant, ofPlatform) {
 			return nil
 		}
 	case rules.Namespace:
@@ -78,7 +78,7 @@ func (r *response) operate(op rules.Op) error {
 			return r.Emit(raw)
 		}
 	case rules.Text, rules.GenerateName:
-		if !bytes.Contains(raw, r.prefix) {
+		if !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) {
 			return r.Emit(raw)
 		}
 	case rules.OwnerReferences:
@@ -233,6 +233,8 @@ func (r *response) textToTenant(op rules.Op, s string) string {
 		own, _ = r.view.groupToTenant(s)
 	case rules.GroupVersion:
 		own, _ = r.view.groupVersionToTenant(s)
+	case rules.PolicyName:
+		own, err = r.view.Tenant.PolicyToTenant(s)
 	case rules.User:
 		own, err = r.view.Tenant.UserToTenant(s)
 	case rules.UserGroup:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -196,6 +197,9 @@ var clusterScoped = map[string]bool{
 	"apiextensions.k8s.io/CustomResourceDefinition": true, "admissionregistration.k8s.io/ValidatingWebhookConfiguration": true,
 	"admissionregistration.k8s.io/MutatingWebhookConfiguration": true, "apiregistration.k8s.io/APIService": true,
 	"certificates.k8s.io/CertificateSigningRequest": true,
+
+	"admissionregistration.k8s.io/ValidatingAdmissionPolicy": true, "admissionregistration.k8s.io/ValidatingAdmissionPolicyBinding": true,
+	"admissionregistration.k8s.io/MutatingAdmissionPolicy": true, "admissionregistration.k8s.io/MutatingAdmissionPolicyBinding": true,
 }
 
 func scopeOfKind(apiVersion, kind string) (cluster, prefixed bool) {
@@ -483,7 +487,10 @@ func (o *oracle) visit(v reflect.Value, root *metav1.ObjectMeta) {
 func isProse(t reflect.Type, field string) bool {
 	switch field {
 	case "Message", "Note", "EvaluationError":
-		return true
+		// What a policy says is its author's word.
+		return t != reflect.TypeFor[admissionregistrationv1.Validation]()
+	case "Warning":
+		return t == reflect.TypeFor[admissionregistrationv1.ExpressionWarning]()
 	case "Reason":
 		return t == reflect.TypeFor[authorizationv1.SubjectAccessReviewStatus]()
 	case "Error":

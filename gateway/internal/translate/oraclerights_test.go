@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -78,6 +79,21 @@ func (o *oracle) knownRights(x any) bool {
 			*x = authenticationv1.TokenReviewStatus{}
 		}
 		return true
+	case *admissionregistrationv1.ParamKind:
+		x.APIVersion = o.shown(o.groupVersion(x.APIVersion))
+		return true
+	case *admissionregistrationv1.ParamRef:
+		o.ns(&x.Namespace)
+		return true
+	case *admissionregistrationv1.Rule:
+		for i, g := range x.APIGroups {
+			x.APIGroups[i] = o.shown(o.group(g))
+		}
+		return true
+	case *admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec:
+		o.policy(&x.PolicyName)
+	case *admissionregistrationv1.MutatingAdmissionPolicyBindingSpec:
+		o.policy(&x.PolicyName)
 	case *certificatesv1.CertificateSigningRequestSpec:
 		// A signer is the tenant's as the name of an object is; whoever asks is shown as in a review.
 		if o.control {
@@ -115,6 +131,21 @@ func (o *oracle) knownRights(x any) bool {
 		return true
 	}
 	return false
+}
+
+// policy translates the name by which a binding refers to a policy, which is none of the control cluster's.
+func (o *oracle) policy(name *string) {
+	switch {
+	case *name == "":
+	case o.control:
+		*name = "of-tenant." + oraclePrefix + *name
+	default:
+		own, ok := strings.CutPrefix(*name, "of-tenant.")
+		*name, _ = cut(own)
+		if !ok {
+			*name = ""
+		}
+	}
 }
 
 func (o *oracle) shown(s string, ok bool) string {

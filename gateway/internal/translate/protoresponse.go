@@ -95,7 +95,7 @@ func (r *response) passes(op rules.Op, raw []byte) bool {
 	case rules.ManagedFields:
 		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) && r.root.Kind != "Namespace"
 	case rules.Text, rules.GenerateName:
-		return !bytes.Contains(raw, r.prefix)
+		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix)
 	case rules.OwnerReferences:
 		return ordinaryWireOwner(raw)
 	}

@@ -408,6 +408,8 @@ func (q *request) text(op rules.Op, s, path string) (string, error) {
 		return q.view.groupToControl(s), nil
 	case rules.GroupVersion:
 		return q.view.groupVersionToControl(s), nil
+	case rules.PolicyName:
+		return q.view.Tenant.PolicyToControl(s), nil
 	case rules.User:
 		return q.view.Tenant.UserToControl(s), nil
 	case rules.UserGroup:

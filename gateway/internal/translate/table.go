@@ -26,6 +26,7 @@ const (
 	ingressCell
 	hiddenCell
 	definitionCell // the name of a CustomResourceDefinition
+	policyCell     // the policy that a binding binds
 )
 
 // columnRules are the columns of the API server's own tables that say more than the object's fields may.
@@ -47,6 +48,11 @@ var columnRules = map[string]map[string]columnRule{
 	"customresourcedefinitions": {"Name": definitionCell},
 
 	"certificatesigningrequests": {"Name": nameCell, "SignerName": nameCell, "Requestor": usersCell},
+
+	"validatingadmissionpolicies":       {"Name": nameCell, "ParamKind": textCell},
+	"validatingadmissionpolicybindings": {"Name": nameCell, "PolicyName": policyCell, "ParamRef": textCell},
+	"mutatingadmissionpolicies":         {"Name": nameCell, "ParamKind": textCell},
+	"mutatingadmissionpolicybindings":   {"Name": nameCell, "PolicyName": policyCell, "ParamRef": textCell},
 }
 
 // tableMember handles the members of a Table.
@@ -218,6 +224,9 @@ func (r *response) cell(rule columnRule, text string) string {
 		return own
 	case definitionCell:
 		own, _ := r.view.Tenant.DefinitionToTenant(text)
+		return own
+	case policyCell:
+		own, _ := r.view.Tenant.PolicyToTenant(text)
 		return own
 	case storageCell:
 		return r.view.classToTenant("StorageClass", text)

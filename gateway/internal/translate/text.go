@@ -1,18 +1,43 @@
 package translate
 
-import "strings"
+import (
+	"strings"
+
+	"vivarium.io/vivarium/internal/names"
+)
 
 // TextToTenant takes the tenant's prefix out of text in the control cluster's words, such as a Warning header. The prefix
 // goes only where a name can start, and never out of the names given: those the tenant itself used, which look prefixed
 // but are not.
-func (v View) TextToTenant(text string, names ...string) string {
-	return v.eachPrefix(text, names, func(b *strings.Builder) {})
+func (v View) TextToTenant(text string, keep ...string) string {
+	return v.eachPrefix(withoutWebhook(text), keep, func(b *strings.Builder) {})
+}
+
+// What a control cluster says when the webhook for tenants' admission policies refuses, and when it could not be asked.
+const (
+	policyDenied = `admission webhook "` + names.PolicyWebhook + `" denied the request: `
+	policyFailed = `failed calling webhook "` + names.PolicyWebhook + `": `
+	policyBroken = `the admission policies cannot be applied at the moment`
+)
+
+// withoutWebhook leaves of a refusal what the tenant's own policy said. How the gateway is asked, and why it could not be,
+// is the platform's business, and the address is a secret.
+func withoutWebhook(text string) string {
+	if !strings.Contains(text, names.PolicyWebhook) {
+		return text
+	}
+	text = strings.ReplaceAll(text, policyDenied, "")
+	before, _, failed := strings.Cut(text, policyFailed)
+	if failed {
+		return before + policyBroken
+	}
+	return text
 }
 
 // textToControl is the inverse: what the tenant wrote comes back as it was.
-func (v View) textToControl(text string, names ...string) string {
+func (v View) textToControl(text string, keep ...string) string {
 	prefix := v.Tenant.Prefix()
-	return v.eachPrefix(text, names, func(b *strings.Builder) { b.WriteString(prefix); b.WriteString(prefix) })
+	return v.eachPrefix(text, keep, func(b *strings.Builder) { b.WriteString(prefix); b.WriteString(prefix) })
 }
 
 // eachPrefix replaces the tenant's prefix wherever a name of the control cluster can start.

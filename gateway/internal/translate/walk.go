@@ -104,7 +104,7 @@ func (r *response) value(p *rules.Place) error {
 	if p.Op > rules.Pass {
 		return r.operate(p.Op)
 	}
-	if p.Text && r.SkipWithout(ofTenant) {
+	if p.Text && r.SkipWithout(ofTenant, ofPlatform) {
 		return nil
 	}
 	c, err := r.Peek()

@@ -104,6 +104,8 @@ const (
 	ConversionStrategy
 	// SigningRequest says who asks which signer for a certificate. Signers are the tenant's own.
 	SigningRequest
+	// PolicyName is the admission policy that a binding binds. In the control cluster it must name none.
+	PolicyName
 	opCount
 )
 
@@ -121,6 +123,7 @@ var opNames = [opCount]string{
 	ClassAnnotations: "class-annotations",
 	SecretType:       "secret-type", ExternalIPs: "external-ips", Continue: "continue", RemainingItems: "remaining-items",
 	OwnedLabels: "owned-labels", DefinitionName: "definition-name", ConversionStrategy: "conversion-strategy", SigningRequest: "signing-request",
+	PolicyName: "policy-name",
 }
 
 // String gives the operation's name in fields.txt.

@@ -23,11 +23,15 @@ var clusterKinds = map[groupKind]bool{
 	{"networking.k8s.io", "IngressClass"}:               true,
 	{"resource.k8s.io", "DeviceClass"}:                  true,
 
-	{"apiextensions.k8s.io", "CustomResourceDefinition"}:               true,
-	{"admissionregistration.k8s.io", "ValidatingWebhookConfiguration"}: true,
-	{"admissionregistration.k8s.io", "MutatingWebhookConfiguration"}:   true,
-	{"apiregistration.k8s.io", "APIService"}:                           true,
-	{"certificates.k8s.io", "CertificateSigningRequest"}:               true,
+	{"apiextensions.k8s.io", "CustomResourceDefinition"}:                 true,
+	{"admissionregistration.k8s.io", "ValidatingWebhookConfiguration"}:   true,
+	{"admissionregistration.k8s.io", "MutatingWebhookConfiguration"}:     true,
+	{"admissionregistration.k8s.io", "ValidatingAdmissionPolicy"}:        true,
+	{"admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"}: true,
+	{"admissionregistration.k8s.io", "MutatingAdmissionPolicy"}:          true,
+	{"admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"}:   true,
+	{"apiregistration.k8s.io", "APIService"}:                             true,
+	{"certificates.k8s.io", "CertificateSigningRequest"}:                 true,
 }
 
 // clusterResources are the same by resource, as RBAC and access reviews name them. What tenants cannot reach yet and

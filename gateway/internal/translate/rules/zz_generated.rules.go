@@ -3,424 +3,460 @@
 package rules
 
 var defs = []typeDef{
-	// 0: meta/v1.ObjectMeta@CustomResourceDefinition.name
-	{op: 47 /* definition-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 1: meta/v1.ObjectMeta@CustomResourceDefinition.namespace
+	// 0: meta/v1.ObjectMeta@MutatingAdmissionPolicy.name
+	{op: 3 /* own-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 1: meta/v1.ObjectMeta@MutatingAdmissionPolicy.generateName
+	{op: 4 /* generate-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 2: meta/v1.ObjectMeta@MutatingAdmissionPolicy.namespace
 	{op: 1 /* namespace */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 2: meta/v1.ObjectMeta@CustomResourceDefinition.labels
-	{op: 46 /* owned-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 3: meta/v1.ObjectMeta@CustomResourceDefinition.annotations
+	// 3: meta/v1.ObjectMeta@MutatingAdmissionPolicy.labels
 	{op: 11 /* keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 4: meta/v1.ObjectMeta@CustomResourceDefinition.ownerReferences
+	// 4: meta/v1.ObjectMeta@MutatingAdmissionPolicy.ownerReferences
 	{op: 15 /* owner-references */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 5},
-	// 5: meta/v1.ObjectMeta@CustomResourceDefinition.managedFields
+	// 5: meta/v1.ObjectMeta@MutatingAdmissionPolicy.managedFields
 	{op: 16 /* managed-fields */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 6},
 	// 6: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"namespace", 3, 1, false}, {"labels", 11, 2, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 7: apiextensions/v1.CustomResourceDefinitionSpec.group
-	{op: 6 /* group */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 8: apiextensions/v1.CustomResourceConversion.strategy
-	{op: 48 /* conversion-strategy */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 9: apiextensions/v1.CustomResourceConversion
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"strategy", 1, 8, false}}, value: WireOpaque, message: -1},
-	// 10: apiextensions/v1.CustomResourceDefinitionSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"group", 1, 7, false}, {"conversion", 9, 9, false}}, value: WireOpaque, message: -1},
-	// 11: apiextensions/v1.CustomResourceDefinitionCondition.message
-	{op: 10 /* text */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 12: apiextensions/v1.CustomResourceDefinitionCondition
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 5, 11, false}}, value: WireOpaque, message: -1},
-	// 13: elements of apiextensions/v1.CustomResourceDefinitionStatus.conditions
-	{op: 0 /* pass */, shape: Array, elem: 12, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 14: apiextensions/v1.CustomResourceDefinitionStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 13, false}}, value: WireOpaque, message: -1},
-	// 15: apiextensions.k8s.io/v1, Kind=CustomResourceDefinition
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 10, false}, {"status", 3, 14, false}}, value: WireOpaque, message: -1},
-	// 16: meta/v1.ObjectMeta@ConfigMap.name
-	{op: 5 /* object-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 17: meta/v1.ObjectMeta@ConfigMap.namespace
-	{op: 2 /* own-namespace */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 18: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 16, false}, {"namespace", 3, 17, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 19: core/v1.ConfigMap.data
-	{op: 30 /* root-ca */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 20: /v1, Kind=ConfigMap
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"data", 2, 19, false}}, value: WireOpaque, message: -1},
-	// 21: core/v1.ObjectReference
-	{op: 17 /* object-reference */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
-	// 22: core/v1.EndpointAddress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 2, 21, false}}, value: WireOpaque, message: -1},
-	// 23: elements of core/v1.EndpointSubset.addresses
-	{op: 0 /* pass */, shape: Array, elem: 22, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 24: core/v1.EndpointSubset
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"addresses", 1, 23, false}, {"notReadyAddresses", 2, 23, false}}, value: WireOpaque, message: -1},
-	// 25: elements of core/v1.Endpoints.subsets
-	{op: 0 /* pass */, shape: Array, elem: 24, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 26: /v1, Kind=Endpoints
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"subsets", 2, 25, false}}, value: WireOpaque, message: -1},
-	// 27: core/v1.Event.involvedObject
-	{op: 18 /* involved-object */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
-	// 28: /v1, Kind=Event
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"involvedObject", 2, 27, false}, {"message", 4, 11, false}, {"related", 13, 21, false}}, value: WireOpaque, message: -1},
-	// 29: /v1, Kind=LimitRange
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}}, value: WireOpaque, message: -1},
-	// 30: meta/v1.ObjectMeta@Namespace.name
-	{op: 3 /* own-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 31: meta/v1.ObjectMeta@Namespace.generateName
-	{op: 4 /* generate-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 32: meta/v1.ObjectMeta@Namespace.labels
-	{op: 13 /* namespace-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 33: meta/v1.ObjectMeta@Namespace.annotations
-	{op: 12 /* pod-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 34: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 32, false}, {"annotations", 12, 33, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 35: core/v1.NamespaceCondition
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 6, 11, false}}, value: WireOpaque, message: -1},
-	// 36: elements of core/v1.NamespaceStatus.conditions
-	{op: 0 /* pass */, shape: Array, elem: 35, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 37: core/v1.NamespaceStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 36, false}}, value: WireOpaque, message: -1},
-	// 38: /v1, Kind=Namespace
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 34, false}, {"status", 3, 37, false}}, value: WireOpaque, message: -1},
-	// 39: core/v1.Node
-	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 8},
-	// 40: meta/v1.ObjectMeta@PersistentVolumeClaim.annotations
-	{op: 41 /* class-annotations */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 41: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 16, false}, {"namespace", 3, 17, false}, {"labels", 11, 3, false}, {"annotations", 12, 40, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 42: core/v1.PersistentVolumeClaimSpec.storageClassName
-	{op: 35 /* storage-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 43: core/v1.TypedLocalObjectReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 7, false}}, value: WireOpaque, message: -1},
-	// 44: core/v1.TypedObjectReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 7, false}, {"namespace", 4, 1, false}}, value: WireOpaque, message: -1},
-	// 45: core/v1.PersistentVolumeClaimSpec.volumeAttributesClassName
-	{op: 36 /* volume-attributes-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 46: core/v1.PersistentVolumeClaimSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"storageClassName", 5, 42, false}, {"dataSource", 7, 43, false}, {"dataSourceRef", 8, 44, false}, {"volumeAttributesClassName", 9, 45, false}}, value: WireOpaque, message: -1},
-	// 47: core/v1.ModifyVolumeStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetVolumeAttributesClassName", 1, 45, false}}, value: WireOpaque, message: -1},
-	// 48: core/v1.PersistentVolumeClaimStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 4, 36, false}, {"currentVolumeAttributesClassName", 8, 45, false}, {"modifyVolumeStatus", 9, 47, false}}, value: WireOpaque, message: -1},
-	// 49: /v1, Kind=PersistentVolumeClaim
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 41, false}, {"spec", 2, 46, false}, {"status", 3, 48, false}}, value: WireOpaque, message: -1},
-	// 50: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 16, false}, {"namespace", 3, 17, false}, {"labels", 11, 33, false}, {"annotations", 12, 33, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 51: core/v1.ServiceAccountTokenProjection.audience
-	{op: 28 /* token-audience */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 52: core/v1.ServiceAccountTokenProjection
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audience", 1, 51, false}}, value: WireOpaque, message: -1},
-	// 53: core/v1.VolumeProjection
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"serviceAccountToken", 4, 52, false}}, value: WireOpaque, message: -1},
-	// 54: elements of core/v1.ProjectedVolumeSource.sources
-	{op: 0 /* pass */, shape: Array, elem: 53, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 55: core/v1.ProjectedVolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"sources", 1, 54, false}}, value: WireOpaque, message: -1},
-	// 56: core/v1.StorageOSVolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeNamespace", 2, 1, false}}, value: WireOpaque, message: -1},
-	// 57: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 1, false}, {"labels", 11, 3, false}, {"annotations", 12, 40, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 58: core/v1.PersistentVolumeClaimTemplate
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 57, false}, {"spec", 2, 46, false}}, value: WireOpaque, message: -1},
-	// 59: core/v1.EphemeralVolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeClaimTemplate", 1, 58, false}}, value: WireOpaque, message: -1},
-	// 60: core/v1.VolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"projected", 26, 55, false}, {"storageos", 27, 56, false}, {"ephemeral", 29, 59, false}}, value: WireOpaque, message: -1},
-	// 61: core/v1.Volume
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 60, true}}, value: WireOpaque, message: -1},
-	// 62: elements of core/v1.PodSpec.volumes
-	{op: 0 /* pass */, shape: Array, elem: 61, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 63: core/v1.PodSpec.nodeName
-	{op: 33 /* node-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 64: core/v1.PodAffinityTerm.namespaces
-	{op: 1 /* namespace */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 65: core/v1.PodAffinityTerm.namespaceSelector
-	{op: 19 /* namespace-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 27},
-	// 66: core/v1.PodAffinityTerm
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaces", 2, 64, false}, {"namespaceSelector", 4, 65, false}}, value: WireOpaque, message: -1},
-	// 67: elements of core/v1.PodAffinity.requiredDuringSchedulingIgnoredDuringExecution
-	{op: 0 /* pass */, shape: Array, elem: 66, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 68: core/v1.WeightedPodAffinityTerm
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinityTerm", 2, 66, false}}, value: WireOpaque, message: -1},
-	// 69: elements of core/v1.PodAffinity.preferredDuringSchedulingIgnoredDuringExecution
-	{op: 0 /* pass */, shape: Array, elem: 68, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 70: core/v1.PodAffinity
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"requiredDuringSchedulingIgnoredDuringExecution", 1, 67, false}, {"preferredDuringSchedulingIgnoredDuringExecution", 2, 69, false}}, value: WireOpaque, message: -1},
-	// 71: core/v1.Affinity
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinity", 2, 70, false}, {"podAntiAffinity", 3, 70, false}}, value: WireOpaque, message: -1},
-	// 72: core/v1.PodSpec.schedulerName
-	{op: 34 /* scheduler-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 73: core/v1.PodSpec.priorityClassName
-	{op: 37 /* priority-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 74: core/v1.PodSpec.runtimeClassName
-	{op: 38 /* runtime-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 75: core/v1.PodSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumes", 1, 62, false}, {"nodeName", 10, 63, false}, {"affinity", 18, 71, false}, {"schedulerName", 19, 72, false}, {"priorityClassName", 24, 73, false}, {"runtimeClassName", 29, 74, false}}, value: WireOpaque, message: -1},
-	// 76: core/v1.ContainerStateWaiting
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 2, 11, false}}, value: WireOpaque, message: -1},
-	// 77: core/v1.ContainerStateTerminated
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 4, 11, false}}, value: WireOpaque, message: -1},
-	// 78: core/v1.ContainerState
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"waiting", 1, 76, false}, {"terminated", 3, 77, false}}, value: WireOpaque, message: -1},
-	// 79: core/v1.ResourceStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resources", 2, 36, false}}, value: WireOpaque, message: -1},
-	// 80: elements of core/v1.ContainerStatus.allocatedResourcesStatus
-	{op: 0 /* pass */, shape: Array, elem: 79, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 81: core/v1.ContainerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"state", 2, 78, false}, {"lastState", 3, 78, false}, {"allocatedResourcesStatus", 14, 80, false}}, value: WireOpaque, message: -1},
-	// 82: elements of core/v1.PodStatus.initContainerStatuses
-	{op: 0 /* pass */, shape: Array, elem: 81, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 83: core/v1.PodStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 36, false}, {"message", 3, 11, false}, {"initContainerStatuses", 10, 82, false}, {"containerStatuses", 8, 82, false}, {"ephemeralContainerStatuses", 13, 82, false}}, value: WireOpaque, message: -1},
-	// 84: /v1, Kind=Pod
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 50, false}, {"spec", 2, 75, false}, {"status", 3, 83, false}}, value: WireOpaque, message: -1},
-	// 85: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 1, false}, {"labels", 11, 33, false}, {"annotations", 12, 33, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 86: core/v1.PodTemplateSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 85, false}, {"spec", 2, 75, false}}, value: WireOpaque, message: -1},
-	// 87: /v1, Kind=PodTemplate
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"template", 2, 86, false}}, value: WireOpaque, message: -1},
-	// 88: core/v1.ReplicationControllerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 86, false}}, value: WireOpaque, message: -1},
-	// 89: core/v1.ReplicationControllerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 6, 13, false}}, value: WireOpaque, message: -1},
-	// 90: /v1, Kind=ReplicationController
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 88, false}, {"status", 3, 89, false}}, value: WireOpaque, message: -1},
-	// 91: core/v1.ResourceQuotaSpec.hard
-	{op: 29 /* quota-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 92: core/v1.ScopedResourceSelectorRequirement
-	{op: 40 /* scope-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 29},
-	// 93: elements of core/v1.ScopeSelector.matchExpressions
-	{op: 0 /* pass */, shape: Array, elem: 92, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 94: core/v1.ScopeSelector
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"matchExpressions", 1, 93, false}}, value: WireOpaque, message: -1},
-	// 95: core/v1.ResourceQuotaSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 91, false}, {"scopeSelector", 3, 94, false}}, value: WireOpaque, message: -1},
-	// 96: core/v1.ResourceQuotaStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 91, false}, {"used", 2, 91, false}}, value: WireOpaque, message: -1},
-	// 97: /v1, Kind=ResourceQuota
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 95, false}, {"status", 3, 96, false}}, value: WireOpaque, message: -1},
-	// 98: core/v1.Secret.type
-	{op: 42 /* secret-type */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 99: /v1, Kind=Secret
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"type", 3, 98, false}}, value: WireOpaque, message: -1},
-	// 100: core/v1.ServiceSpec.externalIPs
-	{op: 43 /* external-ips */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 101: core/v1.ServiceSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"externalIPs", 5, 100, false}}, value: WireOpaque, message: -1},
-	// 102: core/v1.PortStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"error", 3, 11, false}}, value: WireOpaque, message: -1},
-	// 103: elements of core/v1.LoadBalancerIngress.ports
-	{op: 0 /* pass */, shape: Array, elem: 102, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 104: core/v1.LoadBalancerIngress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ports", 4, 103, false}}, value: WireOpaque, message: -1},
-	// 105: elements of core/v1.LoadBalancerStatus.ingress
-	{op: 0 /* pass */, shape: Array, elem: 104, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 106: core/v1.LoadBalancerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 1, 105, false}}, value: WireOpaque, message: -1},
-	// 107: core/v1.ServiceStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 106, false}, {"conditions", 2, 36, false}}, value: WireOpaque, message: -1},
-	// 108: /v1, Kind=Service
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 50, false}, {"spec", 2, 101, false}, {"status", 3, 107, false}}, value: WireOpaque, message: -1},
-	// 109: elements of core/v1.ServiceAccount.secrets
-	{op: 0 /* pass */, shape: Array, elem: 21, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 110: /v1, Kind=ServiceAccount
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"secrets", 2, 109, false}}, value: WireOpaque, message: -1},
-	// 111: apps/v1.ControllerRevision.data
-	{op: 31 /* revision-data */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireJSON, message: -1},
-	// 112: apps/v1, Kind=ControllerRevision
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"data", 2, 111, false}}, value: WireOpaque, message: -1},
-	// 113: apps/v1.DaemonSetSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 2, 86, false}}, value: WireOpaque, message: -1},
-	// 114: apps/v1.DaemonSetStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 10, 13, false}}, value: WireOpaque, message: -1},
-	// 115: apps/v1, Kind=DaemonSet
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 113, false}, {"status", 3, 114, false}}, value: WireOpaque, message: -1},
-	// 116: core/v1.PersistentVolumeClaim
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 57, false}, {"spec", 2, 46, false}, {"status", 3, 48, false}}, value: WireOpaque, message: -1},
-	// 117: elements of apps/v1.StatefulSetSpec.volumeClaimTemplates
-	{op: 0 /* pass */, shape: Array, elem: 116, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 118: apps/v1.StatefulSetSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 86, false}, {"volumeClaimTemplates", 4, 117, false}}, value: WireOpaque, message: -1},
-	// 119: apps/v1, Kind=StatefulSet
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 118, false}, {"status", 3, 114, false}}, value: WireOpaque, message: -1},
-	// 120: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 1, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 121: authentication/v1.UserInfo
-	{op: 25 /* user-info */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 30},
-	// 122: authentication/v1.SelfSubjectReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"userInfo", 1, 121, false}}, value: WireOpaque, message: -1},
-	// 123: authentication.k8s.io/v1, Kind=SelfSubjectReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"status", 2, 122, false}}, value: WireOpaque, message: -1},
-	// 124: authentication/v1.TokenRequestSpec.audiences
-	{op: 27 /* token-audiences */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 125: authentication/v1.TokenRequestSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 1, 124, false}}, value: WireOpaque, message: -1},
-	// 126: authentication.k8s.io/v1, Kind=TokenRequest
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 125, false}}, value: WireOpaque, message: -1},
-	// 127: authentication/v1.TokenReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 2, 124, false}}, value: WireOpaque, message: -1},
-	// 128: authentication/v1.TokenReviewStatus
-	{op: 26 /* token-review-status */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 31},
-	// 129: authentication.k8s.io/v1, Kind=TokenReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"spec", 2, 127, false}, {"status", 3, 128, false}}, value: WireOpaque, message: -1},
-	// 130: authorization/v1.ResourceAttributes
-	{op: 24 /* resource-attributes */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 32},
-	// 131: authorization/v1.SubjectAccessReviewSpec.user
-	{op: 8 /* user */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 132: authorization/v1.SubjectAccessReviewSpec.groups
-	{op: 9 /* user-group */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 133: authorization/v1.SubjectAccessReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 130, false}, {"user", 3, 131, false}, {"groups", 4, 132, false}}, value: WireOpaque, message: -1},
-	// 134: authorization/v1.SubjectAccessReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"reason", 2, 11, false}, {"evaluationError", 3, 11, false}}, value: WireOpaque, message: -1},
-	// 135: authorization.k8s.io/v1, Kind=LocalSubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 133, false}, {"status", 3, 134, false}}, value: WireOpaque, message: -1},
-	// 136: authorization/v1.SelfSubjectAccessReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 130, false}}, value: WireOpaque, message: -1},
-	// 137: authorization.k8s.io/v1, Kind=SelfSubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"spec", 2, 136, false}, {"status", 3, 134, false}}, value: WireOpaque, message: -1},
-	// 138: authorization/v1.SelfSubjectRulesReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 1, 1, false}}, value: WireOpaque, message: -1},
-	// 139: authorization/v1.SubjectRulesReviewStatus.resourceRules
-	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 36},
-	// 140: authorization/v1.SubjectRulesReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 1, 139, false}, {"evaluationError", 4, 11, false}}, value: WireOpaque, message: -1},
-	// 141: authorization.k8s.io/v1, Kind=SelfSubjectRulesReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"spec", 2, 138, false}, {"status", 3, 140, false}}, value: WireOpaque, message: -1},
-	// 142: authorization.k8s.io/v1, Kind=SubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"spec", 2, 133, false}, {"status", 3, 134, false}}, value: WireOpaque, message: -1},
-	// 143: autoscaling/v1.CrossVersionObjectReference.apiVersion
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 7: admissionregistration/v1.ParamKind.apiVersion
 	{op: 7 /* group-version */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 144: autoscaling/v1.CrossVersionObjectReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiVersion", 3, 143, false}}, value: WireOpaque, message: -1},
-	// 145: autoscaling/v1.HorizontalPodAutoscalerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 144, false}}, value: WireOpaque, message: -1},
-	// 146: autoscaling/v1, Kind=HorizontalPodAutoscaler
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 145, false}}, value: WireOpaque, message: -1},
-	// 147: autoscaling/v2.ObjectMetricSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 1, 144, false}}, value: WireOpaque, message: -1},
-	// 148: autoscaling/v2.MetricSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 147, false}}, value: WireOpaque, message: -1},
-	// 149: elements of autoscaling/v2.HorizontalPodAutoscalerSpec.metrics
-	{op: 0 /* pass */, shape: Array, elem: 148, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 150: autoscaling/v2.HorizontalPodAutoscalerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 144, false}, {"metrics", 4, 149, false}}, value: WireOpaque, message: -1},
-	// 151: autoscaling/v2.ObjectMetricStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 3, 144, false}}, value: WireOpaque, message: -1},
-	// 152: autoscaling/v2.MetricStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 151, false}}, value: WireOpaque, message: -1},
-	// 153: elements of autoscaling/v2.HorizontalPodAutoscalerStatus.currentMetrics
-	{op: 0 /* pass */, shape: Array, elem: 152, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 154: autoscaling/v2.HorizontalPodAutoscalerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"currentMetrics", 5, 153, false}, {"conditions", 6, 13, false}}, value: WireOpaque, message: -1},
-	// 155: autoscaling/v2, Kind=HorizontalPodAutoscaler
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 150, false}, {"status", 3, 154, false}}, value: WireOpaque, message: -1},
-	// 156: batch/v1.JobSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 6, 86, false}}, value: WireOpaque, message: -1},
-	// 157: batch/v1.JobTemplateSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 120, false}, {"spec", 2, 156, false}}, value: WireOpaque, message: -1},
-	// 158: batch/v1.CronJobSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"jobTemplate", 5, 157, false}}, value: WireOpaque, message: -1},
-	// 159: batch/v1.CronJobStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"active", 1, 109, false}}, value: WireOpaque, message: -1},
-	// 160: batch/v1, Kind=CronJob
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 158, false}, {"status", 3, 159, false}}, value: WireOpaque, message: -1},
-	// 161: batch/v1.JobStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 36, false}}, value: WireOpaque, message: -1},
-	// 162: batch/v1, Kind=Job
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 156, false}, {"status", 3, 161, false}}, value: WireOpaque, message: -1},
-	// 163: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 164: certificates/v1.CertificateSigningRequestSpec
+	// 8: admissionregistration/v1.ParamKind
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiVersion", 1, 7, false}}, value: WireOpaque, message: -1},
+	// 9: admissionregistration/v1.Rule.apiGroups
+	{op: 6 /* group */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 10: admissionregistration/v1.Rule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroups", 1, 9, false}}, value: WireOpaque, message: -1},
+	// 11: admissionregistration/v1.RuleWithOperations
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 10, true}}, value: WireOpaque, message: -1},
+	// 12: admissionregistration/v1.NamedRuleWithOperations
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 11, true}}, value: WireOpaque, message: -1},
+	// 13: elements of admissionregistration/v1.MatchResources.resourceRules
+	{op: 0 /* pass */, shape: Array, elem: 12, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 14: admissionregistration/v1.MatchResources
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 3, 13, false}, {"excludeResourceRules", 4, 13, false}}, value: WireOpaque, message: -1},
+	// 15: admissionregistration/v1.MutatingAdmissionPolicySpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paramKind", 1, 8, false}, {"matchConstraints", 2, 14, false}}, value: WireOpaque, message: -1},
+	// 16: admissionregistration.k8s.io/v1, Kind=MutatingAdmissionPolicy
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 15, false}}, value: WireOpaque, message: -1},
+	// 17: admissionregistration/v1.MutatingAdmissionPolicyBindingSpec.policyName
+	{op: 50 /* policy-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 18: admissionregistration/v1.ParamRef
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 2, 2, false}}, value: WireOpaque, message: -1},
+	// 19: admissionregistration/v1.MutatingAdmissionPolicyBindingSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"policyName", 1, 17, false}, {"paramRef", 2, 18, false}, {"matchResources", 3, 14, false}}, value: WireOpaque, message: -1},
+	// 20: admissionregistration.k8s.io/v1, Kind=MutatingAdmissionPolicyBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 19, false}}, value: WireOpaque, message: -1},
+	// 21: admissionregistration/v1.ExpressionWarning.warning
+	{op: 10 /* text */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 22: admissionregistration/v1.ExpressionWarning
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"warning", 3, 21, false}}, value: WireOpaque, message: -1},
+	// 23: elements of admissionregistration/v1.TypeChecking.expressionWarnings
+	{op: 0 /* pass */, shape: Array, elem: 22, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 24: admissionregistration/v1.TypeChecking
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"expressionWarnings", 1, 23, false}}, value: WireOpaque, message: -1},
+	// 25: meta/v1.Condition
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 6, 21, false}}, value: WireOpaque, message: -1},
+	// 26: elements of admissionregistration/v1.ValidatingAdmissionPolicyStatus.conditions
+	{op: 0 /* pass */, shape: Array, elem: 25, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 27: admissionregistration/v1.ValidatingAdmissionPolicyStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"typeChecking", 2, 24, false}, {"conditions", 3, 26, false}}, value: WireOpaque, message: -1},
+	// 28: admissionregistration.k8s.io/v1, Kind=ValidatingAdmissionPolicy
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 15, false}, {"status", 3, 27, false}}, value: WireOpaque, message: -1},
+	// 29: meta/v1.ObjectMeta@CustomResourceDefinition.name
+	{op: 47 /* definition-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 30: meta/v1.ObjectMeta@CustomResourceDefinition.labels
+	{op: 46 /* owned-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 31: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 29, false}, {"namespace", 3, 2, false}, {"labels", 11, 30, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 32: apiextensions/v1.CustomResourceDefinitionSpec.group
+	{op: 6 /* group */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 33: apiextensions/v1.CustomResourceConversion.strategy
+	{op: 48 /* conversion-strategy */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 34: apiextensions/v1.CustomResourceConversion
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"strategy", 1, 33, false}}, value: WireOpaque, message: -1},
+	// 35: apiextensions/v1.CustomResourceDefinitionSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"group", 1, 32, false}, {"conversion", 9, 34, false}}, value: WireOpaque, message: -1},
+	// 36: apiextensions/v1.CustomResourceDefinitionCondition
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 5, 21, false}}, value: WireOpaque, message: -1},
+	// 37: elements of apiextensions/v1.CustomResourceDefinitionStatus.conditions
+	{op: 0 /* pass */, shape: Array, elem: 36, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 38: apiextensions/v1.CustomResourceDefinitionStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 37, false}}, value: WireOpaque, message: -1},
+	// 39: apiextensions.k8s.io/v1, Kind=CustomResourceDefinition
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 31, false}, {"spec", 2, 35, false}, {"status", 3, 38, false}}, value: WireOpaque, message: -1},
+	// 40: meta/v1.ObjectMeta@ConfigMap.name
+	{op: 5 /* object-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 41: meta/v1.ObjectMeta@ConfigMap.namespace
+	{op: 2 /* own-namespace */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 42: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 43: core/v1.ConfigMap.data
+	{op: 30 /* root-ca */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 44: /v1, Kind=ConfigMap
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"data", 2, 43, false}}, value: WireOpaque, message: -1},
+	// 45: core/v1.ObjectReference
+	{op: 17 /* object-reference */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
+	// 46: core/v1.EndpointAddress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 2, 45, false}}, value: WireOpaque, message: -1},
+	// 47: elements of core/v1.EndpointSubset.addresses
+	{op: 0 /* pass */, shape: Array, elem: 46, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 48: core/v1.EndpointSubset
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"addresses", 1, 47, false}, {"notReadyAddresses", 2, 47, false}}, value: WireOpaque, message: -1},
+	// 49: elements of core/v1.Endpoints.subsets
+	{op: 0 /* pass */, shape: Array, elem: 48, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 50: /v1, Kind=Endpoints
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"subsets", 2, 49, false}}, value: WireOpaque, message: -1},
+	// 51: core/v1.Event.involvedObject
+	{op: 18 /* involved-object */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
+	// 52: /v1, Kind=Event
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"involvedObject", 2, 51, false}, {"message", 4, 21, false}, {"related", 13, 45, false}}, value: WireOpaque, message: -1},
+	// 53: /v1, Kind=LimitRange
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}}, value: WireOpaque, message: -1},
+	// 54: meta/v1.ObjectMeta@Namespace.labels
+	{op: 13 /* namespace-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 55: meta/v1.ObjectMeta@Namespace.annotations
+	{op: 12 /* pod-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 56: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 54, false}, {"annotations", 12, 55, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 57: core/v1.NamespaceStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 26, false}}, value: WireOpaque, message: -1},
+	// 58: /v1, Kind=Namespace
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 56, false}, {"status", 3, 57, false}}, value: WireOpaque, message: -1},
+	// 59: core/v1.Node
+	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 8},
+	// 60: meta/v1.ObjectMeta@PersistentVolumeClaim.annotations
+	{op: 41 /* class-annotations */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 61: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 3, false}, {"annotations", 12, 60, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 62: core/v1.PersistentVolumeClaimSpec.storageClassName
+	{op: 35 /* storage-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 63: core/v1.TypedLocalObjectReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}}, value: WireOpaque, message: -1},
+	// 64: core/v1.TypedObjectReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 4, 2, false}}, value: WireOpaque, message: -1},
+	// 65: core/v1.PersistentVolumeClaimSpec.volumeAttributesClassName
+	{op: 36 /* volume-attributes-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 66: core/v1.PersistentVolumeClaimSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"storageClassName", 5, 62, false}, {"dataSource", 7, 63, false}, {"dataSourceRef", 8, 64, false}, {"volumeAttributesClassName", 9, 65, false}}, value: WireOpaque, message: -1},
+	// 67: core/v1.ModifyVolumeStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetVolumeAttributesClassName", 1, 65, false}}, value: WireOpaque, message: -1},
+	// 68: core/v1.PersistentVolumeClaimStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 4, 26, false}, {"currentVolumeAttributesClassName", 8, 65, false}, {"modifyVolumeStatus", 9, 67, false}}, value: WireOpaque, message: -1},
+	// 69: /v1, Kind=PersistentVolumeClaim
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 61, false}, {"spec", 2, 66, false}, {"status", 3, 68, false}}, value: WireOpaque, message: -1},
+	// 70: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 55, false}, {"annotations", 12, 55, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 71: core/v1.ServiceAccountTokenProjection.audience
+	{op: 28 /* token-audience */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 72: core/v1.ServiceAccountTokenProjection
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audience", 1, 71, false}}, value: WireOpaque, message: -1},
+	// 73: core/v1.VolumeProjection
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"serviceAccountToken", 4, 72, false}}, value: WireOpaque, message: -1},
+	// 74: elements of core/v1.ProjectedVolumeSource.sources
+	{op: 0 /* pass */, shape: Array, elem: 73, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 75: core/v1.ProjectedVolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"sources", 1, 74, false}}, value: WireOpaque, message: -1},
+	// 76: core/v1.StorageOSVolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeNamespace", 2, 2, false}}, value: WireOpaque, message: -1},
+	// 77: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 2, false}, {"labels", 11, 3, false}, {"annotations", 12, 60, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 78: core/v1.PersistentVolumeClaimTemplate
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 77, false}, {"spec", 2, 66, false}}, value: WireOpaque, message: -1},
+	// 79: core/v1.EphemeralVolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeClaimTemplate", 1, 78, false}}, value: WireOpaque, message: -1},
+	// 80: core/v1.VolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"projected", 26, 75, false}, {"storageos", 27, 76, false}, {"ephemeral", 29, 79, false}}, value: WireOpaque, message: -1},
+	// 81: core/v1.Volume
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 80, true}}, value: WireOpaque, message: -1},
+	// 82: elements of core/v1.PodSpec.volumes
+	{op: 0 /* pass */, shape: Array, elem: 81, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 83: core/v1.PodSpec.nodeName
+	{op: 33 /* node-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 84: core/v1.PodAffinityTerm.namespaces
+	{op: 1 /* namespace */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 85: core/v1.PodAffinityTerm.namespaceSelector
+	{op: 19 /* namespace-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 27},
+	// 86: core/v1.PodAffinityTerm
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaces", 2, 84, false}, {"namespaceSelector", 4, 85, false}}, value: WireOpaque, message: -1},
+	// 87: elements of core/v1.PodAffinity.requiredDuringSchedulingIgnoredDuringExecution
+	{op: 0 /* pass */, shape: Array, elem: 86, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 88: core/v1.WeightedPodAffinityTerm
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinityTerm", 2, 86, false}}, value: WireOpaque, message: -1},
+	// 89: elements of core/v1.PodAffinity.preferredDuringSchedulingIgnoredDuringExecution
+	{op: 0 /* pass */, shape: Array, elem: 88, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 90: core/v1.PodAffinity
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"requiredDuringSchedulingIgnoredDuringExecution", 1, 87, false}, {"preferredDuringSchedulingIgnoredDuringExecution", 2, 89, false}}, value: WireOpaque, message: -1},
+	// 91: core/v1.Affinity
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinity", 2, 90, false}, {"podAntiAffinity", 3, 90, false}}, value: WireOpaque, message: -1},
+	// 92: core/v1.PodSpec.schedulerName
+	{op: 34 /* scheduler-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 93: core/v1.PodSpec.priorityClassName
+	{op: 37 /* priority-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 94: core/v1.PodSpec.runtimeClassName
+	{op: 38 /* runtime-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 95: core/v1.PodSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumes", 1, 82, false}, {"nodeName", 10, 83, false}, {"affinity", 18, 91, false}, {"schedulerName", 19, 92, false}, {"priorityClassName", 24, 93, false}, {"runtimeClassName", 29, 94, false}}, value: WireOpaque, message: -1},
+	// 96: core/v1.ContainerStateWaiting
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 2, 21, false}}, value: WireOpaque, message: -1},
+	// 97: core/v1.ContainerStateTerminated
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 4, 21, false}}, value: WireOpaque, message: -1},
+	// 98: core/v1.ContainerState
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"waiting", 1, 96, false}, {"terminated", 3, 97, false}}, value: WireOpaque, message: -1},
+	// 99: core/v1.ResourceStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resources", 2, 26, false}}, value: WireOpaque, message: -1},
+	// 100: elements of core/v1.ContainerStatus.allocatedResourcesStatus
+	{op: 0 /* pass */, shape: Array, elem: 99, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 101: core/v1.ContainerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"state", 2, 98, false}, {"lastState", 3, 98, false}, {"allocatedResourcesStatus", 14, 100, false}}, value: WireOpaque, message: -1},
+	// 102: elements of core/v1.PodStatus.initContainerStatuses
+	{op: 0 /* pass */, shape: Array, elem: 101, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 103: core/v1.PodStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 26, false}, {"message", 3, 21, false}, {"initContainerStatuses", 10, 102, false}, {"containerStatuses", 8, 102, false}, {"ephemeralContainerStatuses", 13, 102, false}}, value: WireOpaque, message: -1},
+	// 104: /v1, Kind=Pod
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 70, false}, {"spec", 2, 95, false}, {"status", 3, 103, false}}, value: WireOpaque, message: -1},
+	// 105: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 2, false}, {"labels", 11, 55, false}, {"annotations", 12, 55, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 106: core/v1.PodTemplateSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 105, false}, {"spec", 2, 95, false}}, value: WireOpaque, message: -1},
+	// 107: /v1, Kind=PodTemplate
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"template", 2, 106, false}}, value: WireOpaque, message: -1},
+	// 108: core/v1.ReplicationControllerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 106, false}}, value: WireOpaque, message: -1},
+	// 109: core/v1.ReplicationControllerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 6, 37, false}}, value: WireOpaque, message: -1},
+	// 110: /v1, Kind=ReplicationController
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 108, false}, {"status", 3, 109, false}}, value: WireOpaque, message: -1},
+	// 111: core/v1.ResourceQuotaSpec.hard
+	{op: 29 /* quota-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 112: core/v1.ScopedResourceSelectorRequirement
+	{op: 40 /* scope-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 29},
+	// 113: elements of core/v1.ScopeSelector.matchExpressions
+	{op: 0 /* pass */, shape: Array, elem: 112, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 114: core/v1.ScopeSelector
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"matchExpressions", 1, 113, false}}, value: WireOpaque, message: -1},
+	// 115: core/v1.ResourceQuotaSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 111, false}, {"scopeSelector", 3, 114, false}}, value: WireOpaque, message: -1},
+	// 116: core/v1.ResourceQuotaStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 111, false}, {"used", 2, 111, false}}, value: WireOpaque, message: -1},
+	// 117: /v1, Kind=ResourceQuota
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 115, false}, {"status", 3, 116, false}}, value: WireOpaque, message: -1},
+	// 118: core/v1.Secret.type
+	{op: 42 /* secret-type */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 119: /v1, Kind=Secret
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"type", 3, 118, false}}, value: WireOpaque, message: -1},
+	// 120: core/v1.ServiceSpec.externalIPs
+	{op: 43 /* external-ips */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 121: core/v1.ServiceSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"externalIPs", 5, 120, false}}, value: WireOpaque, message: -1},
+	// 122: core/v1.PortStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"error", 3, 21, false}}, value: WireOpaque, message: -1},
+	// 123: elements of core/v1.LoadBalancerIngress.ports
+	{op: 0 /* pass */, shape: Array, elem: 122, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 124: core/v1.LoadBalancerIngress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ports", 4, 123, false}}, value: WireOpaque, message: -1},
+	// 125: elements of core/v1.LoadBalancerStatus.ingress
+	{op: 0 /* pass */, shape: Array, elem: 124, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 126: core/v1.LoadBalancerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 1, 125, false}}, value: WireOpaque, message: -1},
+	// 127: core/v1.ServiceStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 126, false}, {"conditions", 2, 26, false}}, value: WireOpaque, message: -1},
+	// 128: /v1, Kind=Service
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 70, false}, {"spec", 2, 121, false}, {"status", 3, 127, false}}, value: WireOpaque, message: -1},
+	// 129: elements of core/v1.ServiceAccount.secrets
+	{op: 0 /* pass */, shape: Array, elem: 45, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 130: /v1, Kind=ServiceAccount
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"secrets", 2, 129, false}}, value: WireOpaque, message: -1},
+	// 131: apps/v1.ControllerRevision.data
+	{op: 31 /* revision-data */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireJSON, message: -1},
+	// 132: apps/v1, Kind=ControllerRevision
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"data", 2, 131, false}}, value: WireOpaque, message: -1},
+	// 133: apps/v1.DaemonSetSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 2, 106, false}}, value: WireOpaque, message: -1},
+	// 134: apps/v1.DaemonSetStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 10, 37, false}}, value: WireOpaque, message: -1},
+	// 135: apps/v1, Kind=DaemonSet
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 133, false}, {"status", 3, 134, false}}, value: WireOpaque, message: -1},
+	// 136: core/v1.PersistentVolumeClaim
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 77, false}, {"spec", 2, 66, false}, {"status", 3, 68, false}}, value: WireOpaque, message: -1},
+	// 137: elements of apps/v1.StatefulSetSpec.volumeClaimTemplates
+	{op: 0 /* pass */, shape: Array, elem: 136, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 138: apps/v1.StatefulSetSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 106, false}, {"volumeClaimTemplates", 4, 137, false}}, value: WireOpaque, message: -1},
+	// 139: apps/v1, Kind=StatefulSet
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 138, false}, {"status", 3, 134, false}}, value: WireOpaque, message: -1},
+	// 140: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 2, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 141: authentication/v1.UserInfo
+	{op: 25 /* user-info */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 30},
+	// 142: authentication/v1.SelfSubjectReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"userInfo", 1, 141, false}}, value: WireOpaque, message: -1},
+	// 143: authentication.k8s.io/v1, Kind=SelfSubjectReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"status", 2, 142, false}}, value: WireOpaque, message: -1},
+	// 144: authentication/v1.TokenRequestSpec.audiences
+	{op: 27 /* token-audiences */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 145: authentication/v1.TokenRequestSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 1, 144, false}}, value: WireOpaque, message: -1},
+	// 146: authentication.k8s.io/v1, Kind=TokenRequest
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 145, false}}, value: WireOpaque, message: -1},
+	// 147: authentication/v1.TokenReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 2, 144, false}}, value: WireOpaque, message: -1},
+	// 148: authentication/v1.TokenReviewStatus
+	{op: 26 /* token-review-status */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 31},
+	// 149: authentication.k8s.io/v1, Kind=TokenReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"spec", 2, 147, false}, {"status", 3, 148, false}}, value: WireOpaque, message: -1},
+	// 150: authorization/v1.ResourceAttributes
+	{op: 24 /* resource-attributes */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 32},
+	// 151: authorization/v1.SubjectAccessReviewSpec.user
+	{op: 8 /* user */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 152: authorization/v1.SubjectAccessReviewSpec.groups
+	{op: 9 /* user-group */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 153: authorization/v1.SubjectAccessReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 150, false}, {"user", 3, 151, false}, {"groups", 4, 152, false}}, value: WireOpaque, message: -1},
+	// 154: authorization/v1.SubjectAccessReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"reason", 2, 21, false}, {"evaluationError", 3, 21, false}}, value: WireOpaque, message: -1},
+	// 155: authorization.k8s.io/v1, Kind=LocalSubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 153, false}, {"status", 3, 154, false}}, value: WireOpaque, message: -1},
+	// 156: authorization/v1.SelfSubjectAccessReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 150, false}}, value: WireOpaque, message: -1},
+	// 157: authorization.k8s.io/v1, Kind=SelfSubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"spec", 2, 156, false}, {"status", 3, 154, false}}, value: WireOpaque, message: -1},
+	// 158: authorization/v1.SelfSubjectRulesReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 1, 2, false}}, value: WireOpaque, message: -1},
+	// 159: authorization/v1.SubjectRulesReviewStatus.resourceRules
+	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 36},
+	// 160: authorization/v1.SubjectRulesReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 1, 159, false}, {"evaluationError", 4, 21, false}}, value: WireOpaque, message: -1},
+	// 161: authorization.k8s.io/v1, Kind=SelfSubjectRulesReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"spec", 2, 158, false}, {"status", 3, 160, false}}, value: WireOpaque, message: -1},
+	// 162: authorization.k8s.io/v1, Kind=SubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"spec", 2, 153, false}, {"status", 3, 154, false}}, value: WireOpaque, message: -1},
+	// 163: autoscaling/v1.CrossVersionObjectReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiVersion", 3, 7, false}}, value: WireOpaque, message: -1},
+	// 164: autoscaling/v1.HorizontalPodAutoscalerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 163, false}}, value: WireOpaque, message: -1},
+	// 165: autoscaling/v1, Kind=HorizontalPodAutoscaler
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 164, false}}, value: WireOpaque, message: -1},
+	// 166: autoscaling/v2.ObjectMetricSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 1, 163, false}}, value: WireOpaque, message: -1},
+	// 167: autoscaling/v2.MetricSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 166, false}}, value: WireOpaque, message: -1},
+	// 168: elements of autoscaling/v2.HorizontalPodAutoscalerSpec.metrics
+	{op: 0 /* pass */, shape: Array, elem: 167, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 169: autoscaling/v2.HorizontalPodAutoscalerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 163, false}, {"metrics", 4, 168, false}}, value: WireOpaque, message: -1},
+	// 170: autoscaling/v2.ObjectMetricStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 3, 163, false}}, value: WireOpaque, message: -1},
+	// 171: autoscaling/v2.MetricStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 170, false}}, value: WireOpaque, message: -1},
+	// 172: elements of autoscaling/v2.HorizontalPodAutoscalerStatus.currentMetrics
+	{op: 0 /* pass */, shape: Array, elem: 171, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 173: autoscaling/v2.HorizontalPodAutoscalerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"currentMetrics", 5, 172, false}, {"conditions", 6, 37, false}}, value: WireOpaque, message: -1},
+	// 174: autoscaling/v2, Kind=HorizontalPodAutoscaler
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 169, false}, {"status", 3, 173, false}}, value: WireOpaque, message: -1},
+	// 175: batch/v1.JobSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 6, 106, false}}, value: WireOpaque, message: -1},
+	// 176: batch/v1.JobTemplateSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"spec", 2, 175, false}}, value: WireOpaque, message: -1},
+	// 177: batch/v1.CronJobSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"jobTemplate", 5, 176, false}}, value: WireOpaque, message: -1},
+	// 178: batch/v1.CronJobStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"active", 1, 129, false}}, value: WireOpaque, message: -1},
+	// 179: batch/v1, Kind=CronJob
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 177, false}, {"status", 3, 178, false}}, value: WireOpaque, message: -1},
+	// 180: batch/v1.JobStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 26, false}}, value: WireOpaque, message: -1},
+	// 181: batch/v1, Kind=Job
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 175, false}, {"status", 3, 180, false}}, value: WireOpaque, message: -1},
+	// 182: certificates/v1.CertificateSigningRequestSpec
 	{op: 49 /* signing-request */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
-	// 165: certificates/v1.CertificateSigningRequestCondition
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 3, 11, false}}, value: WireOpaque, message: -1},
-	// 166: elements of certificates/v1.CertificateSigningRequestStatus.conditions
-	{op: 0 /* pass */, shape: Array, elem: 165, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 167: certificates/v1.CertificateSigningRequestStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 166, false}}, value: WireOpaque, message: -1},
-	// 168: certificates.k8s.io/v1, Kind=CertificateSigningRequest
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 163, false}, {"spec", 2, 164, false}, {"status", 3, 167, false}}, value: WireOpaque, message: -1},
-	// 169: discovery/v1.Endpoint
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 4, 21, false}}, value: WireOpaque, message: -1},
-	// 170: elements of discovery/v1.EndpointSlice.endpoints
-	{op: 0 /* pass */, shape: Array, elem: 169, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 171: discovery.k8s.io/v1, Kind=EndpointSlice
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"endpoints", 2, 170, false}}, value: WireOpaque, message: -1},
-	// 172: events.k8s.io/v1, Kind=Event
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"regarding", 8, 27, false}, {"related", 9, 21, false}, {"note", 10, 11, false}}, value: WireOpaque, message: -1},
-	// 173: networking/v1.IngressSpec.ingressClassName
-	{op: 39 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 174: networking/v1.IngressBackend
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 43, false}}, value: WireOpaque, message: -1},
-	// 175: networking/v1.HTTPIngressPath
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 174, false}}, value: WireOpaque, message: -1},
-	// 176: elements of networking/v1.HTTPIngressRuleValue.paths
-	{op: 0 /* pass */, shape: Array, elem: 175, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 177: networking/v1.HTTPIngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 176, false}}, value: WireOpaque, message: -1},
-	// 178: networking/v1.IngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 177, false}}, value: WireOpaque, message: -1},
-	// 179: networking/v1.IngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 178, true}}, value: WireOpaque, message: -1},
-	// 180: elements of networking/v1.IngressSpec.rules
-	{op: 0 /* pass */, shape: Array, elem: 179, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 181: networking/v1.IngressSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 173, false}, {"defaultBackend", 1, 174, false}, {"rules", 3, 180, false}}, value: WireOpaque, message: -1},
-	// 182: networking/v1.IngressStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 106, false}}, value: WireOpaque, message: -1},
-	// 183: networking.k8s.io/v1, Kind=Ingress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 41, false}, {"spec", 2, 181, false}, {"status", 3, 182, false}}, value: WireOpaque, message: -1},
-	// 184: networking/v1.IngressClassParametersReference
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 7, false}, {"namespace", 5, 1, false}}, value: WireOpaque, message: -1},
-	// 185: networking/v1.IngressClassSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 184, false}}, value: WireOpaque, message: -1},
-	// 186: networking.k8s.io/v1, Kind=IngressClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 163, false}, {"spec", 2, 185, false}}, value: WireOpaque, message: -1},
-	// 187: networking/v1.NetworkPolicyPeer
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 65, false}}, value: WireOpaque, message: -1},
-	// 188: elements of networking/v1.NetworkPolicyIngressRule.from
+	// 183: certificates/v1.CertificateSigningRequestCondition
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 3, 21, false}}, value: WireOpaque, message: -1},
+	// 184: elements of certificates/v1.CertificateSigningRequestStatus.conditions
+	{op: 0 /* pass */, shape: Array, elem: 183, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 185: certificates/v1.CertificateSigningRequestStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 184, false}}, value: WireOpaque, message: -1},
+	// 186: certificates.k8s.io/v1, Kind=CertificateSigningRequest
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 182, false}, {"status", 3, 185, false}}, value: WireOpaque, message: -1},
+	// 187: discovery/v1.Endpoint
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 4, 45, false}}, value: WireOpaque, message: -1},
+	// 188: elements of discovery/v1.EndpointSlice.endpoints
 	{op: 0 /* pass */, shape: Array, elem: 187, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 189: networking/v1.NetworkPolicyIngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 188, false}}, value: WireOpaque, message: -1},
-	// 190: elements of networking/v1.NetworkPolicySpec.ingress
-	{op: 0 /* pass */, shape: Array, elem: 189, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 191: networking/v1.NetworkPolicyEgressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 188, false}}, value: WireOpaque, message: -1},
-	// 192: elements of networking/v1.NetworkPolicySpec.egress
-	{op: 0 /* pass */, shape: Array, elem: 191, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 193: networking/v1.NetworkPolicySpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 190, false}, {"egress", 3, 192, false}}, value: WireOpaque, message: -1},
-	// 194: networking.k8s.io/v1, Kind=NetworkPolicy
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"spec", 2, 193, false}}, value: WireOpaque, message: -1},
-	// 195: node.k8s.io/v1, Kind=RuntimeClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 163, false}}, value: WireOpaque, message: -1},
-	// 196: metrics/v1beta1.NodeMetrics
+	// 189: discovery.k8s.io/v1, Kind=EndpointSlice
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"endpoints", 2, 188, false}}, value: WireOpaque, message: -1},
+	// 190: events.k8s.io/v1, Kind=Event
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"regarding", 8, 51, false}, {"related", 9, 45, false}, {"note", 10, 21, false}}, value: WireOpaque, message: -1},
+	// 191: networking/v1.IngressSpec.ingressClassName
+	{op: 39 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 192: networking/v1.IngressBackend
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 63, false}}, value: WireOpaque, message: -1},
+	// 193: networking/v1.HTTPIngressPath
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 192, false}}, value: WireOpaque, message: -1},
+	// 194: elements of networking/v1.HTTPIngressRuleValue.paths
+	{op: 0 /* pass */, shape: Array, elem: 193, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 195: networking/v1.HTTPIngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 194, false}}, value: WireOpaque, message: -1},
+	// 196: networking/v1.IngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 195, false}}, value: WireOpaque, message: -1},
+	// 197: networking/v1.IngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 196, true}}, value: WireOpaque, message: -1},
+	// 198: elements of networking/v1.IngressSpec.rules
+	{op: 0 /* pass */, shape: Array, elem: 197, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 199: networking/v1.IngressSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 191, false}, {"defaultBackend", 1, 192, false}, {"rules", 3, 198, false}}, value: WireOpaque, message: -1},
+	// 200: networking/v1.IngressStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 126, false}}, value: WireOpaque, message: -1},
+	// 201: networking.k8s.io/v1, Kind=Ingress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 61, false}, {"spec", 2, 199, false}, {"status", 3, 200, false}}, value: WireOpaque, message: -1},
+	// 202: networking/v1.IngressClassParametersReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 5, 2, false}}, value: WireOpaque, message: -1},
+	// 203: networking/v1.IngressClassSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 202, false}}, value: WireOpaque, message: -1},
+	// 204: networking.k8s.io/v1, Kind=IngressClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 203, false}}, value: WireOpaque, message: -1},
+	// 205: networking/v1.NetworkPolicyPeer
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 85, false}}, value: WireOpaque, message: -1},
+	// 206: elements of networking/v1.NetworkPolicyIngressRule.from
+	{op: 0 /* pass */, shape: Array, elem: 205, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 207: networking/v1.NetworkPolicyIngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 206, false}}, value: WireOpaque, message: -1},
+	// 208: elements of networking/v1.NetworkPolicySpec.ingress
+	{op: 0 /* pass */, shape: Array, elem: 207, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 209: networking/v1.NetworkPolicyEgressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 206, false}}, value: WireOpaque, message: -1},
+	// 210: elements of networking/v1.NetworkPolicySpec.egress
+	{op: 0 /* pass */, shape: Array, elem: 209, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 211: networking/v1.NetworkPolicySpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 208, false}, {"egress", 3, 210, false}}, value: WireOpaque, message: -1},
+	// 212: networking.k8s.io/v1, Kind=NetworkPolicy
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 211, false}}, value: WireOpaque, message: -1},
+	// 213: node.k8s.io/v1, Kind=RuntimeClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}}, value: WireOpaque, message: -1},
+	// 214: metrics/v1beta1.NodeMetrics
 	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
-	// 197: policy/v1.PodDisruptionBudgetStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 36, false}}, value: WireOpaque, message: -1},
-	// 198: policy/v1, Kind=PodDisruptionBudget
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"status", 3, 197, false}}, value: WireOpaque, message: -1},
-	// 199: meta/v1.ObjectMeta@ClusterRole.labels
+	// 215: policy/v1.PodDisruptionBudgetStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 26, false}}, value: WireOpaque, message: -1},
+	// 216: policy/v1, Kind=PodDisruptionBudget
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"status", 3, 215, false}}, value: WireOpaque, message: -1},
+	// 217: meta/v1.ObjectMeta@ClusterRole.labels
 	{op: 14 /* cluster-role-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 200: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 30, false}, {"generateName", 2, 31, false}, {"namespace", 3, 1, false}, {"labels", 11, 199, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 201: rbac/v1.ClusterRole.rules
+	// 218: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 217, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 219: rbac/v1.ClusterRole.rules
 	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
-	// 202: rbac/v1.AggregationRule
+	// 220: rbac/v1.AggregationRule
 	{op: 23 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
-	// 203: rbac.authorization.k8s.io/v1, Kind=ClusterRole
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 200, false}, {"rules", 2, 201, false}, {"aggregationRule", 3, 202, false}}, value: WireOpaque, message: -1},
-	// 204: rbac/v1.ClusterRoleBinding.subjects
+	// 221: rbac.authorization.k8s.io/v1, Kind=ClusterRole
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 218, false}, {"rules", 2, 219, false}, {"aggregationRule", 3, 220, false}}, value: WireOpaque, message: -1},
+	// 222: rbac/v1.ClusterRoleBinding.subjects
 	{op: 22 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 41},
-	// 205: rbac/v1.RoleRef
+	// 223: rbac/v1.RoleRef
 	{op: 21 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 42},
-	// 206: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 163, false}, {"subjects", 2, 204, false}, {"roleRef", 3, 205, false}}, value: WireOpaque, message: -1},
-	// 207: rbac.authorization.k8s.io/v1, Kind=Role
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"rules", 2, 201, false}}, value: WireOpaque, message: -1},
-	// 208: rbac.authorization.k8s.io/v1, Kind=RoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 18, false}, {"subjects", 2, 204, false}, {"roleRef", 3, 205, false}}, value: WireOpaque, message: -1},
+	// 224: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"subjects", 2, 222, false}, {"roleRef", 3, 223, false}}, value: WireOpaque, message: -1},
+	// 225: rbac.authorization.k8s.io/v1, Kind=Role
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"rules", 2, 219, false}}, value: WireOpaque, message: -1},
+	// 226: rbac.authorization.k8s.io/v1, Kind=RoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"subjects", 2, 222, false}, {"roleRef", 3, 223, false}}, value: WireOpaque, message: -1},
 }
 
 const (
@@ -518,55 +554,59 @@ var messageDefs = []messageDef{
 }
 
 var roots = []rootDef{
-	{"apiextensions.k8s.io", "v1", "CustomResourceDefinition", false, true, 15},
-	{"", "v1", "ConfigMap", true, false, 20},
-	{"", "v1", "Endpoints", true, false, 26},
-	{"", "v1", "Event", true, false, 28},
-	{"", "v1", "LimitRange", true, false, 29},
-	{"", "v1", "Namespace", false, true, 38},
-	{"", "v1", "Node", false, false, 39},
-	{"", "v1", "PersistentVolumeClaim", true, false, 49},
-	{"", "v1", "Pod", true, false, 84},
-	{"", "v1", "PodTemplate", true, false, 87},
-	{"", "v1", "ReplicationController", true, false, 90},
-	{"", "v1", "ResourceQuota", true, false, 97},
-	{"", "v1", "Secret", true, false, 99},
-	{"", "v1", "Service", true, false, 108},
-	{"", "v1", "ServiceAccount", true, false, 110},
-	{"apps", "v1", "ControllerRevision", true, false, 112},
-	{"apps", "v1", "DaemonSet", true, false, 115},
-	{"apps", "v1", "Deployment", true, false, 90},
-	{"apps", "v1", "ReplicaSet", true, false, 90},
-	{"apps", "v1", "StatefulSet", true, false, 119},
-	{"authentication.k8s.io", "v1", "SelfSubjectReview", false, false, 123},
-	{"authentication.k8s.io", "v1", "TokenRequest", true, false, 126},
-	{"authentication.k8s.io", "v1", "TokenReview", false, false, 129},
-	{"authorization.k8s.io", "v1", "LocalSubjectAccessReview", true, false, 135},
-	{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", false, false, 137},
-	{"authorization.k8s.io", "v1", "SelfSubjectRulesReview", false, false, 141},
-	{"authorization.k8s.io", "v1", "SubjectAccessReview", false, false, 142},
-	{"autoscaling", "v1", "HorizontalPodAutoscaler", true, false, 146},
-	{"autoscaling", "v1", "Scale", true, false, 29},
-	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 155},
-	{"batch", "v1", "CronJob", true, false, 160},
-	{"batch", "v1", "Job", true, false, 162},
-	{"certificates.k8s.io", "v1", "CertificateSigningRequest", false, true, 168},
-	{"coordination.k8s.io", "v1", "Lease", true, false, 29},
-	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 171},
-	{"events.k8s.io", "v1", "Event", true, false, 172},
-	{"networking.k8s.io", "v1", "Ingress", true, false, 183},
-	{"networking.k8s.io", "v1", "IngressClass", false, true, 186},
-	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 194},
-	{"node.k8s.io", "v1", "RuntimeClass", false, true, 195},
-	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 196},
-	{"metrics.k8s.io", "v1beta1", "PodMetrics", true, false, 29},
-	{"policy", "v1", "Eviction", true, false, 29},
-	{"policy", "v1", "PodDisruptionBudget", true, false, 198},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 203},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 206},
-	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 207},
-	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 208},
-	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 195},
-	{"storage.k8s.io", "v1", "StorageClass", false, true, 195},
-	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 195},
+	{"admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicy", false, true, 16},
+	{"admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicyBinding", false, true, 20},
+	{"admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", false, true, 28},
+	{"admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding", false, true, 20},
+	{"apiextensions.k8s.io", "v1", "CustomResourceDefinition", false, true, 39},
+	{"", "v1", "ConfigMap", true, false, 44},
+	{"", "v1", "Endpoints", true, false, 50},
+	{"", "v1", "Event", true, false, 52},
+	{"", "v1", "LimitRange", true, false, 53},
+	{"", "v1", "Namespace", false, true, 58},
+	{"", "v1", "Node", false, false, 59},
+	{"", "v1", "PersistentVolumeClaim", true, false, 69},
+	{"", "v1", "Pod", true, false, 104},
+	{"", "v1", "PodTemplate", true, false, 107},
+	{"", "v1", "ReplicationController", true, false, 110},
+	{"", "v1", "ResourceQuota", true, false, 117},
+	{"", "v1", "Secret", true, false, 119},
+	{"", "v1", "Service", true, false, 128},
+	{"", "v1", "ServiceAccount", true, false, 130},
+	{"apps", "v1", "ControllerRevision", true, false, 132},
+	{"apps", "v1", "DaemonSet", true, false, 135},
+	{"apps", "v1", "Deployment", true, false, 110},
+	{"apps", "v1", "ReplicaSet", true, false, 110},
+	{"apps", "v1", "StatefulSet", true, false, 139},
+	{"authentication.k8s.io", "v1", "SelfSubjectReview", false, false, 143},
+	{"authentication.k8s.io", "v1", "TokenRequest", true, false, 146},
+	{"authentication.k8s.io", "v1", "TokenReview", false, false, 149},
+	{"authorization.k8s.io", "v1", "LocalSubjectAccessReview", true, false, 155},
+	{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", false, false, 157},
+	{"authorization.k8s.io", "v1", "SelfSubjectRulesReview", false, false, 161},
+	{"authorization.k8s.io", "v1", "SubjectAccessReview", false, false, 162},
+	{"autoscaling", "v1", "HorizontalPodAutoscaler", true, false, 165},
+	{"autoscaling", "v1", "Scale", true, false, 53},
+	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 174},
+	{"batch", "v1", "CronJob", true, false, 179},
+	{"batch", "v1", "Job", true, false, 181},
+	{"certificates.k8s.io", "v1", "CertificateSigningRequest", false, true, 186},
+	{"coordination.k8s.io", "v1", "Lease", true, false, 53},
+	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 189},
+	{"events.k8s.io", "v1", "Event", true, false, 190},
+	{"networking.k8s.io", "v1", "Ingress", true, false, 201},
+	{"networking.k8s.io", "v1", "IngressClass", false, true, 204},
+	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 212},
+	{"node.k8s.io", "v1", "RuntimeClass", false, true, 213},
+	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 214},
+	{"metrics.k8s.io", "v1beta1", "PodMetrics", true, false, 53},
+	{"policy", "v1", "Eviction", true, false, 53},
+	{"policy", "v1", "PodDisruptionBudget", true, false, 216},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 221},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 224},
+	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 225},
+	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 226},
+	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 213},
+	{"storage.k8s.io", "v1", "StorageClass", false, true, 213},
+	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 213},
 }

@@ -15,7 +15,7 @@ import (
 
 // groups are the group versions with a table. Their kinds come from the scheme, so that a new one is noticed.
 var groups = []schema.GroupVersion{
-	{Group: "apiextensions.k8s.io", Version: "v1"},
+	{Group: "admissionregistration.k8s.io", Version: "v1"}, {Group: "apiextensions.k8s.io", Version: "v1"},
 	{Group: "", Version: "v1"}, {Group: "apps", Version: "v1"}, {Group: "authentication.k8s.io", Version: "v1"},
 	{Group: "authorization.k8s.io", Version: "v1"}, {Group: "autoscaling", Version: "v1"}, {Group: "autoscaling", Version: "v2"},
 	{Group: "batch", Version: "v1"}, {Group: "certificates.k8s.io", Version: "v1"}, {Group: "coordination.k8s.io", Version: "v1"}, {Group: "discovery.k8s.io", Version: "v1"},
@@ -38,6 +38,9 @@ var left = map[string]string{
 	"CSINode":             "belongs to the control cluster",
 	"CSIStorageCapacity":  "belongs to the control cluster",
 	"VolumeAttachment":    "belongs to the control cluster",
+
+	"MutatingWebhookConfiguration":   "webhooks of tenants are not called",
+	"ValidatingWebhookConfiguration": "webhooks of tenants are not called",
 }
 
 // known holds the types of every group.
