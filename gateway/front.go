@@ -33,6 +33,7 @@ import (
 // front answers tenants. Its links run in the order of [front.handler]: each does one thing and adds what it found out to
 // the facts of the request.
 type front struct {
+	tenants       identity.Tenants
 	authenticator *identity.Authenticator
 	impersonator  identity.Impersonator
 	limiter       *limits.Limiter
@@ -44,6 +45,8 @@ type front struct {
 	control       *control.Client
 	fanout        *fanout.Hub
 	access        *access
+	// policies may be nil: then tenants' admission policies are kept and not applied.
+	policies *tenantPolicies
 	// offers may be nil: then the operator offers nothing.
 	offers *offers.Set
 	sealer *paging.Sealer
@@ -118,7 +121,10 @@ func (f *front) handler() http.Handler {
 	}
 	all := f.metrics.measure(contain(handle))
 	if f.observe != nil {
-		return f.observe(all)
+		all = f.observe(all)
+	}
+	if f.policies != nil {
+		return f.policies.handler(all)
 	}
 	return all
 }
@@ -321,16 +327,23 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 		x.translated.Custom, x.translated.ListKind, x.translated.Columns = true, custom.ListKind, custom.Columns[known.request.Version]
 		x.translated.Collection = known.request.Verb == "list" || known.request.Verb == "deletecollection"
 	}
-	x.view = translate.View{
-		Tenant: known.tenant.ID, RootCA: f.rootCA, TokenAudience: f.tokenAudience, ForbiddenAudiences: f.forbiddenAudiences,
-		Exported:     x.exported,
-		SharedGroups: has.SharedGroups(), Customs: has,
-		Continue: func(controlToken string) string { return f.sealer.Seal(x.scope(), controlToken) },
-	}
+	x.view = f.viewOf(x, has)
+	x.view.Continue = func(controlToken string) string { return f.sealer.Seal(x.scope(), controlToken) }
 	if err := x.checkDefinitions(has); err != nil {
 		return err
 	}
+	if err := x.checkBinding(); err != nil {
+		return err
+	}
 	return x.serve(w, r)
+}
+
+// viewOf is how a tenant sees the control cluster.
+func (f *front) viewOf(x *exchange, has *customs.Snapshot) translate.View {
+	return translate.View{
+		Tenant: x.facts.tenant.ID, RootCA: f.rootCA, TokenAudience: f.tokenAudience, ForbiddenAudiences: f.forbiddenAudiences,
+		Exported: x.exported, SharedGroups: has.SharedGroups(), Customs: has,
+	}
 }
 
 // world is whose discovery is asked for.

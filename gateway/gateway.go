@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -113,6 +114,9 @@ func (s *Server) wire(ctx context.Context, o *Options, files *files, controlConf
 	if err != nil {
 		return err
 	}
+	if s.front.policies, err = newTenantPolicies(ctx, s.front, controlConfig, cmp.Or(o.AdmissionURL, o.TenantURL), files.servingCA, files.secret); err != nil {
+		return err
+	}
 	if err := s.front.metrics.register(health.Metrics, s.front.limiter, s.front.fanout); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
@@ -155,6 +159,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.offers.Run(ctx) })
 	group.Go(func() error { return s.front.customs.Run(ctx) })
 	group.Go(func() error { return s.front.sessions.Run(ctx) })
+	group.Go(func() error { return s.front.policies.Run(ctx) })
 	group.Go(func() error { return s.listener.serve(ctx, s.front) })
 	tenantAddr, adminAddr := s.Addresses()
 	boot.Logger(ctx).Info("The gateway serves", "tenants", tenantAddr.String(), "admin", adminAddr.String())
@@ -178,6 +183,9 @@ func (f *front) tenantChanged(id names.TenantID) {
 	f.customs.Changed(id)
 	if _, err := f.authenticator.Tenant(id); err != nil {
 		f.limiter.Forget(id)
+		if f.policies != nil {
+			f.policies.worlds.Forget(id)
+		}
 	}
 }
 
@@ -251,7 +259,7 @@ func newFront(c frontConfig) (*front, error) {
 		return nil, err
 	}
 	f := &front{
-		access: newAccess(client), impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), customs: registry, control: client, offers: c.offers,
+		tenants: c.tenants, access: newAccess(client), impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), customs: registry, control: client, offers: c.offers,
 		metrics: c.metrics, rootCA: string(c.servingCA), tokenAudience: c.tokenAudience, forbiddenAudiences: c.controlAudiences,
 	}
 	if f.authenticator, err = identity.New(identity.Config{

@@ -30,6 +30,9 @@ type Options struct {
 	// TenantURL is how tenants reach the tenant listener, PodAddress (IP:PORT) how pods do.
 	TenantURL  string
 	PodAddress string
+	// AdmissionURL is how the control cluster reaches the tenant listener, to have tenants' admission policies applied; empty
+	// for TenantURL.
+	AdmissionURL string
 
 	// TLSCertFile and TLSPrivateKeyFile are the certificate of both listeners; changed files are picked up.
 	TLSCertFile       string
@@ -79,6 +82,7 @@ func (o *Options) AddFlags(groups *cliflag.NamedFlagSets) {
 	listeners := groups.FlagSet("listeners")
 	listeners.StringVar(&o.TenantListen, "tenant-listen", o.TenantListen, "Address that serves tenants.")
 	listeners.StringVar(&o.TenantURL, "tenant-url", o.TenantURL, "https URL by which tenants reach --tenant-listen; goes into their kubeconfigs. Required.")
+	listeners.StringVar(&o.AdmissionURL, "admission-url", o.AdmissionURL, "https URL by which the control cluster's API server reaches --tenant-listen, to ask whether tenants' admission policies let a write pass; --tenant-url by default.")
 	listeners.StringVar(&o.PodAddress, "pod-address", o.PodAddress, "IP:PORT by which pods reach --tenant-listen; becomes the endpoint of each tenant's Service \"kubernetes\". Required.")
 	listeners.StringVar(&o.AdminListen, "admin-listen", o.AdminListen, "Address that serves operators and the platform's components.")
 
@@ -126,8 +130,10 @@ func (o *Options) Validate() []error {
 	if o.TenantListen == o.AdminListen {
 		problems = append(problems, errors.New("--tenant-listen, --admin-listen: must differ"))
 	}
-	if u, err := url.Parse(o.TenantURL); o.TenantURL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || (u.Path != "" && u.Path != "/")) {
-		report("--tenant-url: %q is not https://HOST[:PORT]", o.TenantURL)
+	for flag, value := range map[string]string{"--tenant-url": o.TenantURL, "--admission-url": o.AdmissionURL} {
+		if u, err := url.Parse(value); value != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || (u.Path != "" && u.Path != "/")) {
+			report("%s: %q is not https://HOST[:PORT]", flag, value)
+		}
 	}
 	if _, err := netip.ParseAddrPort(o.PodAddress); o.PodAddress != "" && err != nil {
 		report("--pod-address: %q is not IP:PORT", o.PodAddress)

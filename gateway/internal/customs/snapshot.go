@@ -100,6 +100,12 @@ func (s *Snapshot) Digest() string { return s.digest }
 // Digest changes when a kind of the group or its schema does.
 func (g Group) Digest() string { return digest(g.Resources) }
 
+// Lookup finds a custom kind by its resource.
+func (s *Snapshot) Lookup(group, resource string) (*Resource, bool) {
+	r, ok := s.resources[schema.GroupResource{Group: group, Resource: resource}]
+	return r, ok
+}
+
 func (s *Snapshot) lookup(group, resource string) *Resource {
 	return s.resources[schema.GroupResource{Group: group, Resource: resource}]
 }

@@ -13,7 +13,7 @@ const (
 
 // Reasons that several kinds share.
 const (
-	whyAdmission = "admission configuration acts on every tenant of the control cluster and is not served yet"
+	whyAdmission = "admission webhooks are not called here yet: use a ValidatingAdmissionPolicy or a MutatingAdmissionPolicy"
 	whyShared    = "this is configuration of the shared control cluster"
 	whyStorage   = "storage is the platform's: ask for it with a PersistentVolumeClaim"
 	whyDevices   = "devices are not served yet: pods cannot claim any"
@@ -267,11 +267,12 @@ func platform() []*Kind {
 		absent(certificates, "clustertrustbundles", "ClusterTrustBundle", "v1alpha1 v1beta1", false),
 		absent(certificates, "podcertificaterequests", "PodCertificateRequest", "v1beta1", true).noSub("status", whyGated),
 
-		nothing(admission, "mutatingadmissionpolicies", "MutatingAdmissionPolicy", false, whyAdmission).without("v1alpha1 v1beta1"),
-		nothing(admission, "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", false, whyAdmission).without("v1alpha1 v1beta1"),
+		// Kept where the control cluster does not apply them; the gateway does, in the tenant's world (package policies).
+		cluster(admission, "mutatingadmissionpolicies", "MutatingAdmissionPolicy", everything).without("v1alpha1 v1beta1"),
+		cluster(admission, "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", everything).without("v1alpha1 v1beta1"),
 		nothing(admission, "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false, whyAdmission),
-		nothing(admission, "validatingadmissionpolicies", "ValidatingAdmissionPolicy", false, whyAdmission).noSub("status", whyAdmission),
-		nothing(admission, "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false, whyAdmission),
+		cluster(admission, "validatingadmissionpolicies", "ValidatingAdmissionPolicy", everything).sub("status", statusWrites),
+		cluster(admission, "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", everything),
 		nothing(admission, "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false, whyAdmission),
 
 		nothing(flow, "flowschemas", "FlowSchema", false, whyShared).noSub("status", whyShared),

@@ -1,0 +1,260 @@
+package policies
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"vivarium.io/vivarium/gateway/internal/follow"
+	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/internal/names"
+)
+
+// Registry knows which tenants have bindings, and keeps the control cluster asking about them: it writes one configuration
+// for validating and one for mutating policies, which the operator's manifests make and leave empty. Each replica does so;
+// they agree, for they see the same objects. Safe for concurrent use.
+type Registry struct {
+	sides []*side
+	// changed wakes Run.
+	changed chan struct{}
+
+	// mu guards what follows.
+	mu sync.Mutex
+	// tenants have bindings.
+	tenants map[names.TenantID]bool
+}
+
+// side is what differs between validating and mutating policies.
+type side struct {
+	what                       string
+	policies, bindings, config cache.SharedIndexInformer
+	// apply writes what is bound into the configuration as it is known, if that says anything else.
+	apply func(ctx context.Context, known any, b bound) error
+
+	// mu guards trouble: why the configuration does not say what it should.
+	mu      sync.Mutex
+	trouble error
+}
+
+// NewRegistry makes a Registry. control is the gateway's own identity, the others are how the control
+// cluster reaches the gateway.
+func NewRegistry(control *rest.Config, validating, mutating admissionregistrationv1.WebhookClientConfig) (*Registry, error) {
+	config := rest.CopyConfig(control)
+	config.QPS = -1
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("client of the control cluster: %w", err)
+	}
+	r := &Registry{changed: make(chan struct{}, 1), tenants: map[names.TenantID]bool{}}
+	all := informers.NewSharedInformerFactory(kube, 0).Admissionregistration().V1()
+	ours := informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, names.PolicyWebhooks).String()
+	})).Admissionregistration().V1()
+	r.sides = []*side{
+		{
+			what: "validating", policies: all.ValidatingAdmissionPolicies().Informer(), bindings: all.ValidatingAdmissionPolicyBindings().Informer(),
+			config: ours.ValidatingWebhookConfigurations().Informer(),
+			apply: func(ctx context.Context, known any, b bound) error {
+				have := known.(*admissionregistrationv1.ValidatingWebhookConfiguration)
+				want := have.DeepCopy()
+				if want.Webhooks = b.validating(validating); equality.Semantic.DeepEqual(have.Webhooks, want.Webhooks) {
+					return nil
+				}
+				_, err := kube.AdmissionregistrationV1().ValidatingWebhookConfigurations().Update(ctx, want, metav1.UpdateOptions{})
+				return err
+			},
+		},
+		{
+			what: "mutating", policies: all.MutatingAdmissionPolicies().Informer(), bindings: all.MutatingAdmissionPolicyBindings().Informer(),
+			config: ours.MutatingWebhookConfigurations().Informer(),
+			apply: func(ctx context.Context, known any, b bound) error {
+				have := known.(*admissionregistrationv1.MutatingWebhookConfiguration)
+				want := have.DeepCopy()
+				if want.Webhooks = b.mutating(mutating); equality.Semantic.DeepEqual(have.Webhooks, want.Webhooks) {
+					return nil
+				}
+				_, err := kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Update(ctx, want, metav1.UpdateOptions{})
+				return err
+			},
+		},
+	}
+	for _, s := range r.sides {
+		for _, informer := range []cache.SharedIndexInformer{s.policies, s.bindings, s.config} {
+			if err := informer.SetTransform(slim); err != nil {
+				return nil, fmt.Errorf("watch admission policies: %w", err)
+			}
+			_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+				AddFunc: func(any) { r.wake() }, UpdateFunc: func(any, any) { r.wake() }, DeleteFunc: func(any) { r.wake() },
+			})
+			if err != nil {
+				return nil, fmt.Errorf("watch admission policies: %w", err)
+			}
+		}
+	}
+	return r, nil
+}
+
+// slim drops what nobody here reads, expressions above all.
+func slim(obj any) (any, error) {
+	switch o := obj.(type) {
+	case *admissionregistrationv1.ValidatingAdmissionPolicy:
+		o.ManagedFields, o.Annotations = nil, nil
+		o.Status = admissionregistrationv1.ValidatingAdmissionPolicyStatus{}
+		o.Spec = admissionregistrationv1.ValidatingAdmissionPolicySpec{MatchConstraints: o.Spec.MatchConstraints}
+	case *admissionregistrationv1.MutatingAdmissionPolicy:
+		o.ManagedFields, o.Annotations = nil, nil
+		o.Spec = admissionregistrationv1.MutatingAdmissionPolicySpec{MatchConstraints: o.Spec.MatchConstraints}
+	case *admissionregistrationv1.ValidatingAdmissionPolicyBinding:
+		o.ManagedFields, o.Annotations = nil, nil
+		o.Spec = admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: o.Spec.PolicyName}
+	case *admissionregistrationv1.MutatingAdmissionPolicyBinding:
+		o.ManagedFields, o.Annotations = nil, nil
+		o.Spec = admissionregistrationv1.MutatingAdmissionPolicyBindingSpec{PolicyName: o.Spec.PolicyName}
+	}
+	return obj, nil
+}
+
+func (r *Registry) wake() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// retryAfter is how long after a write that failed it is tried again.
+const retryAfter = time.Second
+
+// Run follows the control cluster until ctx is done.
+func (r *Registry) Run(ctx context.Context) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	for _, s := range r.sides {
+		for _, informer := range []cache.SharedIndexInformer{s.policies, s.bindings, s.config} {
+			group.Go(func() { informer.RunWithContext(ctx) })
+		}
+	}
+	var pause follow.Pause
+	for {
+		if r.sync(ctx) {
+			pause.Reset()
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-r.changed:
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.changed:
+		case <-time.After(retryAfter):
+		}
+	}
+}
+
+// sync makes the configurations say what is bound, and reports whether they do.
+func (r *Registry) sync(ctx context.Context) bool {
+	tenants, done := map[names.TenantID]bool{}, true
+	for _, s := range r.sides {
+		b, err := s.sync(ctx)
+		s.mu.Lock()
+		said := s.trouble
+		s.trouble = err
+		s.mu.Unlock()
+		done = done && err == nil
+		if err != nil && ctx.Err() == nil && !errors.Is(err, errNotKnown) && (said == nil || said.Error() != err.Error()) {
+			boot.Logger(ctx).Error("Tenants' admission policies are not applied as they should be", "kind", s.what, "error", err)
+		}
+		for _, id := range b.tenants {
+			tenants[id] = true
+		}
+	}
+	r.mu.Lock()
+	r.tenants = tenants
+	r.mu.Unlock()
+	return done
+}
+
+// errNotKnown says that the control cluster has not told yet what there is.
+var errNotKnown = errors.New("what policies there are is not known yet")
+
+func (s *side) sync(ctx context.Context) (bound, error) {
+	if !s.policies.HasSynced() || !s.bindings.HasSynced() || !s.config.HasSynced() {
+		return bound{}, errNotKnown
+	}
+	var policies []policy
+	for _, obj := range s.policies.GetStore().List() {
+		switch p := obj.(type) {
+		case *admissionregistrationv1.ValidatingAdmissionPolicy:
+			policies = append(policies, policyOf(p.Name, p.Spec.MatchConstraints))
+		case *admissionregistrationv1.MutatingAdmissionPolicy:
+			policies = append(policies, policyOf(p.Name, p.Spec.MatchConstraints))
+		}
+	}
+	var bindings []binding
+	for _, obj := range s.bindings.GetStore().List() {
+		switch b := obj.(type) {
+		case *admissionregistrationv1.ValidatingAdmissionPolicyBinding:
+			bindings = append(bindings, binding{b.Name, b.Spec.PolicyName})
+		case *admissionregistrationv1.MutatingAdmissionPolicyBinding:
+			bindings = append(bindings, binding{b.Name, b.Spec.PolicyName})
+		}
+	}
+	b := collect(policies, bindings)
+	known, ok, err := s.config.GetStore().GetByKey(names.PolicyWebhooks)
+	switch {
+	case err != nil:
+		return b, fmt.Errorf("read the %s webhook configuration: %w", s.what, err)
+	case !ok && len(b.tenants) == 0:
+		return b, nil
+	case !ok:
+		return b, fmt.Errorf("the control cluster has no %s webhook configuration %q: apply the chart's policies", s.what, names.PolicyWebhooks)
+	}
+	if err := s.apply(ctx, known, b); apierrors.IsConflict(err) {
+		// The informer will tell what is there now.
+		return b, nil
+	} else if err != nil {
+		return b, fmt.Errorf("update the %s webhook configuration: %w", s.what, err)
+	}
+	return b, nil
+}
+
+func policyOf(name string, matches *admissionregistrationv1.MatchResources) policy {
+	if matches == nil {
+		return policy{name: name}
+	}
+	return policy{name: name, rules: matches.ResourceRules}
+}
+
+// Has reports whether a tenant is known to have policies that are bound.
+func (r *Registry) Has(id names.TenantID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tenants[id]
+}
+
+// Check gives the reason why bindings would not be applied at the moment; nil while they are.
+func (r *Registry) Check() error {
+	for _, s := range r.sides {
+		s.mu.Lock()
+		err := s.trouble
+		s.mu.Unlock()
+		if err != nil && !errors.Is(err, errNotKnown) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package gateway
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/rest"
+
+	"vivarium.io/vivarium/gateway/internal/offers"
+	"vivarium.io/vivarium/gateway/internal/policies"
+	"vivarium.io/vivarium/gateway/internal/translate"
+	"vivarium.io/vivarium/internal/names"
+)
+
+// tenantPolicies applies tenants' admission policies: it is asked by the control cluster, on the tenant listener.
+type tenantPolicies struct {
+	front    *front
+	registry *policies.Registry
+	reviewer *policies.Reviewer
+	worlds   *policies.Worlds
+	// path is what only the control cluster is told: an API server sends a webhook no credential of its own.
+	path string
+}
+
+// admissionPath starts the path of every question. No path of an API begins so.
+const admissionPath = "/vivarium-admission/"
+
+func newTenantPolicies(ctx context.Context, f *front, control *rest.Config, url string, ca, secret []byte) (*tenantPolicies, error) {
+	mac := hmac.New(sha256.New, secret)
+	mac.Write([]byte("admission webhook"))
+	p := &tenantPolicies{front: f, path: admissionPath + hex.EncodeToString(mac.Sum(nil))}
+	client := func(which string) admissionregistrationv1.WebhookClientConfig {
+		target := strings.TrimSuffix(url, "/") + p.path + "/" + which
+		return admissionregistrationv1.WebhookClientConfig{URL: &target, CABundle: ca}
+	}
+	var err error
+	if p.registry, err = policies.NewRegistry(control, client(policies.Validating), client(policies.Mutating)); err != nil {
+		return nil, err
+	}
+	p.worlds = policies.NewWorlds(ctx, func(id names.TenantID) http.RoundTripper { return inside{f, id} })
+	p.reviewer = &policies.Reviewer{Worlds: p.worlds, Find: p.find}
+	return p, nil
+}
+
+// Run follows what policies there are until ctx is done.
+func (p *tenantPolicies) Run(ctx context.Context) error {
+	go func() {
+		tick := time.NewTicker(time.Minute)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				p.worlds.Prune(p.registry.Has)
+			}
+		}
+	}()
+	return p.registry.Run(ctx)
+}
+
+// handler answers the control cluster and leaves everybody else to next, to whom such a path is like any other.
+func (p *tenantPolicies) handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, admissionPath) && r.Method == http.MethodPost {
+			for _, which := range []string{policies.Validating, policies.Mutating} {
+				if subtle.ConstantTimeCompare([]byte(r.URL.Path), []byte(p.path+"/"+which)) == 1 {
+					p.reviewer.Serve(w, r, which)
+					return
+				}
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// find implements policies.Reviewer. The policies of a tenant that is being removed end with its credentials, so that they
+// cannot keep it.
+func (p *tenantPolicies) find(id names.TenantID) (policies.Tenant, bool, error) {
+	f := p.front
+	if !f.tenants.HasSynced() || !f.customs.HasSynced() || f.offers != nil && f.offers.Known() != nil {
+		return policies.Tenant{}, false, errors.New("the gateway is starting")
+	}
+	tenant, ok := f.tenants.Get(id)
+	if !ok || tenant.Terminating {
+		return policies.Tenant{}, false, nil
+	}
+	has := f.customs.Of(id)
+	x := &exchange{front: f, facts: &facts{tenant: tenant}, viewer: offers.Viewer{ID: id, Labels: tenant.Labels}}
+	return policies.Tenant{
+		View: f.viewOf(x, has),
+		Kind: func(group, version, resource, subresource string) (translate.Kind, bool) {
+			if kind, ok := f.table.Lookup(group, resource); ok {
+				return translate.Kind{Group: group, Version: version, Resource: resource, Kind: kind.Kind, Namespaced: kind.Namespaced, Subresource: subresource}, true
+			}
+			custom, ok := has.Lookup(group, resource)
+			if !ok {
+				return translate.Kind{}, false
+			}
+			return translate.Kind{
+				Group: group, Version: version, Resource: resource, Kind: custom.Kind.Kind, Namespaced: custom.Namespaced, Subresource: subresource,
+				Custom: true, ListKind: custom.Custom.ListKind,
+			}, true
+		},
+		Versions: func(group, resource string) ([]string, string) {
+			custom, ok := has.Lookup(group, resource)
+			if !ok {
+				return nil, ""
+			}
+			versions := make([]string, len(custom.Versions))
+			for i, v := range custom.Versions {
+				versions[i] = v.Name
+			}
+			return versions, custom.Kind.Kind
+		},
+	}, true, nil
+}
+
+// checkBinding refuses a binding that would not be applied: who makes one counts on it.
+func (x *exchange) checkBinding() error {
+	if x.kind.Group != "admissionregistration.k8s.io" || !strings.HasSuffix(x.kind.Resource, "bindings") || x.facts.request.Verb != "create" {
+		return nil
+	}
+	if x.front.policies == nil || x.front.policies.registry.Check() == nil {
+		return nil
+	}
+	return apierrors.NewServiceUnavailable("admission policies cannot be applied at the moment")
+}
