@@ -21,6 +21,9 @@ const (
 	DriverFlat = "flat"
 )
 
+// Drivers gives the network drivers that pools can have, the default first.
+func Drivers() []string { return []string{DriverFlat} }
+
 // SetDefaultsTenant fills in what the operator left out of a Tenant. It never changes a value that is set.
 func SetDefaultsTenant(t *Tenant) {
 	setDefault(&t.Spec.Weight, DefaultWeight)

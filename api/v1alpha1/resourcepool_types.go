@@ -228,7 +228,7 @@ type PoolNodes struct {
 
 // PoolNetwork says how pods are connected in a pool.
 type PoolNetwork struct {
-	// driver is the network driver. Default "flat", so far the only one served.
+	// driver is the network driver. Default "flat".
 	Driver string `json:"driver,omitempty"`
 	// reserved are the prefixes that the pool itself uses: its nodes', pods' and Services'. No VPC may have addresses of
 	// them, for its pods could not tell the pool's from their own. Default: none.

@@ -46,19 +46,26 @@ func (w *waiting) context(ctx context.Context) (context.Context, context.CancelF
 
 func newTenantCreateCommand(a *access) *cobra.Command {
 	var (
-		spec   v1alpha1.TenantSpec
-		w      waiting
-		output string
+		spec    v1alpha1.TenantSpec
+		network networkFlags
+		w       waiting
+		output  string
 	)
 	cmd := &cobra.Command{
 		Use:   "create ID",
 		Short: "Make a tenant; ID is six characters of a-z and 0-9",
 		Example: `  vivarium tenant create demo02
-  vivarium tenant create demo02 -o kubeconfig > demo02.kubeconfig`,
+  vivarium tenant create demo02 -o kubeconfig > demo02.kubeconfig
+  vivarium tenant create demo02 --vpc-cidr 10.0.0.0/16
+  vivarium tenant create demo02 --vpc-cidr 10.0.0.0/16 --subnet web=10.0.1.0/24 --subnet db=10.0.2.0/24@east`,
 		Args: exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "" && output != "kubeconfig" {
 				return usageError{fmt.Errorf("--output: %q is not kubeconfig", output)}
+			}
+			var err error
+			if spec.Network, err = network.network(); err != nil {
+				return err
 			}
 			o, err := a.operator(cmd, false)
 			if err != nil {
@@ -97,6 +104,7 @@ func newTenantCreateCommand(a *access) *cobra.Command {
 	flags.Int32Var(&spec.Limits.MaxWatches, "max-watches", 0, fmt.Sprintf("Open watches. (default %d)", v1alpha1.DefaultMaxWatches))
 	flags.Int32Var(&spec.Limits.MaxStreams, "max-streams", 0, fmt.Sprintf("Open exec, attach, port-forward and log streams. (default %d)", v1alpha1.DefaultMaxStreams))
 	flags.Int32Var(&spec.Limits.CustomResourceDefinitions, "max-crds", 0, fmt.Sprintf("CustomResourceDefinitions. (default %d)", v1alpha1.DefaultCustomResourceDefinitions))
+	network.addFlags(flags)
 	flags.StringVarP(&output, "output", "o", "", "kubeconfig: print the tenant's kubeconfig once it is ready.")
 	w.addFlags(flags, true, time.Minute, "the tenant is ready")
 	return cmd

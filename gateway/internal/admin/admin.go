@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -136,27 +137,26 @@ func (s *Server) genericConfig(scheme apiScheme, gate *gate) *server.Config {
 func (s *Server) install(scheme apiScheme, config *server.Config, gate *gate) error {
 	resources := map[string]rest.Storage{}
 	options := config.RESTOptionsGetter
-	tenants, err := serve(resources, scheme, options, tenantKind())
-	if err != nil {
+	serial := &sync.Mutex{}
+	var err error
+	if gate.tenants, err = serve(resources, scheme, options, tenantKind()); err != nil {
 		return err
 	}
-	pools, err := serve(resources, scheme, options, poolKind())
-	if err != nil {
+	if gate.pools, err = serve(resources, scheme, options, poolKind(serial)); err != nil {
 		return err
 	}
-	if _, err := serve(resources, scheme, options, sharedKind()); err != nil {
+	if gate.vpcs, err = serve(resources, scheme, options, vpcKind(serial)); err != nil {
 		return err
 	}
-	if _, err := serve(resources, scheme, options, vpcKind()); err != nil {
+	if gate.subnets, err = serve(resources, scheme, options, subnetKind(serial)); err != nil {
 		return err
 	}
-	if _, err := serve(resources, scheme, options, subnetKind()); err != nil {
+	if gate.blocks, err = serve(resources, scheme, options, ipBlockKind()); err != nil {
 		return err
 	}
-	if _, err := serve(resources, scheme, options, ipBlockKind()); err != nil {
+	if _, err = serve(resources, scheme, options, sharedKind()); err != nil {
 		return err
 	}
-	gate.tenants, gate.pools = tenants, pools
 	group := server.NewDefaultAPIGroupInfo(v1alpha1.GroupVersion.Group, scheme.Scheme, scheme.parameters, scheme.codecs)
 	group.VersionedResourcesStorageMap[v1alpha1.GroupVersion.Version] = resources
 	if err := s.generic.InstallAPIGroup(&group); err != nil {

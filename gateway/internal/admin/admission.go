@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -35,22 +33,29 @@ const scanTimeout = 10 * time.Second
 // object has passed validation and before it is stored.
 type gate struct {
 	scanner NameScanner
-	// tenants and pools read what is stored; set before the server runs.
-	tenants, pools rest.Lister
-	// poolMutex makes the check for a cluster's other registration and its storing one step, within this replica. Between
-	// replicas the vk-provider's own check remains, which serves neither of two pools that are one cluster.
-	poolMutex sync.Mutex
+	// These read what is stored; set before the server runs.
+	tenants, pools, vpcs, subnets, blocks rest.Lister
 }
 
 var _ admission.ValidationInterface = &gate{}
 
 func (*gate) Handles(operation admission.Operation) bool {
-	return operation == admission.Create || operation == admission.Update
+	return operation == admission.Create || operation == admission.Update || operation == admission.Delete
 }
 
 func (g *gate) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	if a.GetSubresource() != "" {
 		return nil
+	}
+	if a.GetOperation() == admission.Delete {
+		switch obj := a.GetOldObject().(type) {
+		case *v1alpha1.VPC:
+			return g.deleteVPC(ctx, obj)
+		case *v1alpha1.Subnet:
+			return g.deleteSubnet(ctx, obj)
+		default:
+			return nil
+		}
 	}
 	if a.GetOperation() == admission.Update {
 		if err := componentUpdate(a); err != nil {
@@ -62,6 +67,10 @@ func (g *gate) Validate(ctx context.Context, a admission.Attributes, _ admission
 		return g.tenant(ctx, a, obj)
 	case *v1alpha1.ResourcePool:
 		return g.pool(ctx, a, obj)
+	case *v1alpha1.VPC:
+		return g.vpc(ctx, a, obj)
+	case *v1alpha1.Subnet:
+		return g.subnet(ctx, a, obj)
 	default:
 		return nil
 	}
@@ -71,6 +80,13 @@ func (g *gate) tenant(ctx context.Context, a admission.Attributes, t *v1alpha1.T
 	var problems field.ErrorList
 	if old, ok := a.GetOldObject().(*v1alpha1.Tenant); !ok || !equality.Semantic.DeepEqual(old.Spec.CredentialsNotBefore, t.Spec.CredentialsNotBefore) {
 		problems = validateRevocation(t, time.Now())
+	}
+	if old, ok := a.GetOldObject().(*v1alpha1.Tenant); !ok || !slices.Equal(old.Spec.Network.DefaultSubnets, t.Spec.Network.DefaultSubnets) {
+		missing, err := g.defaultSubnets(ctx, t)
+		if err != nil {
+			return err
+		}
+		problems = append(problems, missing...)
 	}
 	if a.GetOperation() == admission.Create {
 		path := field.NewPath("metadata", "name")
@@ -87,6 +103,11 @@ func (g *gate) tenant(ctx context.Context, a admission.Attributes, t *v1alpha1.T
 			problems = append(problems, field.Invalid(path, t.Name, fmt.Sprintf("is taken: the virtual nodes of resource pool %q have names that start with %q", pool, id.Prefix())))
 			return invalid("Tenant", t.Name, problems)
 		}
+		network, err := g.tenantNetwork(ctx, t)
+		if err != nil {
+			return err
+		}
+		problems = append(problems, network...)
 		ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 		defer cancel()
 		found, err := g.scanner.Find(ctx, id)
@@ -124,16 +145,18 @@ func (g *gate) poolInTheWay(ctx context.Context, id names.TenantID) (string, err
 }
 
 func (g *gate) pool(ctx context.Context, a admission.Attributes, p *v1alpha1.ResourcePool) error {
-	if a.GetOperation() != admission.Create {
-		return nil
+	old, _ := a.GetOldObject().(*v1alpha1.ResourcePool)
+	problems, err := g.reservedByVPCs(ctx, p, old)
+	if err != nil {
+		return err
 	}
-	g.poolMutex.Lock()
-	defer g.poolMutex.Unlock()
+	if a.GetOperation() != admission.Create {
+		return invalid("ResourcePool", p.Name, problems)
+	}
 	pools, err := g.listPools(ctx)
 	if err != nil {
 		return err
 	}
-	var problems field.ErrorList
 	for _, other := range pools {
 		if other.Spec.ClusterUID == p.Spec.ClusterUID && other.Name != p.Name {
 			problems = append(problems, field.Invalid(field.NewPath("spec", "clusterUID"), p.Spec.ClusterUID,
@@ -141,24 +164,16 @@ func (g *gate) pool(ctx context.Context, a admission.Attributes, p *v1alpha1.Res
 		}
 	}
 	if id, _, ok := names.SplitNamespace(names.ControlNamespace(p.Name + "-0")); ok {
-		tenants, err := g.tenants.List(ctx, &metainternalversion.ListOptions{})
+		tenants, err := g.listTenants(ctx)
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(tenants.(*v1alpha1.TenantList).Items, func(t v1alpha1.Tenant) bool { return t.Name == string(id) }) {
+		if slices.ContainsFunc(tenants, func(t v1alpha1.Tenant) bool { return t.Name == string(id) }) {
 			problems = append(problems, field.Invalid(field.NewPath("metadata", "name"), p.Name,
 				fmt.Sprintf("is taken: the pool's virtual nodes would have names that start with %q, which are tenant %q's", id.Prefix(), id)))
 		}
 	}
 	return invalid("ResourcePool", p.Name, problems)
-}
-
-func (g *gate) listPools(ctx context.Context) ([]v1alpha1.ResourcePool, error) {
-	list, err := g.pools.List(ctx, &metainternalversion.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	return list.(*v1alpha1.ResourcePoolList).Items, nil
 }
 
 // componentUpdate lets callers other than operators change finalizers and nothing else, and leaves the gateway's own

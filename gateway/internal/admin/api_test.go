@@ -73,8 +73,8 @@ spec:
 `
 	contains(run(manifest, "apply", "-f", "-"), "tenant.vivarium.io/demo01 created", "resourcepool.vivarium.io/pool-a created")
 	contains(run(manifest, "apply", "-f", "-"), "tenant.vivarium.io/demo01 unchanged", "resourcepool.vivarium.io/pool-a unchanged")
-	contains(run("", "get", "tn"), "NAME     PHASE     WEIGHT   AGE", "demo01   Pending   20")
-	contains(run("", "get", "tn", "-o", "wide"), "SERVER", "NETWORK", "CERTIFICATE", "MESSAGE", "Flat")
+	contains(run("", "get", "tn"), "NAME     PHASE     WEIGHT   NETWORK   AGE", "demo01   Pending   20       Flat")
+	contains(run("", "get", "tn", "-o", "wide"), "SERVER", "CERTIFICATE", "MESSAGE")
 	contains(run("", "get", "pools"), "NAME     READY     NODES   VIRTUAL   PODS   FREE   VERSION   ZONE     SIMULATED   AGE", "pool-a   Unknown")
 	contains(run("", "get", "pools", "-o", "wide"), "REGION", "north", "Shaped", "flat")
 	contains(run("", "get", "vivarium", "-o", "name"), "tenant.vivarium.io/demo01", "resourcepool.vivarium.io/pool-a")

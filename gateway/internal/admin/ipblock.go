@@ -74,7 +74,7 @@ func validateIPBlockUpdate(b, old *v1alpha1.IPBlock) field.ErrorList {
 }
 
 // validateAllocations holds the one law of allocations: an index has one owner, and a pod one index.
-func validateAllocations(b *v1alpha1.IPBlock) field.ErrorList {
+func validateAllocations(b, _ *v1alpha1.IPBlock) field.ErrorList {
 	var problems field.ErrorList
 	path := field.NewPath("status", "allocations")
 	indexes := make(map[uint32]bool, len(b.Status.Allocations))

@@ -169,6 +169,14 @@ func TestChangeSubnet(t *testing.T) {
 	}
 }
 
+func TestSubnetKeepsItsSegment(t *testing.T) {
+	old, now := &v1alpha1.Subnet{}, &v1alpha1.Subnet{}
+	now.Status.VNI = 7
+	check(t, validateSubnetStatus(now, old).ToAggregate(), "")
+	old.Status.VNI = 8
+	check(t, validateSubnetStatus(now, old).ToAggregate(), "status.vni: Forbidden: cannot be changed")
+}
+
 func TestValidateIPBlock(t *testing.T) {
 	type block = v1alpha1.IPBlock
 	cases := map[string]struct {
@@ -194,7 +202,7 @@ func TestValidateIPBlock(t *testing.T) {
 				x.Status.Allocations = append(x.Status.Allocations, v1alpha1.IPAllocation{Index: 256 + i, PodUID: "p"})
 			}
 			tc.change(x)
-			check(t, append(validateIPBlock(x), validateAllocations(x)...).ToAggregate(), tc.want)
+			check(t, append(validateIPBlock(x), validateAllocations(x, nil)...).ToAggregate(), tc.want)
 		})
 	}
 	for first, want := range map[uint32]string{0: "uid-00000000", 0xabcdef00: "uid-abcdef00"} {
@@ -204,5 +212,51 @@ func TestValidateIPBlock(t *testing.T) {
 	}
 	if got := fmt.Sprint(validateIPBlockUpdate(&block{Spec: v1alpha1.IPBlockSpec{First: 256}}, &block{})); !strings.Contains(got, "spec: Forbidden") {
 		t.Errorf("a block that becomes another: %s", got)
+	}
+}
+
+func TestValidateTenantNetwork(t *testing.T) {
+	type network = v1alpha1.TenantNetwork
+	template := func(change func(*v1alpha1.VPCTemplate)) func(*network) {
+		return func(x *network) {
+			x.VPC = ""
+			x.Template = &v1alpha1.VPCTemplate{CIDRs: []string{"10.0.0.0/16"}, Subnets: []v1alpha1.SubnetTemplate{
+				{Name: "a", CIDRs: []string{"10.0.1.0/24"}}, {Name: "b", CIDRs: []string{"10.0.2.0/24"}},
+			}}
+			change(x.Template)
+		}
+	}
+	cases := map[string]struct {
+		change func(*network)
+		want   string
+	}{
+		"Reference":       {func(*network) {}, ""},
+		"Template":        {template(func(*v1alpha1.VPCTemplate) {}), ""},
+		"Neither":         {func(x *network) { x.VPC = "" }, "spec.network.vpc: Required value"},
+		"Both":            {func(x *network) { template(func(*v1alpha1.VPCTemplate) {})(x); x.VPC = "demo01-main" }, "spec.network.template: Forbidden: excludes spec.network.vpc"},
+		"OthersVPC":       {func(x *network) { x.VPC = "demo02-main" }, `spec.network.vpc: Invalid value: "demo02-main": is not this tenant's: its VPCs are named as in "demo01-main"`},
+		"FlatVPC":         {func(x *network) { x.Mode = "Flat" }, "spec.network.vpc: Forbidden: is for mode VPC alone"},
+		"FlatTemplate":    {func(x *network) { template(func(*v1alpha1.VPCTemplate) {})(x); x.Mode = "Flat" }, "spec.network.template: Forbidden"},
+		"FlatSubnets":     {func(x *network) { *x = network{DefaultSubnets: []string{"a"}} }, "spec.network.defaultSubnets: Forbidden"},
+		"SubnetTwice":     {func(x *network) { x.DefaultSubnets = []string{"a", "a"} }, "spec.network.defaultSubnets[1]: Duplicate value"},
+		"SubnetName":      {func(x *network) { x.DefaultSubnets = []string{"A"} }, "spec.network.defaultSubnets[0]"},
+		"NoSubnets":       {template(func(x *v1alpha1.VPCTemplate) { x.Subnets = nil }), "spec.network.template.subnets: Required value"},
+		"TemplateCIDR":    {template(func(x *v1alpha1.VPCTemplate) { x.CIDRs = []string{"10.0.0.1/16"} }), "spec.network.template.cidrs[0]"},
+		"TemplateMTU":     {template(func(x *v1alpha1.VPCTemplate) { x.MTU = 100 }), "spec.network.template.mtu"},
+		"TemplateEgress":  {template(func(x *v1alpha1.VPCTemplate) { x.Egress = "x" }), "spec.network.template.egress"},
+		"TemplateName":    {template(func(x *v1alpha1.VPCTemplate) { x.Subnets[1].Name = "B" }), "spec.network.template.subnets[1].name"},
+		"TemplateTwice":   {template(func(x *v1alpha1.VPCTemplate) { x.Subnets[1].Name = "a" }), "spec.network.template.subnets[1].name: Duplicate value"},
+		"TemplateOutside": {template(func(x *v1alpha1.VPCTemplate) { x.Subnets[1].CIDRs[0] = "10.1.0.0/24" }), "spec.network.template.subnets[1].cidrs[0]: Invalid value: \"10.1.0.0/24\": must be within 10.0.0.0/16 of the VPC"},
+		"TemplateOverlap": {template(func(x *v1alpha1.VPCTemplate) { x.Subnets[1].CIDRs[0] = "10.0.1.128/25" }), "overlaps 10.0.1.0/24 of subnet \"a\""},
+		"TemplatePools":   {template(func(x *v1alpha1.VPCTemplate) { x.Subnets[1].Pools = []string{"A B"} }), "spec.network.template.subnets[1].pools[0]"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			x := &v1alpha1.Tenant{Spec: v1alpha1.TenantSpec{Network: network{Mode: v1alpha1.NetworkVPC, VPC: "demo01-main"}}}
+			x.Name = "demo01"
+			tc.change(&x.Spec.Network)
+			v1alpha1.SetDefaultsTenant(x)
+			check(t, validateTenant(x).ToAggregate(), tc.want)
+		})
 	}
 }

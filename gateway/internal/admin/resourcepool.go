@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,10 +19,11 @@ import (
 	"vivarium.io/vivarium/internal/ranges"
 )
 
-func poolKind() kind[v1alpha1.ResourcePool, *v1alpha1.ResourcePool] {
+func poolKind(serial *sync.Mutex) kind[v1alpha1.ResourcePool, *v1alpha1.ResourcePool] {
 	return kind[v1alpha1.ResourcePool, *v1alpha1.ResourcePool]{
 		resource:       "resourcepools",
 		singular:       "resourcepool",
+		serial:         serial,
 		shortNames:     []string{"pool", "pools"},
 		finalizers:     []string{v1alpha1.FinalizerPool},
 		list:           func() runtime.Object { return &v1alpha1.ResourcePoolList{} },
@@ -138,8 +140,8 @@ func validatePool(p *v1alpha1.ResourcePool) field.ErrorList {
 	if policies := v1alpha1.FailurePolicies(); !slices.Contains(policies, p.Spec.Failure.Policy) {
 		problems = append(problems, field.NotSupported(spec.Child("failure", "policy"), p.Spec.Failure.Policy, policies))
 	}
-	if driver := p.Spec.Network.Driver; driver != v1alpha1.DriverFlat {
-		problems = append(problems, field.Invalid(spec.Child("network", "driver"), driver, fmt.Sprintf("is not served; the only driver is %q", v1alpha1.DriverFlat)))
+	if drivers := v1alpha1.Drivers(); !slices.Contains(drivers, p.Spec.Network.Driver) {
+		problems = append(problems, field.NotSupported(spec.Child("network", "driver"), p.Spec.Network.Driver, drivers))
 	}
 	for i, reserved := range p.Spec.Network.Reserved {
 		if _, err := ranges.ParsePrefix(reserved); err != nil {

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +23,7 @@ import (
 type mainStorage[T any, P object[T]] struct {
 	*genericregistry.Store
 	shortNames []string
+	serial     *sync.Mutex
 }
 
 // statusStorage serves the status subresource of a kind.
@@ -60,11 +62,11 @@ func newStorage[T any, P object[T]](scheme apiScheme, options generic.RESTOption
 	status := statusStrategy[T, P]{main}
 	statusStore.UpdateStrategy = status
 	statusStore.ResetFieldsStrategy = status
-	return mainStorage[T, P]{Store: store, shortNames: k.shortNames}, statusStorage[T, P]{store: &statusStore}, nil
+	return mainStorage[T, P]{Store: store, shortNames: k.shortNames, serial: k.serial}, statusStorage[T, P]{store: &statusStore}, nil
 }
 
-// serve adds a kind and its status to resources, and gives its store.
-func serve[T any, P object[T]](resources map[string]rest.Storage, scheme apiScheme, options generic.RESTOptionsGetter, k kind[T, P]) (*genericregistry.Store, error) {
+// serve adds a kind and its status to resources, and gives what lists it.
+func serve[T any, P object[T]](resources map[string]rest.Storage, scheme apiScheme, options generic.RESTOptionsGetter, k kind[T, P]) (rest.Lister, error) {
 	main, status, err := newStorage(scheme, options, k)
 	if err != nil {
 		return nil, err
@@ -78,7 +80,17 @@ func (s mainStorage[T, P]) ShortNames() []string { return s.shortNames }
 // Categories let kubectl get vivarium show everything of the platform.
 func (mainStorage[T, P]) Categories() []string { return []string{"vivarium"} }
 
+// alone waits until no other write of the kinds that are checked against each other is under way.
+func (s mainStorage[T, P]) alone() (done func()) {
+	if s.serial == nil {
+		return func() {}
+	}
+	s.serial.Lock()
+	return s.serial.Unlock
+}
+
 func (s mainStorage[T, P]) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
+	defer s.alone()()
 	return shown(ctx)(s.Store.Create(ctx, obj, validate, options))
 }
 
@@ -102,18 +114,21 @@ func (s mainStorage[T, P]) Watch(ctx context.Context, options *metainternalversi
 }
 
 func (s mainStorage[T, P]) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, validateCreate rest.ValidateObjectFunc, validateUpdate rest.ValidateObjectUpdateFunc, forceCreate bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	defer s.alone()()
 	obj, created, err := s.Store.Update(ctx, name, info, validateCreate, validateUpdate, forceCreate, options)
 	obj, err = shown(ctx)(obj, err)
 	return obj, created, err
 }
 
 func (s mainStorage[T, P]) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	defer s.alone()()
 	obj, now, err := s.Store.Delete(ctx, name, validate, options)
 	obj, err = shown(ctx)(obj, err)
 	return obj, now, err
 }
 
 func (s mainStorage[T, P]) DeleteCollection(ctx context.Context, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions, list *metainternalversion.ListOptions) (runtime.Object, error) {
+	defer s.alone()()
 	return shown(ctx)(s.Store.DeleteCollection(ctx, validate, options, list))
 }
 

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,13 +33,18 @@ type kind[T any, P object[T]] struct {
 	list               func() runtime.Object
 	columns            []column[P]
 
+	// serial is held while an object is checked and stored, by all kinds that are checked against each other; nil for none.
+	// Without it two writes at once could each find nothing of the other. It reaches no further than this replica: what
+	// lies between replicas is for whoever acts on the objects (the vk-provider serves neither of two pools that are one
+	// cluster, the network controller one of two subnets that overlap).
+	serial *sync.Mutex
 	// conditional refuses updates that do not name the version that they change.
 	conditional bool
 
 	validate       func(P) field.ErrorList
 	validateUpdate func(obj, old P) field.ErrorList
 	// validateStatus and warnings may be nil.
-	validateStatus func(P) field.ErrorList
+	validateStatus func(obj, old P) field.ErrorList
 	warnings       func(P) []string
 
 	// parts gives what the common behaviour handles apart.
@@ -138,10 +144,10 @@ func (s statusStrategy[T, P]) PrepareForUpdate(_ context.Context, obj, old runti
 	p.SetOwnerReferences(before.GetOwnerReferences())
 }
 
-func (s statusStrategy[T, P]) ValidateUpdate(_ context.Context, obj, _ runtime.Object) field.ErrorList {
+func (s statusStrategy[T, P]) ValidateUpdate(_ context.Context, obj, old runtime.Object) field.ErrorList {
 	problems := metav1validation.ValidateConditions(s.kind.parts(obj.(P)).conditions, field.NewPath("status", "conditions"))
 	if s.kind.validateStatus != nil {
-		problems = append(problems, s.kind.validateStatus(obj.(P))...)
+		problems = append(problems, s.kind.validateStatus(obj.(P), old.(P))...)
 	}
 	return problems
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -15,15 +16,17 @@ import (
 	"vivarium.io/vivarium/internal/ranges"
 )
 
-func subnetKind() kind[v1alpha1.Subnet, *v1alpha1.Subnet] {
+func subnetKind(serial *sync.Mutex) kind[v1alpha1.Subnet, *v1alpha1.Subnet] {
 	return kind[v1alpha1.Subnet, *v1alpha1.Subnet]{
 		resource:       "subnets",
 		singular:       "subnet",
+		serial:         serial,
 		finalizers:     []string{v1alpha1.FinalizerNetwork},
 		list:           func() runtime.Object { return &v1alpha1.SubnetList{} },
 		columns:        subnetColumns(),
 		validate:       validateSubnet,
 		validateUpdate: validateSubnetUpdate,
+		validateStatus: validateSubnetStatus,
 		parts: func(s *v1alpha1.Subnet) parts {
 			return parts{
 				spec:       s.Spec,
@@ -181,4 +184,12 @@ func lostPools(now, before []string) string {
 		}
 	}
 	return ""
+}
+
+// validateSubnetStatus keeps a segment's number: pods that run speak under it.
+func validateSubnetStatus(s, old *v1alpha1.Subnet) field.ErrorList {
+	if old.Status.VNI == 0 || s.Status.VNI == old.Status.VNI {
+		return nil
+	}
+	return field.ErrorList{field.Forbidden(field.NewPath("status", "vni"), "cannot be changed: pods that run speak under it")}
 }

@@ -44,9 +44,14 @@ func tenantColumns() []column[*v1alpha1.Tenant] {
 		nameOf[tenant](),
 		{name: "Phase", kind: text, description: "Pending, Ready, Suspended or Terminating.", value: func(t tenant) any { return tenantPhase(t) }},
 		{name: "Weight", kind: number, description: "Share of the control cluster's request capacity.", value: func(t tenant) any { return int64(t.Spec.Weight) }},
+		{name: "Network", kind: text, description: "Flat, or the tenant's VPC.", value: func(t tenant) any {
+			if vpc := names.TenantID(t.Name).VPC(t.Spec.Network); vpc != "" {
+				return vpc
+			}
+			return string(t.Spec.Network.Mode)
+		}},
 		ageOf[tenant](),
 		{name: "Server", kind: text, wide: true, description: "Where the tenant reaches its API.", value: func(t tenant) any { return t.Status.Server }},
-		{name: "Network", kind: text, wide: true, description: "How the tenant's pods are connected.", value: func(t tenant) any { return string(t.Spec.Network.Mode) }},
 		{name: "Certificate", kind: text, wide: true, description: "Time until the tenant's certificate expires.", value: func(t tenant) any {
 			if t.Status.CertificateExpiry == nil {
 				return ""
@@ -54,7 +59,7 @@ func tenantColumns() []column[*v1alpha1.Tenant] {
 			return duration.HumanDuration(time.Until(t.Status.CertificateExpiry.Time))
 		}},
 		{name: "Message", kind: text, wide: true, description: "What the tenant is waiting for.", value: func(t tenant) any {
-			return trouble(t.Status.Conditions, v1alpha1.TenantReady, v1alpha1.TenantCleaned)
+			return trouble(t.Status.Conditions, v1alpha1.TenantReady, v1alpha1.TenantCleaned, v1alpha1.TenantNetworkReady)
 		}},
 	}
 }
@@ -101,17 +106,19 @@ func validateTenant(t *v1alpha1.Tenant) field.ErrorList {
 	problems = append(problems, outOfRange(limits.Child("maxWatches"), t.Spec.Limits.MaxWatches, 1, mostRequests)...)
 	problems = append(problems, outOfRange(limits.Child("maxStreams"), t.Spec.Limits.MaxStreams, 1, mostRequests)...)
 	problems = append(problems, outOfRange(limits.Child("customResourceDefinitions"), t.Spec.Limits.CustomResourceDefinitions, 1, mostDefinitions)...)
-	if mode := t.Spec.Network.Mode; mode != v1alpha1.NetworkFlat {
-		problems = append(problems, field.NotSupported(spec.Child("network", "mode"), mode, []v1alpha1.NetworkMode{v1alpha1.NetworkFlat}))
-	}
-	return problems
+	return append(problems, validateTenantNetwork(names.TenantID(t.Name), t.Spec.Network, spec.Child("network"))...)
 }
 
 func validateTenantUpdate(t, old *v1alpha1.Tenant) field.ErrorList {
 	var problems field.ErrorList
 	spec := field.NewPath("spec")
-	if !equality.Semantic.DeepEqual(t.Spec.Network, old.Spec.Network) {
-		problems = append(problems, field.Forbidden(spec.Child("network"), "cannot be changed after the tenant was created"))
+	network, was := t.Spec.Network, old.Spec.Network
+	for part, same := range map[string]bool{
+		"mode": network.Mode == was.Mode, "vpc": network.VPC == was.VPC, "template": equality.Semantic.DeepEqual(network.Template, was.Template),
+	} {
+		if !same {
+			problems = append(problems, field.Forbidden(spec.Child("network", part), "cannot be changed after the tenant was created"))
+		}
 	}
 	path := spec.Child("credentialsNotBefore")
 	now, before := t.Spec.CredentialsNotBefore, old.Spec.CredentialsNotBefore

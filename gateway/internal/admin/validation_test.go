@@ -25,7 +25,7 @@ func TestValidateTenant(t *testing.T) {
 		"InFlight":       {func(x *v1alpha1.Tenant) { x.Spec.Limits.MaxInFlight = -5 }, "spec.limits.maxInFlight"},
 		"Watches":        {func(x *v1alpha1.Tenant) { x.Spec.Limits.MaxWatches = -5 }, "spec.limits.maxWatches"},
 		"Streams":        {func(x *v1alpha1.Tenant) { x.Spec.Limits.MaxStreams = -5 }, "spec.limits.maxStreams"},
-		"Mode":           {func(x *v1alpha1.Tenant) { x.Spec.Network.Mode = "VPC" }, `spec.network.mode: Unsupported value: "VPC": supported values: "Flat"`},
+		"Mode":           {func(x *v1alpha1.Tenant) { x.Spec.Network.Mode = "Own" }, `spec.network.mode: Unsupported value: "Own": supported values: "Flat", "VPC"`},
 		"Annotation":     {func(x *v1alpha1.Tenant) { x.Annotations[v1alpha1.AnnotationMaxInFlight] = "many" }, "metadata.annotations[tce.kubezoo/max-requests-inflight]"},
 		"AnnotationZero": {func(x *v1alpha1.Tenant) { x.Annotations[v1alpha1.AnnotationMaxInFlight] = "0" }, "must be a whole number from 1"},
 		"AnnotationGood": {func(x *v1alpha1.Tenant) { x.Annotations[v1alpha1.AnnotationMaxInFlight] = "12" }, ""},
@@ -80,7 +80,7 @@ func TestValidatePool(t *testing.T) {
 		"Shape":          {func(x *pool) { x.Spec.Nodes.Shape = corev1.ResourceList{"cpu": resource.MustParse("4")} }, ""},
 		"ShapeNegative":  {func(x *pool) { x.Spec.Nodes.Shape = corev1.ResourceList{"cpu": resource.MustParse("-4")} }, "spec.nodes.shape[cpu]: Invalid value: \"-4\": must be greater than zero"},
 		"ShapeBadName":   {func(x *pool) { x.Spec.Nodes.Shape = corev1.ResourceList{"c p u": resource.MustParse("4")} }, "spec.nodes.shape"},
-		"NetworkDriver":  {func(x *pool) { x.Spec.Network.Driver = "kube-ovn" }, `spec.network.driver: Invalid value: "kube-ovn": is not served; the only driver is "flat"`},
+		"NetworkDriver":  {func(x *pool) { x.Spec.Network.Driver = "kube-ovn" }, `spec.network.driver: Unsupported value: "kube-ovn": supported values: "flat"`},
 		"DriverMisspelt": {func(x *pool) { x.Spec.Network.Driver = "Flat" }, "spec.network.driver"},
 	}
 	for name, tc := range cases {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -16,10 +17,11 @@ import (
 	"vivarium.io/vivarium/internal/ranges"
 )
 
-func vpcKind() kind[v1alpha1.VPC, *v1alpha1.VPC] {
+func vpcKind(serial *sync.Mutex) kind[v1alpha1.VPC, *v1alpha1.VPC] {
 	return kind[v1alpha1.VPC, *v1alpha1.VPC]{
 		resource:       "vpcs",
 		singular:       "vpc",
+		serial:         serial,
 		finalizers:     []string{v1alpha1.FinalizerNetwork},
 		list:           func() runtime.Object { return &v1alpha1.VPCList{} },
 		columns:        vpcColumns(),

@@ -14,13 +14,22 @@ import (
 	"vivarium.io/vivarium/api/v1alpha1"
 )
 
-// client reads and writes Tenants at the admin API.
-type client = gentype.ClientWithList[*v1alpha1.Tenant, *v1alpha1.TenantList]
+// client reads and writes one kind of objects at the admin API.
+type client[P interface {
+	runtime.Object
+	metav1.Object
+}, L runtime.Object] = gentype.ClientWithList[P, L]
 
-func newClient(loopback *rest.Config) (*client, error) {
+// api is the admin API with the types that it speaks.
+type api struct {
+	rest       rest.Interface
+	parameters runtime.ParameterCodec
+}
+
+func adminAPI(loopback *rest.Config) (api, error) {
 	scheme := runtime.NewScheme()
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		return nil, fmt.Errorf("make the client of the admin API: %w", err)
+		return api{}, fmt.Errorf("make the client of the admin API: %w", err)
 	}
 	config := rest.CopyConfig(loopback)
 	config.GroupVersion = &v1alpha1.GroupVersion
@@ -31,19 +40,32 @@ func newClient(loopback *rest.Config) (*client, error) {
 	config.QPS = -1
 	restClient, err := rest.RESTClientFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("make the client of the admin API: %w", err)
+		return api{}, fmt.Errorf("make the client of the admin API: %w", err)
 	}
-	return gentype.NewClientWithList("tenants", restClient, runtime.NewParameterCodec(scheme), "",
-		func() *v1alpha1.Tenant { return &v1alpha1.Tenant{} },
-		func() *v1alpha1.TenantList { return &v1alpha1.TenantList{} }), nil
+	return api{rest: restClient, parameters: runtime.NewParameterCodec(scheme)}, nil
 }
 
-// newInformer keeps every Tenant in memory, fed by one watch.
-func newInformer(c *client) cache.SharedIndexInformer {
+// newClient makes the client of a kind.
+func newClient[T, L any, P interface {
+	*T
+	runtime.Object
+	metav1.Object
+}, PL interface {
+	*L
+	runtime.Object
+}](a api, resource string) *client[P, PL] {
+	return gentype.NewClientWithList[P, PL](resource, a.rest, a.parameters, "", func() P { return new(T) }, func() PL { return new(L) })
+}
+
+// newInformer keeps every object of a kind in memory, fed by one watch.
+func newInformer[P interface {
+	runtime.Object
+	metav1.Object
+}, L runtime.Object](c *client[P, L], example P) cache.SharedIndexInformer {
 	return cache.NewSharedIndexInformer(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			return c.List(ctx, options)
 		},
 		WatchFuncWithContext: c.Watch,
-	}, &v1alpha1.Tenant{}, 0, cache.Indexers{})
+	}, example, 0, cache.Indexers{})
 }

@@ -70,7 +70,8 @@ func (c Config) validate() error {
 // Controller makes the control cluster match the Tenants and reports back in their status. It is level-triggered: each
 // reconcile compares everything, so it may be killed anywhere, and any number of replicas may run.
 type Controller struct {
-	tenants   *client
+	tenants   *client[*v1alpha1.Tenant, *v1alpha1.TenantList]
+	networks  *networks
 	informer  cache.SharedIndexInformer
 	control   kubernetes.Interface
 	scanner   *Scanner
@@ -104,10 +105,11 @@ func NewController(config Config) (*Controller, error) {
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("configure tenants: %w", err)
 	}
-	tenants, err := newClient(config.Loopback)
+	api, err := adminAPI(config.Loopback)
 	if err != nil {
 		return nil, err
 	}
+	tenants := newClient[v1alpha1.Tenant, v1alpha1.TenantList](api, "tenants")
 	identity := rest.CopyConfig(config.Control)
 	identity.QPS = -1
 	identity.WarningHandler = rest.NoWarnings{} // Endpoints are deprecated, and expected of every cluster.
@@ -117,7 +119,8 @@ func NewController(config Config) (*Controller, error) {
 	}
 	c := &Controller{
 		tenants:   tenants,
-		informer:  newInformer(tenants),
+		networks:  newNetworks(api),
+		informer:  newInformer(tenants, &v1alpha1.Tenant{}),
 		control:   control,
 		scanner:   config.Scanner,
 		shared:    config.Shared,
@@ -203,7 +206,7 @@ func (c *Controller) watch() error {
 	if err != nil {
 		return fmt.Errorf("watch tenants' namespaces: %w", err)
 	}
-	return nil
+	return c.networks.watch(c.queue.Add)
 }
 
 // labelsKept reports whether nothing of ours was taken from a namespace.
@@ -240,6 +243,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	run(c.namespace)
 	c.roles.run(run)
+	run(c.networks.knownVPCs)
+	run(c.networks.knownSubnets)
 	run(c.informer)
 	group.Go(func() error {
 		<-ctx.Done()
@@ -248,8 +253,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		var working sync.WaitGroup
-		// Rank needs all tenants.
-		if cache.WaitForCacheSync(ctx.Done(), c.informer.HasSynced) {
+		// Rank needs all tenants, and what of their networks exists must not look missing.
+		if cache.WaitForCacheSync(ctx.Done(), c.informer.HasSynced, c.networks.knownVPCs.HasSynced, c.networks.knownSubnets.HasSynced) {
 			for range workers {
 				working.Go(func() {
 					for c.work(ctx) {

@@ -67,11 +67,12 @@ type Directory struct {
 
 // NewDirectory makes a Directory that reads the admin API through the loopback; it is empty until it runs.
 func NewDirectory(loopback *rest.Config) (*Directory, error) {
-	c, err := newClient(loopback)
+	api, err := adminAPI(loopback)
 	if err != nil {
 		return nil, err
 	}
-	d := &Directory{informer: newInformer(c), tenants: map[names.TenantID]Tenant{}}
+	tenants := newClient[v1alpha1.Tenant, v1alpha1.TenantList](api, "tenants")
+	d := &Directory{informer: newInformer(tenants, &v1alpha1.Tenant{}), tenants: map[names.TenantID]Tenant{}}
 	d.handled, err = d.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { d.observe(obj, false) },
 		UpdateFunc: func(_, obj any) { d.observe(obj, false) },

@@ -48,12 +48,18 @@ func (c *Controller) reconcile(ctx context.Context, id names.TenantID) (again ti
 	return resync, c.reconcileLife(ctx, id, t)
 }
 
-// reconcileLife makes what the tenant needs and issues its credentials, both at once.
+// reconcileLife makes what the tenant needs in control and of its network and issues its credentials, all at once.
 func (c *Controller) reconcileLife(ctx context.Context, id names.TenantID, t *v1alpha1.Tenant) error {
 	status := t.Status.DeepCopy()
 	group, groupCtx := errgroup.WithContext(ctx)
 	provided := t.DeepCopy() // the other half changes t
 	group.Go(func() error { return c.provide(groupCtx, id, provided) })
+	var network *metav1.Condition
+	group.Go(func() error {
+		var err error
+		network, err = c.networks.provide(groupCtx, id, provided)
+		return err
+	})
 	group.Go(func() error {
 		var err error
 		t, err = c.issueCredentials(groupCtx, id, t, status)
@@ -73,6 +79,9 @@ func (c *Controller) reconcileLife(ctx context.Context, id names.TenantID, t *v1
 		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, reasonIncomplete, err.Error()
 	}
 	meta.SetStatusCondition(&status.Conditions, ready)
+	if network != nil {
+		meta.SetStatusCondition(&status.Conditions, *network)
+	}
 	status.Phase = phaseOf(t, ready.Status)
 	if _, statusErr := c.updateStatus(ctx, t, status); err == nil {
 		err = statusErr
@@ -116,21 +125,28 @@ func (c *Controller) issueCredentials(ctx context.Context, id names.TenantID, t 
 	return t, nil
 }
 
-// reconcileRemoval empties the control cluster of a tenant that is being deleted and then lets go of its finalizer.
+// reconcileRemoval empties the control cluster of a tenant that is being deleted, removes the network that was made with it
+// and then lets go of its finalizer.
 func (c *Controller) reconcileRemoval(ctx context.Context, id names.TenantID, t *v1alpha1.Tenant) (time.Duration, error) {
 	if !slices.Contains(t.Finalizers, v1alpha1.FinalizerControl) {
 		return 0, nil
 	}
 	progress, err := c.remove(ctx, id)
+	where := "in the control cluster: "
+	if err == nil && progress.left == "" {
+		// No pod has an address any more.
+		progress, err = c.networks.remove(ctx, id, t)
+		where = "of the network: "
+	}
 	cleaned := metav1.Condition{Type: v1alpha1.TenantCleaned, Status: metav1.ConditionFalse, Reason: reasonRemoving, ObservedGeneration: t.Generation}
 	again := removalPoll
 	switch {
 	case err != nil:
-		cleaned.Message = "cannot empty the control cluster: " + err.Error()
+		cleaned.Message = "cannot remove what the tenant has: " + err.Error()
 	case progress.left == "":
 		cleaned.Reason, cleaned.Message = reasonPools, "nothing is left in the control cluster; the pools are being emptied"
 	default:
-		cleaned.Message = "in the control cluster: " + progress.left
+		cleaned.Message = where + progress.left
 		if progress.stuck {
 			cleaned.Reason, again = reasonStuck, stuckPoll
 		}

@@ -3245,7 +3245,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_PoolNetwork(ref common.ReferenceCal
 				Properties: map[string]spec.Schema{
 					"driver": {
 						SchemaProps: spec.SchemaProps{
-							Description: "driver is the network driver. Default \"flat\", so far the only one served.",
+							Description: "driver is the network driver. Default \"flat\".",
 							Type:        []string{"string"},
 							Format:      "",
 						},
