@@ -342,7 +342,7 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 func (f *front) viewOf(x *exchange, has *customs.Snapshot) translate.View {
 	return translate.View{
 		Tenant: x.facts.tenant.ID, RootCA: f.rootCA, TokenAudience: f.tokenAudience, ForbiddenAudiences: f.forbiddenAudiences,
-		Exported: x.exported, SharedGroups: has.SharedGroups(), Customs: has,
+		Exported: x.exported, SharedGroups: has.SharedGroups(), Customs: has, VPC: x.facts.tenant.VPC != "",
 	}
 }
 

@@ -33,6 +33,8 @@ type Tenant struct {
 	CredentialsNotBefore time.Time
 	// Limits are all set and positive.
 	Limits Limits
+	// VPC is the name of the tenant's VPC; empty for a tenant whose network is flat.
+	VPC string
 	// Labels are those of the Tenant object, by which an operator chooses tenants, as labels.Set.String writes them.
 	Labels string
 }
@@ -161,6 +163,7 @@ func fromObject(id names.TenantID, object *v1alpha1.Tenant) Tenant {
 		UID:         object.UID,
 		Suspended:   object.Spec.Suspended,
 		Terminating: object.DeletionTimestamp != nil,
+		VPC:         id.VPC(object.Spec.Network),
 		Labels:      labels.Set(object.Labels).String(),
 		Limits: Limits{
 			RequestsPerSecond: float64(limits.RequestsPerSecond),

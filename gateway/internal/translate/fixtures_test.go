@@ -18,6 +18,7 @@ var (
 		Tenant: "zq7x9k", RootCA: "GATEWAY CA\n", TokenAudience: "vivarium-gateway",
 		ForbiddenAudiences: []string{"https://kubernetes.default.svc"},
 		Exported:           func(kind, name string) bool { return kind == "StorageClass" && name == "shared-disk" },
+		VPC:                true,
 		Continue:           func(token string) string { return "opaque-" + reverse(token) },
 	}
 	other = View{Tenant: "canary", Continue: view.Continue}

@@ -25,6 +25,14 @@ const (
 // keyToControl gives the control form of a label or annotation key, or refuses it.
 func (q *request) keyToControl(op rules.Op, key, path string) (string, error) {
 	if names.Reserved(key) {
+		switch own := netkeys.OfTenant(key); {
+		case own && op == rules.PodAnnotations && q.view.VPC:
+			return key, nil
+		case own && op == rules.PodAnnotations:
+			return "", forbidden(path, "the key %q is for clusters whose pods are in a VPC; the pods of this one are not", key)
+		case own:
+			return "", forbidden(path, "the key %q is an annotation of pods, pod templates and namespaces alone", key)
+		}
 		return "", forbidden(path, "the key %q belongs to the platform", key)
 	}
 	switch op {
@@ -38,7 +46,7 @@ func (q *request) keyToControl(op rules.Op, key, path string) (string, error) {
 			return aggregateToControl + rest, nil
 		}
 		return key, nil
-	case rules.PodKeys:
+	case rules.PodKeys, rules.PodAnnotations:
 		if q.kind.Kind == "Namespace" && protectedNamespaceKey(key) {
 			return "", forbidden(path, "the key %q is set by the platform on every namespace", key)
 		}
@@ -67,11 +75,17 @@ func keyToTenant(op rules.Op, key string) (string, bool) {
 			return "", false
 		}
 	}
+	if op == rules.PodAnnotations && netkeys.OfTenant(key) {
+		return key, true
+	}
 	if names.Reserved(key) || op == rules.NamespaceLabels && protectedNamespaceKey(key) {
 		return "", false
 	}
 	return key, true
 }
+
+// hidden reports whether the owner of a key is none of the tenant's affairs.
+func hidden(key string) bool { return names.Reserved(key) && !netkeys.OfTenant(key) }
 
 func protectedNamespaceKey(key string) bool {
 	return strings.HasPrefix(key, labelScheduler)
@@ -97,6 +111,11 @@ func (q *request) keysToControl(op rules.Op, v *jsonwire.Value, path string) err
 		if err != nil {
 			return err
 		}
+		if netkeys.OfTenant(key) {
+			if err := q.checkNetworkKey(m, path); err != nil {
+				return err
+			}
+		}
 		if op == rules.NamespaceLabels && key == labelMetadataName && m.Value.Text() != "" {
 			ns, err := q.view.namespaceToControl(m.Value.Text(), path)
 			if err != nil {
@@ -112,6 +131,24 @@ func (q *request) keysToControl(op rules.Op, v *jsonwire.Value, path string) err
 	}
 	if enforced != "" {
 		v.Set(podsecurity.Enforce, jsonwire.NewString(enforced))
+	}
+	return nil
+}
+
+// checkNetworkKey checks one of the tenant's own network keys. What it names must exist only when a pod comes to be: the
+// network controller sees to that.
+func (q *request) checkNetworkKey(m *jsonwire.Member, path string) error {
+	if m.Key == netkeys.IP && q.kind.Kind == "Namespace" {
+		return forbidden(path, "the key %q says the address of one pod: set it on the pod", m.Key)
+	}
+	if m.Value.Kind() == jsonwire.Null {
+		return nil
+	}
+	if m.Value.Kind() != jsonwire.String {
+		return invalid(path, "the value of %q must be a string", m.Key)
+	}
+	if err := netkeys.Check(m.Key, m.Value.Text()); err != nil {
+		return invalid(path, "Invalid value: %q: the value of %s %v", m.Value.Text(), m.Key, err)
 	}
 	return nil
 }
@@ -207,7 +244,7 @@ func (r *response) fieldsToTenant(v *jsonwire.Value) {
 				return shown
 			case strings.HasPrefix(name, aggregateToControl):
 				m.Key = "f:" + aggregateToTenant + strings.TrimPrefix(name, aggregateToControl)
-			case names.Reserved(name), r.root.Kind == "Namespace" && protectedNamespaceKey(name):
+			case hidden(name), r.root.Kind == "Namespace" && protectedNamespaceKey(name):
 				return false
 			case r.root.Kind == "ResourceQuota":
 				key, ok := r.view.quotaKeyToTenant(name)
@@ -237,7 +274,7 @@ func (q *request) fieldsToControl(v *jsonwire.Value) {
 	v.Filter(func(m *jsonwire.Member) bool {
 		if name, ok := strings.CutPrefix(m.Key, "f:"); ok {
 			switch {
-			case names.Reserved(name):
+			case hidden(name):
 				return false
 			case q.root.Kind == "ClusterRole" && strings.HasPrefix(name, aggregateToTenant):
 				m.Key = "f:" + aggregateToControl + strings.TrimPrefix(name, aggregateToTenant)

@@ -23,7 +23,7 @@ func (r *response) operate(op rules.Op) error {
 		if r.name != rootCAConfigMap {
 			return r.Skip()
 		}
-	case rules.Keys, rules.PodKeys:
+	case rules.Keys, rules.PodKeys, rules.PodAnnotations:
 		if r.SkipWithout(ofTenant, ofPlatform) {
 			return nil
 		}
@@ -69,7 +69,7 @@ func (r *response) operate(op rules.Op) error {
 			}
 		}
 		return r.Emit(raw)
-	case rules.Keys, rules.PodKeys, rules.OwnedLabels:
+	case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.OwnedLabels:
 		if !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) {
 			return r.Emit(raw)
 		}
@@ -163,7 +163,7 @@ func (r *response) toTenant(op rules.Op, v *jsonwire.Value) error {
 		if own, err := r.view.Tenant.NameToTenant(v.Text()); err == nil {
 			v.SetText(own)
 		}
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
+	case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
 		r.keysToTenant(op, v)
 	case rules.OwnerReferences:
 		r.ownerReferencesToTenant(v)

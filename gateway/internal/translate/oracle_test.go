@@ -248,6 +248,13 @@ func reserved(key string) bool {
 
 // keys translates labels or annotations.
 func (o *oracle) keys(m map[string]string, podKeys, namespaceLabels, clusterRole, classes bool) {
+	o.keysWith(m, podKeys, namespaceLabels, clusterRole, classes, false)
+}
+
+// tenants are the network keys that a tenant in a VPC may set where networks says so.
+var tenants = map[string]bool{"network.vivarium.io/subnets": true, "network.vivarium.io/ip": true, "network.vivarium.io/security-groups": true, "network.vivarium.io/bandwidth": true}
+
+func (o *oracle) keysWith(m map[string]string, podKeys, namespaceLabels, clusterRole, classes, networks bool) {
 	for key, value := range maps.Clone(m) {
 		protected := strings.HasPrefix(key, "scheduler.alpha.kubernetes.io/")
 		to := key
@@ -272,6 +279,10 @@ func (o *oracle) keys(m map[string]string, podKeys, namespaceLabels, clusterRole
 			to = ""
 			if _, ok := m["rbac.vivarium.io/aggregate-to-"+strings.TrimPrefix(key, "rbac.authorization.k8s.io/aggregate-to-")]; ok {
 				continue
+			}
+		case networks && tenants[key]:
+			if o.control && (netkeys.Check(key, value) != nil || o.gvk.Kind == "Namespace" && key == "network.vivarium.io/ip") {
+				o.refuse("value of " + key)
 			}
 		case o.control && reserved(key):
 			o.refuse("key " + key)
@@ -309,7 +320,7 @@ func (o *oracle) keys(m map[string]string, podKeys, namespaceLabels, clusterRole
 func (o *oracle) metadata(m *metav1.ObjectMeta, of string) {
 	pod := of == "Pod" || of == "Service" || of == "PodTemplateSpec"
 	o.keys(m.Labels, pod, of == "Namespace", of == "ClusterRole", false)
-	o.keys(m.Annotations, pod || of == "Namespace", false, false, of == "Ingress" || of == "PersistentVolumeClaim")
+	o.keysWith(m.Annotations, pod || of == "Namespace", false, false, of == "Ingress" || of == "PersistentVolumeClaim", pod && of != "Service" || of == "Namespace")
 	kept := m.OwnerReferences[:0]
 	for _, r := range m.OwnerReferences {
 		none := ""
@@ -346,7 +357,7 @@ func (o *oracle) fields(m map[string]any) {
 				to = "f:pod-security.kubernetes.io/enforce"
 			case !o.control && strings.HasPrefix(name, controlForm):
 				to = "f:" + tenantForm + strings.TrimPrefix(name, controlForm)
-			case reserved(name), !o.control && o.gvk.Kind == "Namespace" && protected:
+			case reserved(name) && !tenants[name], !o.control && o.gvk.Kind == "Namespace" && protected:
 				drop = true
 			case o.control && o.gvk.Kind == "ClusterRole" && strings.HasPrefix(name, tenantForm):
 				to = "f:" + controlForm + strings.TrimPrefix(name, tenantForm)

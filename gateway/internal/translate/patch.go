@@ -7,6 +7,7 @@ import (
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/netkeys"
 	"vivarium.io/vivarium/internal/podsecurity"
 )
 
@@ -333,7 +334,7 @@ func (l *location) remove(op *jsonwire.Value) error {
 func (l *location) below(what string, value *jsonwire.Value) error {
 	path := l.path()
 	switch op := l.place.Op; op {
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
+	case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
 		if len(l.rest) == 1 {
 			one := jsonwire.NewObject(jsonwire.Member{Key: l.rest[0], Value: orNull(value)})
 			if directive(l.rest[0]) {
@@ -507,12 +508,12 @@ func (l *location) from(source *location, what string) error {
 
 // plainKey reports whether the value under a key is the tenant's as it stands.
 func plainKey(key string) bool {
-	return key != labelMetadataName && classAnnotations[key] == "" && podsecurity.ToControl(key) == key
+	return key != labelMetadataName && classAnnotations[key] == "" && podsecurity.ToControl(key) == key && !netkeys.OfTenant(key)
 }
 
 func isKeys(op rules.Op) bool {
 	switch op {
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
+	case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
 		return true
 	}
 	return false

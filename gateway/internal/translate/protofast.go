@@ -167,7 +167,7 @@ func (r *response) cutWire(c *cuts) error {
 			l.place, l.start, l.end, l.lengthAt, l.writtenAt, l.shrunk, l.looked = child, start, i, lengthAt, -1, 0, false
 			i = start
 			continue
-		case rules.Keys, rules.PodKeys, rules.ManagedFields, rules.Text, rules.GenerateName:
+		case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.ManagedFields, rules.Text, rules.GenerateName:
 			if !l.looked {
 				// These stand together in every object. One look is for all of them.
 				l.looked, l.free = true, !r.needles.In(in[at:l.end])

@@ -90,7 +90,7 @@ func (r *response) passes(op rules.Op, raw []byte) bool {
 		return true
 	case rules.RootCA:
 		return r.name != rootCAConfigMap
-	case rules.Keys, rules.PodKeys, rules.OwnedLabels:
+	case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.OwnedLabels:
 		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix)
 	case rules.ManagedFields:
 		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix) && r.root.Kind != "Namespace"

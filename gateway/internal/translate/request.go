@@ -305,7 +305,7 @@ func join(path, key string) string {
 // toControl applies an operation to a value.
 func (q *request) toControl(op rules.Op, v *jsonwire.Value, path string) error {
 	switch op {
-	case rules.Keys, rules.PodKeys, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
+	case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.NamespaceLabels, rules.ClusterRoleLabels, rules.ClassAnnotations, rules.OwnedLabels:
 		return q.keysToControl(op, v, path)
 	case rules.OwnerReferences:
 		return q.ownerReferencesToControl(v, path)

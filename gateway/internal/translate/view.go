@@ -49,6 +49,8 @@ type View struct {
 	// operator offers to this tenant under their own names; nil for none. A control cluster that fills in a default class
 	// must export it, or objects that were given it cannot be updated by their tenant.
 	Exported func(kind, name string) bool
+	// VPC says that the tenant's pods are in a VPC of its own, so that it may choose among what that VPC has.
+	VPC bool
 	// Continue turns a continue token of the control cluster into the one that the tenant sees. Required for lists that can
 	// be paged: without it a response with a token is refused, since such a token spells names of the control cluster.
 	Continue func(controlToken string) (tenantToken string)

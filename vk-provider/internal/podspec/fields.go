@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/netkeys"
 )
 
 // The downward API below would show the pool pod. Where that differs from the control pod in its tenant's words:
@@ -98,7 +99,7 @@ func subscript(path string) (field, key string, ok bool) {
 
 // visible reads a key of a map as its tenant does: the platform's keys are not there.
 func visible(m map[string]string, key string) string {
-	if names.Reserved(key) {
+	if hidden(key) {
 		return ""
 	}
 	return m[key]
@@ -108,13 +109,16 @@ func visible(m map[string]string, key string) string {
 func formatMap(m map[string]string) string {
 	var lines []string
 	for key, value := range m {
-		if !names.Reserved(key) {
+		if !hidden(key) {
 			lines = append(lines, key+"="+strconv.Quote(value))
 		}
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
+
+// hidden reports whether a key is none of the tenant's affairs: the platform's, but for the network keys that tenants set.
+func hidden(key string) bool { return names.Reserved(key) && !netkeys.OfTenant(key) }
 
 func digest(s string) string {
 	sum := sha256.Sum256([]byte(s))

@@ -34,6 +34,8 @@ const (
 	// PodKeys are labels or annotations of what ends up on a pod, its namespace or its Service: keys by which a network is
 	// chosen are refused too.
 	PodKeys
+	// PodAnnotations are PodKeys among which a tenant in a VPC has four of its own.
+	PodAnnotations
 	// NamespaceLabels are the labels of a Namespace.
 	NamespaceLabels
 	// ClusterRoleLabels are the labels of a ClusterRole.
@@ -112,7 +114,7 @@ const (
 var opNames = [opCount]string{
 	Pass: "pass", Namespace: "namespace", OwnNamespace: "own-namespace", OwnName: "own-name",
 	GenerateName: "generate-name", ObjectName: "object-name", Group: "group", GroupVersion: "group-version", User: "user",
-	UserGroup: "user-group", Text: "text", Keys: "keys", PodKeys: "pod-keys", NamespaceLabels: "namespace-labels",
+	UserGroup: "user-group", Text: "text", Keys: "keys", PodKeys: "pod-keys", PodAnnotations: "pod-annotations", NamespaceLabels: "namespace-labels",
 	ClusterRoleLabels: "cluster-role-labels", OwnerReferences: "owner-references", ManagedFields: "managed-fields",
 	ObjectReference: "object-reference", InvolvedObject: "involved-object", NamespaceSelector: "namespace-selector",
 	PolicyRules: "policy-rules", RoleRef: "role-ref", Subjects: "subjects", AggregationRule: "aggregation-rule",

@@ -12,9 +12,9 @@ var defs = []typeDef{
 	// 3: meta/v1.ObjectMeta@MutatingAdmissionPolicy.labels
 	{op: 11 /* keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 4: meta/v1.ObjectMeta@MutatingAdmissionPolicy.ownerReferences
-	{op: 15 /* owner-references */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 5},
+	{op: 16 /* owner-references */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 5},
 	// 5: meta/v1.ObjectMeta@MutatingAdmissionPolicy.managedFields
-	{op: 16 /* managed-fields */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 6},
+	{op: 17 /* managed-fields */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 6},
 	// 6: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
 	// 7: admissionregistration/v1.ParamKind.apiVersion
@@ -38,7 +38,7 @@ var defs = []typeDef{
 	// 16: admissionregistration.k8s.io/v1, Kind=MutatingAdmissionPolicy
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 15, false}}, value: WireOpaque, message: -1},
 	// 17: admissionregistration/v1.MutatingAdmissionPolicyBindingSpec.policyName
-	{op: 50 /* policy-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 51 /* policy-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 18: admissionregistration/v1.ParamRef
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 2, 2, false}}, value: WireOpaque, message: -1},
 	// 19: admissionregistration/v1.MutatingAdmissionPolicyBindingSpec
@@ -62,15 +62,15 @@ var defs = []typeDef{
 	// 28: admissionregistration.k8s.io/v1, Kind=ValidatingAdmissionPolicy
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 15, false}, {"status", 3, 27, false}}, value: WireOpaque, message: -1},
 	// 29: meta/v1.ObjectMeta@CustomResourceDefinition.name
-	{op: 47 /* definition-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 48 /* definition-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 30: meta/v1.ObjectMeta@CustomResourceDefinition.labels
-	{op: 46 /* owned-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 47 /* owned-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 31: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 29, false}, {"namespace", 3, 2, false}, {"labels", 11, 30, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
 	// 32: apiextensions/v1.CustomResourceDefinitionSpec.group
 	{op: 6 /* group */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 33: apiextensions/v1.CustomResourceConversion.strategy
-	{op: 48 /* conversion-strategy */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 49 /* conversion-strategy */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 34: apiextensions/v1.CustomResourceConversion
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"strategy", 1, 33, false}}, value: WireOpaque, message: -1},
 	// 35: apiextensions/v1.CustomResourceDefinitionSpec
@@ -90,11 +90,11 @@ var defs = []typeDef{
 	// 42: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
 	// 43: core/v1.ConfigMap.data
-	{op: 30 /* root-ca */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 31 /* root-ca */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 44: /v1, Kind=ConfigMap
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"data", 2, 43, false}}, value: WireOpaque, message: -1},
 	// 45: core/v1.ObjectReference
-	{op: 17 /* object-reference */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
+	{op: 18 /* object-reference */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
 	// 46: core/v1.EndpointAddress
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 2, 45, false}}, value: WireOpaque, message: -1},
 	// 47: elements of core/v1.EndpointSubset.addresses
@@ -106,15 +106,15 @@ var defs = []typeDef{
 	// 50: /v1, Kind=Endpoints
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"subsets", 2, 49, false}}, value: WireOpaque, message: -1},
 	// 51: core/v1.Event.involvedObject
-	{op: 18 /* involved-object */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
+	{op: 19 /* involved-object */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 7},
 	// 52: /v1, Kind=Event
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"involvedObject", 2, 51, false}, {"message", 4, 21, false}, {"related", 13, 45, false}}, value: WireOpaque, message: -1},
 	// 53: /v1, Kind=LimitRange
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}}, value: WireOpaque, message: -1},
 	// 54: meta/v1.ObjectMeta@Namespace.labels
-	{op: 13 /* namespace-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 14 /* namespace-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 55: meta/v1.ObjectMeta@Namespace.annotations
-	{op: 12 /* pod-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 13 /* pod-annotations */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 56: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 54, false}, {"annotations", 12, 55, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
 	// 57: core/v1.NamespaceStatus
@@ -122,19 +122,19 @@ var defs = []typeDef{
 	// 58: /v1, Kind=Namespace
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 56, false}, {"status", 3, 57, false}}, value: WireOpaque, message: -1},
 	// 59: core/v1.Node
-	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 8},
+	{op: 33 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 8},
 	// 60: meta/v1.ObjectMeta@PersistentVolumeClaim.annotations
-	{op: 41 /* class-annotations */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 42 /* class-annotations */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 61: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 3, false}, {"annotations", 12, 60, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
 	// 62: core/v1.PersistentVolumeClaimSpec.storageClassName
-	{op: 35 /* storage-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 36 /* storage-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 63: core/v1.TypedLocalObjectReference
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}}, value: WireOpaque, message: -1},
 	// 64: core/v1.TypedObjectReference
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 4, 2, false}}, value: WireOpaque, message: -1},
 	// 65: core/v1.PersistentVolumeClaimSpec.volumeAttributesClassName
-	{op: 36 /* volume-attributes-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 37 /* volume-attributes-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 66: core/v1.PersistentVolumeClaimSpec
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"storageClassName", 5, 62, false}, {"dataSource", 7, 63, false}, {"dataSourceRef", 8, 64, false}, {"volumeAttributesClassName", 9, 65, false}}, value: WireOpaque, message: -1},
 	// 67: core/v1.ModifyVolumeStatus
@@ -143,320 +143,324 @@ var defs = []typeDef{
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 4, 26, false}, {"currentVolumeAttributesClassName", 8, 65, false}, {"modifyVolumeStatus", 9, 67, false}}, value: WireOpaque, message: -1},
 	// 69: /v1, Kind=PersistentVolumeClaim
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 61, false}, {"spec", 2, 66, false}, {"status", 3, 68, false}}, value: WireOpaque, message: -1},
-	// 70: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 55, false}, {"annotations", 12, 55, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 71: core/v1.ServiceAccountTokenProjection.audience
-	{op: 28 /* token-audience */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 72: core/v1.ServiceAccountTokenProjection
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audience", 1, 71, false}}, value: WireOpaque, message: -1},
-	// 73: core/v1.VolumeProjection
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"serviceAccountToken", 4, 72, false}}, value: WireOpaque, message: -1},
-	// 74: elements of core/v1.ProjectedVolumeSource.sources
-	{op: 0 /* pass */, shape: Array, elem: 73, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 75: core/v1.ProjectedVolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"sources", 1, 74, false}}, value: WireOpaque, message: -1},
-	// 76: core/v1.StorageOSVolumeSource
+	// 70: meta/v1.ObjectMeta@Pod.labels
+	{op: 12 /* pod-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 71: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 70, false}, {"annotations", 12, 55, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 72: core/v1.ServiceAccountTokenProjection.audience
+	{op: 29 /* token-audience */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 73: core/v1.ServiceAccountTokenProjection
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audience", 1, 72, false}}, value: WireOpaque, message: -1},
+	// 74: core/v1.VolumeProjection
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"serviceAccountToken", 4, 73, false}}, value: WireOpaque, message: -1},
+	// 75: elements of core/v1.ProjectedVolumeSource.sources
+	{op: 0 /* pass */, shape: Array, elem: 74, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 76: core/v1.ProjectedVolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"sources", 1, 75, false}}, value: WireOpaque, message: -1},
+	// 77: core/v1.StorageOSVolumeSource
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeNamespace", 2, 2, false}}, value: WireOpaque, message: -1},
-	// 77: meta/v1.ObjectMeta
+	// 78: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 2, false}, {"labels", 11, 3, false}, {"annotations", 12, 60, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 78: core/v1.PersistentVolumeClaimTemplate
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 77, false}, {"spec", 2, 66, false}}, value: WireOpaque, message: -1},
-	// 79: core/v1.EphemeralVolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeClaimTemplate", 1, 78, false}}, value: WireOpaque, message: -1},
-	// 80: core/v1.VolumeSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"projected", 26, 75, false}, {"storageos", 27, 76, false}, {"ephemeral", 29, 79, false}}, value: WireOpaque, message: -1},
-	// 81: core/v1.Volume
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 80, true}}, value: WireOpaque, message: -1},
-	// 82: elements of core/v1.PodSpec.volumes
-	{op: 0 /* pass */, shape: Array, elem: 81, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 83: core/v1.PodSpec.nodeName
-	{op: 33 /* node-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 84: core/v1.PodAffinityTerm.namespaces
+	// 79: core/v1.PersistentVolumeClaimTemplate
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 78, false}, {"spec", 2, 66, false}}, value: WireOpaque, message: -1},
+	// 80: core/v1.EphemeralVolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumeClaimTemplate", 1, 79, false}}, value: WireOpaque, message: -1},
+	// 81: core/v1.VolumeSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"projected", 26, 76, false}, {"storageos", 27, 77, false}, {"ephemeral", 29, 80, false}}, value: WireOpaque, message: -1},
+	// 82: core/v1.Volume
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 81, true}}, value: WireOpaque, message: -1},
+	// 83: elements of core/v1.PodSpec.volumes
+	{op: 0 /* pass */, shape: Array, elem: 82, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 84: core/v1.PodSpec.nodeName
+	{op: 34 /* node-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 85: core/v1.PodAffinityTerm.namespaces
 	{op: 1 /* namespace */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 85: core/v1.PodAffinityTerm.namespaceSelector
-	{op: 19 /* namespace-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 27},
-	// 86: core/v1.PodAffinityTerm
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaces", 2, 84, false}, {"namespaceSelector", 4, 85, false}}, value: WireOpaque, message: -1},
-	// 87: elements of core/v1.PodAffinity.requiredDuringSchedulingIgnoredDuringExecution
-	{op: 0 /* pass */, shape: Array, elem: 86, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 88: core/v1.WeightedPodAffinityTerm
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinityTerm", 2, 86, false}}, value: WireOpaque, message: -1},
-	// 89: elements of core/v1.PodAffinity.preferredDuringSchedulingIgnoredDuringExecution
-	{op: 0 /* pass */, shape: Array, elem: 88, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 90: core/v1.PodAffinity
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"requiredDuringSchedulingIgnoredDuringExecution", 1, 87, false}, {"preferredDuringSchedulingIgnoredDuringExecution", 2, 89, false}}, value: WireOpaque, message: -1},
-	// 91: core/v1.Affinity
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinity", 2, 90, false}, {"podAntiAffinity", 3, 90, false}}, value: WireOpaque, message: -1},
-	// 92: core/v1.PodSpec.schedulerName
-	{op: 34 /* scheduler-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 93: core/v1.PodSpec.priorityClassName
-	{op: 37 /* priority-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 94: core/v1.PodSpec.runtimeClassName
-	{op: 38 /* runtime-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 95: core/v1.PodSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumes", 1, 82, false}, {"nodeName", 10, 83, false}, {"affinity", 18, 91, false}, {"schedulerName", 19, 92, false}, {"priorityClassName", 24, 93, false}, {"runtimeClassName", 29, 94, false}}, value: WireOpaque, message: -1},
-	// 96: core/v1.ContainerStateWaiting
+	// 86: core/v1.PodAffinityTerm.namespaceSelector
+	{op: 20 /* namespace-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 27},
+	// 87: core/v1.PodAffinityTerm
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaces", 2, 85, false}, {"namespaceSelector", 4, 86, false}}, value: WireOpaque, message: -1},
+	// 88: elements of core/v1.PodAffinity.requiredDuringSchedulingIgnoredDuringExecution
+	{op: 0 /* pass */, shape: Array, elem: 87, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 89: core/v1.WeightedPodAffinityTerm
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinityTerm", 2, 87, false}}, value: WireOpaque, message: -1},
+	// 90: elements of core/v1.PodAffinity.preferredDuringSchedulingIgnoredDuringExecution
+	{op: 0 /* pass */, shape: Array, elem: 89, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 91: core/v1.PodAffinity
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"requiredDuringSchedulingIgnoredDuringExecution", 1, 88, false}, {"preferredDuringSchedulingIgnoredDuringExecution", 2, 90, false}}, value: WireOpaque, message: -1},
+	// 92: core/v1.Affinity
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinity", 2, 91, false}, {"podAntiAffinity", 3, 91, false}}, value: WireOpaque, message: -1},
+	// 93: core/v1.PodSpec.schedulerName
+	{op: 35 /* scheduler-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 94: core/v1.PodSpec.priorityClassName
+	{op: 38 /* priority-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 95: core/v1.PodSpec.runtimeClassName
+	{op: 39 /* runtime-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 96: core/v1.PodSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumes", 1, 83, false}, {"nodeName", 10, 84, false}, {"affinity", 18, 92, false}, {"schedulerName", 19, 93, false}, {"priorityClassName", 24, 94, false}, {"runtimeClassName", 29, 95, false}}, value: WireOpaque, message: -1},
+	// 97: core/v1.ContainerStateWaiting
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 2, 21, false}}, value: WireOpaque, message: -1},
-	// 97: core/v1.ContainerStateTerminated
+	// 98: core/v1.ContainerStateTerminated
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 4, 21, false}}, value: WireOpaque, message: -1},
-	// 98: core/v1.ContainerState
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"waiting", 1, 96, false}, {"terminated", 3, 97, false}}, value: WireOpaque, message: -1},
-	// 99: core/v1.ResourceStatus
+	// 99: core/v1.ContainerState
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"waiting", 1, 97, false}, {"terminated", 3, 98, false}}, value: WireOpaque, message: -1},
+	// 100: core/v1.ResourceStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resources", 2, 26, false}}, value: WireOpaque, message: -1},
-	// 100: elements of core/v1.ContainerStatus.allocatedResourcesStatus
-	{op: 0 /* pass */, shape: Array, elem: 99, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 101: core/v1.ContainerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"state", 2, 98, false}, {"lastState", 3, 98, false}, {"allocatedResourcesStatus", 14, 100, false}}, value: WireOpaque, message: -1},
-	// 102: elements of core/v1.PodStatus.initContainerStatuses
-	{op: 0 /* pass */, shape: Array, elem: 101, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 103: core/v1.PodStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 26, false}, {"message", 3, 21, false}, {"initContainerStatuses", 10, 102, false}, {"containerStatuses", 8, 102, false}, {"ephemeralContainerStatuses", 13, 102, false}}, value: WireOpaque, message: -1},
-	// 104: /v1, Kind=Pod
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 70, false}, {"spec", 2, 95, false}, {"status", 3, 103, false}}, value: WireOpaque, message: -1},
-	// 105: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 2, false}, {"labels", 11, 55, false}, {"annotations", 12, 55, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 106: core/v1.PodTemplateSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 105, false}, {"spec", 2, 95, false}}, value: WireOpaque, message: -1},
-	// 107: /v1, Kind=PodTemplate
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"template", 2, 106, false}}, value: WireOpaque, message: -1},
-	// 108: core/v1.ReplicationControllerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 106, false}}, value: WireOpaque, message: -1},
-	// 109: core/v1.ReplicationControllerStatus
+	// 101: elements of core/v1.ContainerStatus.allocatedResourcesStatus
+	{op: 0 /* pass */, shape: Array, elem: 100, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 102: core/v1.ContainerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"state", 2, 99, false}, {"lastState", 3, 99, false}, {"allocatedResourcesStatus", 14, 101, false}}, value: WireOpaque, message: -1},
+	// 103: elements of core/v1.PodStatus.initContainerStatuses
+	{op: 0 /* pass */, shape: Array, elem: 102, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 104: core/v1.PodStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 2, 26, false}, {"message", 3, 21, false}, {"initContainerStatuses", 10, 103, false}, {"containerStatuses", 8, 103, false}, {"ephemeralContainerStatuses", 13, 103, false}}, value: WireOpaque, message: -1},
+	// 105: /v1, Kind=Pod
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 71, false}, {"spec", 2, 96, false}, {"status", 3, 104, false}}, value: WireOpaque, message: -1},
+	// 106: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 2, false}, {"labels", 11, 70, false}, {"annotations", 12, 55, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 107: core/v1.PodTemplateSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 106, false}, {"spec", 2, 96, false}}, value: WireOpaque, message: -1},
+	// 108: /v1, Kind=PodTemplate
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"template", 2, 107, false}}, value: WireOpaque, message: -1},
+	// 109: core/v1.ReplicationControllerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 107, false}}, value: WireOpaque, message: -1},
+	// 110: core/v1.ReplicationControllerStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 6, 37, false}}, value: WireOpaque, message: -1},
-	// 110: /v1, Kind=ReplicationController
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 108, false}, {"status", 3, 109, false}}, value: WireOpaque, message: -1},
-	// 111: core/v1.ResourceQuotaSpec.hard
-	{op: 29 /* quota-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 112: core/v1.ScopedResourceSelectorRequirement
-	{op: 40 /* scope-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 29},
-	// 113: elements of core/v1.ScopeSelector.matchExpressions
-	{op: 0 /* pass */, shape: Array, elem: 112, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 114: core/v1.ScopeSelector
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"matchExpressions", 1, 113, false}}, value: WireOpaque, message: -1},
-	// 115: core/v1.ResourceQuotaSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 111, false}, {"scopeSelector", 3, 114, false}}, value: WireOpaque, message: -1},
-	// 116: core/v1.ResourceQuotaStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 111, false}, {"used", 2, 111, false}}, value: WireOpaque, message: -1},
-	// 117: /v1, Kind=ResourceQuota
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 115, false}, {"status", 3, 116, false}}, value: WireOpaque, message: -1},
-	// 118: core/v1.Secret.type
-	{op: 42 /* secret-type */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 119: /v1, Kind=Secret
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"type", 3, 118, false}}, value: WireOpaque, message: -1},
-	// 120: core/v1.ServiceSpec.externalIPs
-	{op: 43 /* external-ips */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 121: core/v1.ServiceSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"externalIPs", 5, 120, false}}, value: WireOpaque, message: -1},
-	// 122: core/v1.PortStatus
+	// 111: /v1, Kind=ReplicationController
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 109, false}, {"status", 3, 110, false}}, value: WireOpaque, message: -1},
+	// 112: core/v1.ResourceQuotaSpec.hard
+	{op: 30 /* quota-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 113: core/v1.ScopedResourceSelectorRequirement
+	{op: 41 /* scope-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 29},
+	// 114: elements of core/v1.ScopeSelector.matchExpressions
+	{op: 0 /* pass */, shape: Array, elem: 113, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 115: core/v1.ScopeSelector
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"matchExpressions", 1, 114, false}}, value: WireOpaque, message: -1},
+	// 116: core/v1.ResourceQuotaSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 112, false}, {"scopeSelector", 3, 115, false}}, value: WireOpaque, message: -1},
+	// 117: core/v1.ResourceQuotaStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"hard", 1, 112, false}, {"used", 2, 112, false}}, value: WireOpaque, message: -1},
+	// 118: /v1, Kind=ResourceQuota
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 116, false}, {"status", 3, 117, false}}, value: WireOpaque, message: -1},
+	// 119: core/v1.Secret.type
+	{op: 43 /* secret-type */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 120: /v1, Kind=Secret
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"type", 3, 119, false}}, value: WireOpaque, message: -1},
+	// 121: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 70, false}, {"annotations", 12, 70, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 122: core/v1.ServiceSpec.externalIPs
+	{op: 44 /* external-ips */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 123: core/v1.ServiceSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"externalIPs", 5, 122, false}}, value: WireOpaque, message: -1},
+	// 124: core/v1.PortStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"error", 3, 21, false}}, value: WireOpaque, message: -1},
-	// 123: elements of core/v1.LoadBalancerIngress.ports
-	{op: 0 /* pass */, shape: Array, elem: 122, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 124: core/v1.LoadBalancerIngress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ports", 4, 123, false}}, value: WireOpaque, message: -1},
-	// 125: elements of core/v1.LoadBalancerStatus.ingress
+	// 125: elements of core/v1.LoadBalancerIngress.ports
 	{op: 0 /* pass */, shape: Array, elem: 124, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 126: core/v1.LoadBalancerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 1, 125, false}}, value: WireOpaque, message: -1},
-	// 127: core/v1.ServiceStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 126, false}, {"conditions", 2, 26, false}}, value: WireOpaque, message: -1},
-	// 128: /v1, Kind=Service
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 70, false}, {"spec", 2, 121, false}, {"status", 3, 127, false}}, value: WireOpaque, message: -1},
-	// 129: elements of core/v1.ServiceAccount.secrets
+	// 126: core/v1.LoadBalancerIngress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ports", 4, 125, false}}, value: WireOpaque, message: -1},
+	// 127: elements of core/v1.LoadBalancerStatus.ingress
+	{op: 0 /* pass */, shape: Array, elem: 126, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 128: core/v1.LoadBalancerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 1, 127, false}}, value: WireOpaque, message: -1},
+	// 129: core/v1.ServiceStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 128, false}, {"conditions", 2, 26, false}}, value: WireOpaque, message: -1},
+	// 130: /v1, Kind=Service
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 121, false}, {"spec", 2, 123, false}, {"status", 3, 129, false}}, value: WireOpaque, message: -1},
+	// 131: elements of core/v1.ServiceAccount.secrets
 	{op: 0 /* pass */, shape: Array, elem: 45, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 130: /v1, Kind=ServiceAccount
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"secrets", 2, 129, false}}, value: WireOpaque, message: -1},
-	// 131: apps/v1.ControllerRevision.data
-	{op: 31 /* revision-data */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireJSON, message: -1},
-	// 132: apps/v1, Kind=ControllerRevision
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"data", 2, 131, false}}, value: WireOpaque, message: -1},
-	// 133: apps/v1.DaemonSetSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 2, 106, false}}, value: WireOpaque, message: -1},
-	// 134: apps/v1.DaemonSetStatus
+	// 132: /v1, Kind=ServiceAccount
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"secrets", 2, 131, false}}, value: WireOpaque, message: -1},
+	// 133: apps/v1.ControllerRevision.data
+	{op: 32 /* revision-data */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireJSON, message: -1},
+	// 134: apps/v1, Kind=ControllerRevision
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"data", 2, 133, false}}, value: WireOpaque, message: -1},
+	// 135: apps/v1.DaemonSetSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 2, 107, false}}, value: WireOpaque, message: -1},
+	// 136: apps/v1.DaemonSetStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 10, 37, false}}, value: WireOpaque, message: -1},
-	// 135: apps/v1, Kind=DaemonSet
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 133, false}, {"status", 3, 134, false}}, value: WireOpaque, message: -1},
-	// 136: core/v1.PersistentVolumeClaim
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 77, false}, {"spec", 2, 66, false}, {"status", 3, 68, false}}, value: WireOpaque, message: -1},
-	// 137: elements of apps/v1.StatefulSetSpec.volumeClaimTemplates
-	{op: 0 /* pass */, shape: Array, elem: 136, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 138: apps/v1.StatefulSetSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 106, false}, {"volumeClaimTemplates", 4, 137, false}}, value: WireOpaque, message: -1},
-	// 139: apps/v1, Kind=StatefulSet
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 138, false}, {"status", 3, 134, false}}, value: WireOpaque, message: -1},
-	// 140: meta/v1.ObjectMeta
+	// 137: apps/v1, Kind=DaemonSet
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 135, false}, {"status", 3, 136, false}}, value: WireOpaque, message: -1},
+	// 138: core/v1.PersistentVolumeClaim
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 78, false}, {"spec", 2, 66, false}, {"status", 3, 68, false}}, value: WireOpaque, message: -1},
+	// 139: elements of apps/v1.StatefulSetSpec.volumeClaimTemplates
+	{op: 0 /* pass */, shape: Array, elem: 138, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 140: apps/v1.StatefulSetSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 3, 107, false}, {"volumeClaimTemplates", 4, 139, false}}, value: WireOpaque, message: -1},
+	// 141: apps/v1, Kind=StatefulSet
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 140, false}, {"status", 3, 136, false}}, value: WireOpaque, message: -1},
+	// 142: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 3, 2, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 141: authentication/v1.UserInfo
-	{op: 25 /* user-info */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 30},
-	// 142: authentication/v1.SelfSubjectReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"userInfo", 1, 141, false}}, value: WireOpaque, message: -1},
-	// 143: authentication.k8s.io/v1, Kind=SelfSubjectReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"status", 2, 142, false}}, value: WireOpaque, message: -1},
-	// 144: authentication/v1.TokenRequestSpec.audiences
-	{op: 27 /* token-audiences */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 145: authentication/v1.TokenRequestSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 1, 144, false}}, value: WireOpaque, message: -1},
-	// 146: authentication.k8s.io/v1, Kind=TokenRequest
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 145, false}}, value: WireOpaque, message: -1},
-	// 147: authentication/v1.TokenReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 2, 144, false}}, value: WireOpaque, message: -1},
-	// 148: authentication/v1.TokenReviewStatus
-	{op: 26 /* token-review-status */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 31},
-	// 149: authentication.k8s.io/v1, Kind=TokenReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"spec", 2, 147, false}, {"status", 3, 148, false}}, value: WireOpaque, message: -1},
-	// 150: authorization/v1.ResourceAttributes
-	{op: 24 /* resource-attributes */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 32},
-	// 151: authorization/v1.SubjectAccessReviewSpec.user
+	// 143: authentication/v1.UserInfo
+	{op: 26 /* user-info */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 30},
+	// 144: authentication/v1.SelfSubjectReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"userInfo", 1, 143, false}}, value: WireOpaque, message: -1},
+	// 145: authentication.k8s.io/v1, Kind=SelfSubjectReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"status", 2, 144, false}}, value: WireOpaque, message: -1},
+	// 146: authentication/v1.TokenRequestSpec.audiences
+	{op: 28 /* token-audiences */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 147: authentication/v1.TokenRequestSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 1, 146, false}}, value: WireOpaque, message: -1},
+	// 148: authentication.k8s.io/v1, Kind=TokenRequest
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 147, false}}, value: WireOpaque, message: -1},
+	// 149: authentication/v1.TokenReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 2, 146, false}}, value: WireOpaque, message: -1},
+	// 150: authentication/v1.TokenReviewStatus
+	{op: 27 /* token-review-status */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 31},
+	// 151: authentication.k8s.io/v1, Kind=TokenReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 149, false}, {"status", 3, 150, false}}, value: WireOpaque, message: -1},
+	// 152: authorization/v1.ResourceAttributes
+	{op: 25 /* resource-attributes */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 32},
+	// 153: authorization/v1.SubjectAccessReviewSpec.user
 	{op: 8 /* user */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 152: authorization/v1.SubjectAccessReviewSpec.groups
+	// 154: authorization/v1.SubjectAccessReviewSpec.groups
 	{op: 9 /* user-group */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 153: authorization/v1.SubjectAccessReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 150, false}, {"user", 3, 151, false}, {"groups", 4, 152, false}}, value: WireOpaque, message: -1},
-	// 154: authorization/v1.SubjectAccessReviewStatus
+	// 155: authorization/v1.SubjectAccessReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 152, false}, {"user", 3, 153, false}, {"groups", 4, 154, false}}, value: WireOpaque, message: -1},
+	// 156: authorization/v1.SubjectAccessReviewStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"reason", 2, 21, false}, {"evaluationError", 3, 21, false}}, value: WireOpaque, message: -1},
-	// 155: authorization.k8s.io/v1, Kind=LocalSubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 153, false}, {"status", 3, 154, false}}, value: WireOpaque, message: -1},
-	// 156: authorization/v1.SelfSubjectAccessReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 150, false}}, value: WireOpaque, message: -1},
-	// 157: authorization.k8s.io/v1, Kind=SelfSubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"spec", 2, 156, false}, {"status", 3, 154, false}}, value: WireOpaque, message: -1},
-	// 158: authorization/v1.SelfSubjectRulesReviewSpec
+	// 157: authorization.k8s.io/v1, Kind=LocalSubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 155, false}, {"status", 3, 156, false}}, value: WireOpaque, message: -1},
+	// 158: authorization/v1.SelfSubjectAccessReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 152, false}}, value: WireOpaque, message: -1},
+	// 159: authorization.k8s.io/v1, Kind=SelfSubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 158, false}, {"status", 3, 156, false}}, value: WireOpaque, message: -1},
+	// 160: authorization/v1.SelfSubjectRulesReviewSpec
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 1, 2, false}}, value: WireOpaque, message: -1},
-	// 159: authorization/v1.SubjectRulesReviewStatus.resourceRules
-	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 36},
-	// 160: authorization/v1.SubjectRulesReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 1, 159, false}, {"evaluationError", 4, 21, false}}, value: WireOpaque, message: -1},
-	// 161: authorization.k8s.io/v1, Kind=SelfSubjectRulesReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"spec", 2, 158, false}, {"status", 3, 160, false}}, value: WireOpaque, message: -1},
-	// 162: authorization.k8s.io/v1, Kind=SubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"spec", 2, 153, false}, {"status", 3, 154, false}}, value: WireOpaque, message: -1},
-	// 163: autoscaling/v1.CrossVersionObjectReference
+	// 161: authorization/v1.SubjectRulesReviewStatus.resourceRules
+	{op: 21 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 36},
+	// 162: authorization/v1.SubjectRulesReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 1, 161, false}, {"evaluationError", 4, 21, false}}, value: WireOpaque, message: -1},
+	// 163: authorization.k8s.io/v1, Kind=SelfSubjectRulesReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 160, false}, {"status", 3, 162, false}}, value: WireOpaque, message: -1},
+	// 164: authorization.k8s.io/v1, Kind=SubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 155, false}, {"status", 3, 156, false}}, value: WireOpaque, message: -1},
+	// 165: autoscaling/v1.CrossVersionObjectReference
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiVersion", 3, 7, false}}, value: WireOpaque, message: -1},
-	// 164: autoscaling/v1.HorizontalPodAutoscalerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 163, false}}, value: WireOpaque, message: -1},
-	// 165: autoscaling/v1, Kind=HorizontalPodAutoscaler
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 164, false}}, value: WireOpaque, message: -1},
-	// 166: autoscaling/v2.ObjectMetricSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 1, 163, false}}, value: WireOpaque, message: -1},
-	// 167: autoscaling/v2.MetricSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 166, false}}, value: WireOpaque, message: -1},
-	// 168: elements of autoscaling/v2.HorizontalPodAutoscalerSpec.metrics
-	{op: 0 /* pass */, shape: Array, elem: 167, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 169: autoscaling/v2.HorizontalPodAutoscalerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 163, false}, {"metrics", 4, 168, false}}, value: WireOpaque, message: -1},
-	// 170: autoscaling/v2.ObjectMetricStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 3, 163, false}}, value: WireOpaque, message: -1},
-	// 171: autoscaling/v2.MetricStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 170, false}}, value: WireOpaque, message: -1},
-	// 172: elements of autoscaling/v2.HorizontalPodAutoscalerStatus.currentMetrics
-	{op: 0 /* pass */, shape: Array, elem: 171, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 173: autoscaling/v2.HorizontalPodAutoscalerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"currentMetrics", 5, 172, false}, {"conditions", 6, 37, false}}, value: WireOpaque, message: -1},
-	// 174: autoscaling/v2, Kind=HorizontalPodAutoscaler
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 169, false}, {"status", 3, 173, false}}, value: WireOpaque, message: -1},
-	// 175: batch/v1.JobSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 6, 106, false}}, value: WireOpaque, message: -1},
-	// 176: batch/v1.JobTemplateSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 140, false}, {"spec", 2, 175, false}}, value: WireOpaque, message: -1},
-	// 177: batch/v1.CronJobSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"jobTemplate", 5, 176, false}}, value: WireOpaque, message: -1},
-	// 178: batch/v1.CronJobStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"active", 1, 129, false}}, value: WireOpaque, message: -1},
-	// 179: batch/v1, Kind=CronJob
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 177, false}, {"status", 3, 178, false}}, value: WireOpaque, message: -1},
-	// 180: batch/v1.JobStatus
+	// 166: autoscaling/v1.HorizontalPodAutoscalerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 165, false}}, value: WireOpaque, message: -1},
+	// 167: autoscaling/v1, Kind=HorizontalPodAutoscaler
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 166, false}}, value: WireOpaque, message: -1},
+	// 168: autoscaling/v2.ObjectMetricSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 1, 165, false}}, value: WireOpaque, message: -1},
+	// 169: autoscaling/v2.MetricSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 168, false}}, value: WireOpaque, message: -1},
+	// 170: elements of autoscaling/v2.HorizontalPodAutoscalerSpec.metrics
+	{op: 0 /* pass */, shape: Array, elem: 169, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 171: autoscaling/v2.HorizontalPodAutoscalerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 165, false}, {"metrics", 4, 170, false}}, value: WireOpaque, message: -1},
+	// 172: autoscaling/v2.ObjectMetricStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 3, 165, false}}, value: WireOpaque, message: -1},
+	// 173: autoscaling/v2.MetricStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 172, false}}, value: WireOpaque, message: -1},
+	// 174: elements of autoscaling/v2.HorizontalPodAutoscalerStatus.currentMetrics
+	{op: 0 /* pass */, shape: Array, elem: 173, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 175: autoscaling/v2.HorizontalPodAutoscalerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"currentMetrics", 5, 174, false}, {"conditions", 6, 37, false}}, value: WireOpaque, message: -1},
+	// 176: autoscaling/v2, Kind=HorizontalPodAutoscaler
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 171, false}, {"status", 3, 175, false}}, value: WireOpaque, message: -1},
+	// 177: batch/v1.JobSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 6, 107, false}}, value: WireOpaque, message: -1},
+	// 178: batch/v1.JobTemplateSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 177, false}}, value: WireOpaque, message: -1},
+	// 179: batch/v1.CronJobSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"jobTemplate", 5, 178, false}}, value: WireOpaque, message: -1},
+	// 180: batch/v1.CronJobStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"active", 1, 131, false}}, value: WireOpaque, message: -1},
+	// 181: batch/v1, Kind=CronJob
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 179, false}, {"status", 3, 180, false}}, value: WireOpaque, message: -1},
+	// 182: batch/v1.JobStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 26, false}}, value: WireOpaque, message: -1},
-	// 181: batch/v1, Kind=Job
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 175, false}, {"status", 3, 180, false}}, value: WireOpaque, message: -1},
-	// 182: certificates/v1.CertificateSigningRequestSpec
-	{op: 49 /* signing-request */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
-	// 183: certificates/v1.CertificateSigningRequestCondition
+	// 183: batch/v1, Kind=Job
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 177, false}, {"status", 3, 182, false}}, value: WireOpaque, message: -1},
+	// 184: certificates/v1.CertificateSigningRequestSpec
+	{op: 50 /* signing-request */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
+	// 185: certificates/v1.CertificateSigningRequestCondition
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 3, 21, false}}, value: WireOpaque, message: -1},
-	// 184: elements of certificates/v1.CertificateSigningRequestStatus.conditions
-	{op: 0 /* pass */, shape: Array, elem: 183, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 185: certificates/v1.CertificateSigningRequestStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 184, false}}, value: WireOpaque, message: -1},
-	// 186: certificates.k8s.io/v1, Kind=CertificateSigningRequest
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 182, false}, {"status", 3, 185, false}}, value: WireOpaque, message: -1},
-	// 187: discovery/v1.Endpoint
+	// 186: elements of certificates/v1.CertificateSigningRequestStatus.conditions
+	{op: 0 /* pass */, shape: Array, elem: 185, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 187: certificates/v1.CertificateSigningRequestStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 186, false}}, value: WireOpaque, message: -1},
+	// 188: certificates.k8s.io/v1, Kind=CertificateSigningRequest
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 184, false}, {"status", 3, 187, false}}, value: WireOpaque, message: -1},
+	// 189: discovery/v1.Endpoint
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 4, 45, false}}, value: WireOpaque, message: -1},
-	// 188: elements of discovery/v1.EndpointSlice.endpoints
-	{op: 0 /* pass */, shape: Array, elem: 187, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 189: discovery.k8s.io/v1, Kind=EndpointSlice
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"endpoints", 2, 188, false}}, value: WireOpaque, message: -1},
-	// 190: events.k8s.io/v1, Kind=Event
+	// 190: elements of discovery/v1.EndpointSlice.endpoints
+	{op: 0 /* pass */, shape: Array, elem: 189, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 191: discovery.k8s.io/v1, Kind=EndpointSlice
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"endpoints", 2, 190, false}}, value: WireOpaque, message: -1},
+	// 192: events.k8s.io/v1, Kind=Event
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"regarding", 8, 51, false}, {"related", 9, 45, false}, {"note", 10, 21, false}}, value: WireOpaque, message: -1},
-	// 191: networking/v1.IngressSpec.ingressClassName
-	{op: 39 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 192: networking/v1.IngressBackend
+	// 193: networking/v1.IngressSpec.ingressClassName
+	{op: 40 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 194: networking/v1.IngressBackend
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 63, false}}, value: WireOpaque, message: -1},
-	// 193: networking/v1.HTTPIngressPath
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 192, false}}, value: WireOpaque, message: -1},
-	// 194: elements of networking/v1.HTTPIngressRuleValue.paths
-	{op: 0 /* pass */, shape: Array, elem: 193, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 195: networking/v1.HTTPIngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 194, false}}, value: WireOpaque, message: -1},
-	// 196: networking/v1.IngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 195, false}}, value: WireOpaque, message: -1},
-	// 197: networking/v1.IngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 196, true}}, value: WireOpaque, message: -1},
-	// 198: elements of networking/v1.IngressSpec.rules
-	{op: 0 /* pass */, shape: Array, elem: 197, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 199: networking/v1.IngressSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 191, false}, {"defaultBackend", 1, 192, false}, {"rules", 3, 198, false}}, value: WireOpaque, message: -1},
-	// 200: networking/v1.IngressStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 126, false}}, value: WireOpaque, message: -1},
-	// 201: networking.k8s.io/v1, Kind=Ingress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 61, false}, {"spec", 2, 199, false}, {"status", 3, 200, false}}, value: WireOpaque, message: -1},
-	// 202: networking/v1.IngressClassParametersReference
+	// 195: networking/v1.HTTPIngressPath
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 194, false}}, value: WireOpaque, message: -1},
+	// 196: elements of networking/v1.HTTPIngressRuleValue.paths
+	{op: 0 /* pass */, shape: Array, elem: 195, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 197: networking/v1.HTTPIngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 196, false}}, value: WireOpaque, message: -1},
+	// 198: networking/v1.IngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 197, false}}, value: WireOpaque, message: -1},
+	// 199: networking/v1.IngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 198, true}}, value: WireOpaque, message: -1},
+	// 200: elements of networking/v1.IngressSpec.rules
+	{op: 0 /* pass */, shape: Array, elem: 199, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 201: networking/v1.IngressSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 193, false}, {"defaultBackend", 1, 194, false}, {"rules", 3, 200, false}}, value: WireOpaque, message: -1},
+	// 202: networking/v1.IngressStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 128, false}}, value: WireOpaque, message: -1},
+	// 203: networking.k8s.io/v1, Kind=Ingress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 61, false}, {"spec", 2, 201, false}, {"status", 3, 202, false}}, value: WireOpaque, message: -1},
+	// 204: networking/v1.IngressClassParametersReference
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 5, 2, false}}, value: WireOpaque, message: -1},
-	// 203: networking/v1.IngressClassSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 202, false}}, value: WireOpaque, message: -1},
-	// 204: networking.k8s.io/v1, Kind=IngressClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 203, false}}, value: WireOpaque, message: -1},
-	// 205: networking/v1.NetworkPolicyPeer
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 85, false}}, value: WireOpaque, message: -1},
-	// 206: elements of networking/v1.NetworkPolicyIngressRule.from
-	{op: 0 /* pass */, shape: Array, elem: 205, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 207: networking/v1.NetworkPolicyIngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 206, false}}, value: WireOpaque, message: -1},
-	// 208: elements of networking/v1.NetworkPolicySpec.ingress
+	// 205: networking/v1.IngressClassSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 204, false}}, value: WireOpaque, message: -1},
+	// 206: networking.k8s.io/v1, Kind=IngressClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 205, false}}, value: WireOpaque, message: -1},
+	// 207: networking/v1.NetworkPolicyPeer
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 86, false}}, value: WireOpaque, message: -1},
+	// 208: elements of networking/v1.NetworkPolicyIngressRule.from
 	{op: 0 /* pass */, shape: Array, elem: 207, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 209: networking/v1.NetworkPolicyEgressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 206, false}}, value: WireOpaque, message: -1},
-	// 210: elements of networking/v1.NetworkPolicySpec.egress
+	// 209: networking/v1.NetworkPolicyIngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 208, false}}, value: WireOpaque, message: -1},
+	// 210: elements of networking/v1.NetworkPolicySpec.ingress
 	{op: 0 /* pass */, shape: Array, elem: 209, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 211: networking/v1.NetworkPolicySpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 208, false}, {"egress", 3, 210, false}}, value: WireOpaque, message: -1},
-	// 212: networking.k8s.io/v1, Kind=NetworkPolicy
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 211, false}}, value: WireOpaque, message: -1},
-	// 213: node.k8s.io/v1, Kind=RuntimeClass
+	// 211: networking/v1.NetworkPolicyEgressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 208, false}}, value: WireOpaque, message: -1},
+	// 212: elements of networking/v1.NetworkPolicySpec.egress
+	{op: 0 /* pass */, shape: Array, elem: 211, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 213: networking/v1.NetworkPolicySpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 210, false}, {"egress", 3, 212, false}}, value: WireOpaque, message: -1},
+	// 214: networking.k8s.io/v1, Kind=NetworkPolicy
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 213, false}}, value: WireOpaque, message: -1},
+	// 215: node.k8s.io/v1, Kind=RuntimeClass
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}}, value: WireOpaque, message: -1},
-	// 214: metrics/v1beta1.NodeMetrics
-	{op: 32 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
-	// 215: policy/v1.PodDisruptionBudgetStatus
+	// 216: metrics/v1beta1.NodeMetrics
+	{op: 33 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
+	// 217: policy/v1.PodDisruptionBudgetStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 26, false}}, value: WireOpaque, message: -1},
-	// 216: policy/v1, Kind=PodDisruptionBudget
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"status", 3, 215, false}}, value: WireOpaque, message: -1},
-	// 217: meta/v1.ObjectMeta@ClusterRole.labels
-	{op: 14 /* cluster-role-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 218: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 217, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 219: rbac/v1.ClusterRole.rules
-	{op: 20 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
-	// 220: rbac/v1.AggregationRule
-	{op: 23 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
-	// 221: rbac.authorization.k8s.io/v1, Kind=ClusterRole
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 218, false}, {"rules", 2, 219, false}, {"aggregationRule", 3, 220, false}}, value: WireOpaque, message: -1},
-	// 222: rbac/v1.ClusterRoleBinding.subjects
-	{op: 22 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 41},
-	// 223: rbac/v1.RoleRef
-	{op: 21 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 42},
-	// 224: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"subjects", 2, 222, false}, {"roleRef", 3, 223, false}}, value: WireOpaque, message: -1},
-	// 225: rbac.authorization.k8s.io/v1, Kind=Role
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"rules", 2, 219, false}}, value: WireOpaque, message: -1},
-	// 226: rbac.authorization.k8s.io/v1, Kind=RoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"subjects", 2, 222, false}, {"roleRef", 3, 223, false}}, value: WireOpaque, message: -1},
+	// 218: policy/v1, Kind=PodDisruptionBudget
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"status", 3, 217, false}}, value: WireOpaque, message: -1},
+	// 219: meta/v1.ObjectMeta@ClusterRole.labels
+	{op: 15 /* cluster-role-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 220: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 219, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 221: rbac/v1.ClusterRole.rules
+	{op: 21 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
+	// 222: rbac/v1.AggregationRule
+	{op: 24 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
+	// 223: rbac.authorization.k8s.io/v1, Kind=ClusterRole
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 220, false}, {"rules", 2, 221, false}, {"aggregationRule", 3, 222, false}}, value: WireOpaque, message: -1},
+	// 224: rbac/v1.ClusterRoleBinding.subjects
+	{op: 23 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 41},
+	// 225: rbac/v1.RoleRef
+	{op: 22 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 42},
+	// 226: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"subjects", 2, 224, false}, {"roleRef", 3, 225, false}}, value: WireOpaque, message: -1},
+	// 227: rbac.authorization.k8s.io/v1, Kind=Role
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"rules", 2, 221, false}}, value: WireOpaque, message: -1},
+	// 228: rbac.authorization.k8s.io/v1, Kind=RoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"subjects", 2, 224, false}, {"roleRef", 3, 225, false}}, value: WireOpaque, message: -1},
 }
 
 const (
@@ -566,47 +570,47 @@ var roots = []rootDef{
 	{"", "v1", "Namespace", false, true, 58},
 	{"", "v1", "Node", false, false, 59},
 	{"", "v1", "PersistentVolumeClaim", true, false, 69},
-	{"", "v1", "Pod", true, false, 104},
-	{"", "v1", "PodTemplate", true, false, 107},
-	{"", "v1", "ReplicationController", true, false, 110},
-	{"", "v1", "ResourceQuota", true, false, 117},
-	{"", "v1", "Secret", true, false, 119},
-	{"", "v1", "Service", true, false, 128},
-	{"", "v1", "ServiceAccount", true, false, 130},
-	{"apps", "v1", "ControllerRevision", true, false, 132},
-	{"apps", "v1", "DaemonSet", true, false, 135},
-	{"apps", "v1", "Deployment", true, false, 110},
-	{"apps", "v1", "ReplicaSet", true, false, 110},
-	{"apps", "v1", "StatefulSet", true, false, 139},
-	{"authentication.k8s.io", "v1", "SelfSubjectReview", false, false, 143},
-	{"authentication.k8s.io", "v1", "TokenRequest", true, false, 146},
-	{"authentication.k8s.io", "v1", "TokenReview", false, false, 149},
-	{"authorization.k8s.io", "v1", "LocalSubjectAccessReview", true, false, 155},
-	{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", false, false, 157},
-	{"authorization.k8s.io", "v1", "SelfSubjectRulesReview", false, false, 161},
-	{"authorization.k8s.io", "v1", "SubjectAccessReview", false, false, 162},
-	{"autoscaling", "v1", "HorizontalPodAutoscaler", true, false, 165},
+	{"", "v1", "Pod", true, false, 105},
+	{"", "v1", "PodTemplate", true, false, 108},
+	{"", "v1", "ReplicationController", true, false, 111},
+	{"", "v1", "ResourceQuota", true, false, 118},
+	{"", "v1", "Secret", true, false, 120},
+	{"", "v1", "Service", true, false, 130},
+	{"", "v1", "ServiceAccount", true, false, 132},
+	{"apps", "v1", "ControllerRevision", true, false, 134},
+	{"apps", "v1", "DaemonSet", true, false, 137},
+	{"apps", "v1", "Deployment", true, false, 111},
+	{"apps", "v1", "ReplicaSet", true, false, 111},
+	{"apps", "v1", "StatefulSet", true, false, 141},
+	{"authentication.k8s.io", "v1", "SelfSubjectReview", false, false, 145},
+	{"authentication.k8s.io", "v1", "TokenRequest", true, false, 148},
+	{"authentication.k8s.io", "v1", "TokenReview", false, false, 151},
+	{"authorization.k8s.io", "v1", "LocalSubjectAccessReview", true, false, 157},
+	{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", false, false, 159},
+	{"authorization.k8s.io", "v1", "SelfSubjectRulesReview", false, false, 163},
+	{"authorization.k8s.io", "v1", "SubjectAccessReview", false, false, 164},
+	{"autoscaling", "v1", "HorizontalPodAutoscaler", true, false, 167},
 	{"autoscaling", "v1", "Scale", true, false, 53},
-	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 174},
-	{"batch", "v1", "CronJob", true, false, 179},
-	{"batch", "v1", "Job", true, false, 181},
-	{"certificates.k8s.io", "v1", "CertificateSigningRequest", false, true, 186},
+	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 176},
+	{"batch", "v1", "CronJob", true, false, 181},
+	{"batch", "v1", "Job", true, false, 183},
+	{"certificates.k8s.io", "v1", "CertificateSigningRequest", false, true, 188},
 	{"coordination.k8s.io", "v1", "Lease", true, false, 53},
-	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 189},
-	{"events.k8s.io", "v1", "Event", true, false, 190},
-	{"networking.k8s.io", "v1", "Ingress", true, false, 201},
-	{"networking.k8s.io", "v1", "IngressClass", false, true, 204},
-	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 212},
-	{"node.k8s.io", "v1", "RuntimeClass", false, true, 213},
-	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 214},
+	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 191},
+	{"events.k8s.io", "v1", "Event", true, false, 192},
+	{"networking.k8s.io", "v1", "Ingress", true, false, 203},
+	{"networking.k8s.io", "v1", "IngressClass", false, true, 206},
+	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 214},
+	{"node.k8s.io", "v1", "RuntimeClass", false, true, 215},
+	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 216},
 	{"metrics.k8s.io", "v1beta1", "PodMetrics", true, false, 53},
 	{"policy", "v1", "Eviction", true, false, 53},
-	{"policy", "v1", "PodDisruptionBudget", true, false, 216},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 221},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 224},
-	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 225},
-	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 226},
-	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 213},
-	{"storage.k8s.io", "v1", "StorageClass", false, true, 213},
-	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 213},
+	{"policy", "v1", "PodDisruptionBudget", true, false, 218},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 223},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 226},
+	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 227},
+	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 228},
+	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 215},
+	{"storage.k8s.io", "v1", "StorageClass", false, true, 215},
+	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 215},
 }
