@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"vivarium.io/vivarium/internal/names"
@@ -24,6 +25,8 @@ type Pool struct {
 	ControlUID types.UID
 	// Client writes in the pool with the platform's credentials.
 	Client kubernetes.Interface
+	// Dynamic does so for kinds that are not Kubernetes' own.
+	Dynamic dynamic.Interface
 }
 
 // Namespace is a tenant's namespace in a pool.

@@ -19,10 +19,12 @@ const (
 	DefaultBounceAfter = 30
 	// DriverFlat is the network driver of a pool that names none.
 	DriverFlat = "flat"
+	// DriverKubeOVN is for pools whose network plugin is Kube-OVN.
+	DriverKubeOVN = "kube-ovn"
 )
 
 // Drivers gives the network drivers that pools can have, the default first.
-func Drivers() []string { return []string{DriverFlat} }
+func Drivers() []string { return []string{DriverFlat, DriverKubeOVN} }
 
 // SetDefaultsTenant fills in what the operator left out of a Tenant. It never changes a value that is set.
 func SetDefaultsTenant(t *Tenant) {

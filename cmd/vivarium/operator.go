@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -38,8 +41,8 @@ func (a *access) operator(cmd *cobra.Command, control bool) (*operator.Operator,
 	return o, err
 }
 
-// poolManifests are the files of the pool's chart.
-func poolManifests() (operator.Manifests, error) {
+// poolManifests are the files of the pool's chart, with those for network drivers where there are any.
+func poolManifests(drivers ...string) (operator.Manifests, error) {
 	var m operator.Manifests
 	for file, into := range map[string]*[]byte{"clusterrole.yaml": &m.Role, "access.yaml": &m.Access, "policy.yaml": &m.Policy} {
 		raw, err := charts.FS.ReadFile("vivarium-pool/files/" + file)
@@ -47,6 +50,18 @@ func poolManifests() (operator.Manifests, error) {
 			return m, fmt.Errorf("read the pool's manifests: %w", err)
 		}
 		*into = raw
+	}
+	for _, driver := range drivers {
+		for file, into := range map[string]*[]byte{"access.yaml": &m.Access, "policy.yaml": &m.Policy} {
+			raw, err := charts.FS.ReadFile("vivarium-pool/files/" + driver + "/" + file)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return m, fmt.Errorf("read the manifests of pools with driver %s: %w", driver, err)
+			}
+			*into = slices.Concat(*into, []byte("\n---\n"), raw)
+		}
 	}
 	return m, nil
 }

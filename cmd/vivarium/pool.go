@@ -142,7 +142,7 @@ token is what the platform keeps. If anything fails, everything that was made is
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			manifests, err := poolManifests()
+			manifests, err := poolManifests(flags.driver)
 			if err != nil {
 				return err
 			}
@@ -340,7 +340,7 @@ func newPoolRemoveCommand(a *access) *cobra.Command {
 			if err := o.RemovePool(cmd.Context(), args[0], evict, force, timeout); err != nil {
 				return err
 			}
-			manifests, err := poolManifests()
+			manifests, err := poolManifests(v1alpha1.Drivers()...)
 			if err != nil {
 				return err
 			}

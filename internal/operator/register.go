@@ -58,7 +58,7 @@ func (o *Operator) Register(ctx context.Context, r Registration) (err error) {
 	}()
 
 	o.say("asking %s who it is", config.Host)
-	uid, err := o.identify(ctx, config, r.Name)
+	uid, err := o.identify(ctx, config, r)
 	if err != nil {
 		return err
 	}
@@ -87,11 +87,11 @@ func (o *Operator) Register(ctx context.Context, r Registration) (err error) {
 	return o.awaitPool(ctx, r.Name, r.Wait)
 }
 
-// identify finds out which cluster it is and whether it can become the pool of that name.
-func (o *Operator) identify(ctx context.Context, config *rest.Config, name string) (pools.Report, error) {
+// identify finds out which cluster it is and whether it can become the pool.
+func (o *Operator) identify(ctx context.Context, config *rest.Config, r Registration) (pools.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	report, err := pools.Preflight(ctx, config)
+	report, err := pools.Preflight(ctx, config, r.Spec.Network.Driver)
 	if err != nil {
 		return report, Explain("the pool", config.Host, err)
 	}
@@ -107,8 +107,8 @@ func (o *Operator) identify(ctx context.Context, config *rest.Config, name strin
 	}
 	for i := range known.Items {
 		switch pool := &known.Items[i]; {
-		case pool.Name == name:
-			return report, fmt.Errorf("there is a pool %s already; remove it first (vivarium pool remove %s) or choose another name", name, name)
+		case pool.Name == r.Name:
+			return report, fmt.Errorf("there is a pool %s already; remove it first (vivarium pool remove %s) or choose another name", r.Name, r.Name)
 		case pool.Spec.ClusterUID == report.ClusterUID:
 			return report, fmt.Errorf("this cluster is registered already, as pool %s", pool.Name)
 		}
@@ -174,7 +174,7 @@ func (o *Operator) credentials(ctx context.Context, config *rest.Config, r Regis
 	if err != nil {
 		return nil, err
 	}
-	return kubeconfig, o.prove(ctx, kubeconfig, given)
+	return kubeconfig, o.prove(ctx, kubeconfig, r, given)
 }
 
 func (r Registration) objects() (access, policies []*unstructured.Unstructured, err error) {
@@ -186,7 +186,7 @@ func (r Registration) objects() (access, policies []*unstructured.Unstructured, 
 }
 
 // prove asks the pool with the credentials that will be stored, until the pool's own caches have caught up.
-func (o *Operator) prove(ctx context.Context, kubeconfig []byte, given pools.Report) error {
+func (o *Operator) prove(ctx context.Context, kubeconfig []byte, r Registration, given pools.Report) error {
 	config, err := pools.ParseKubeconfig(kubeconfig)
 	if err != nil {
 		return fmt.Errorf("the kubeconfig that was made: %w", err)
@@ -194,7 +194,7 @@ func (o *Operator) prove(ctx context.Context, kubeconfig []byte, given pools.Rep
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	for {
-		report, err := pools.Preflight(ctx, config)
+		report, err := pools.Preflight(ctx, config, r.Spec.Network.Driver)
 		switch {
 		case err == nil && report.ClusterUID != "" && report.ClusterUID != given.ClusterUID:
 			return errors.New("another cluster answered at the same address; is there more than one behind it?")

@@ -362,7 +362,7 @@ func TestRegister(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := pools.Preflight(t.Context(), config)
+	report, err := pools.Preflight(t.Context(), config, "")
 	if err != nil || len(report.Missing)+len(report.Problems) > 0 {
 		t.Errorf("the stored credentials: %+v, %v", report, err)
 	}

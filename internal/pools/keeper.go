@@ -161,7 +161,7 @@ func (k *keeper) tryOpen(ctx context.Context, resource *v1alpha1.ResourcePool, k
 	}
 	attempt, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	report, err := preflight(attempt, client, config.Host)
+	report, err := preflight(attempt, client, config.Host, resource.Spec.Network.Driver)
 	if err != nil {
 		k.report(Status{
 			Reachable:  k.noAnswer(err, fingerprint(kubeconfig)),
@@ -207,7 +207,7 @@ func authorization(report Report) Finding {
 	if len(report.Missing) > 0 || len(report.Problems) > 0 {
 		problems := report.Problems
 		if len(report.Missing) > 0 {
-			problems = append([]string{"the credentials may not: " + strings.Join(report.Missing, "; ") + "; apply ClusterRole vivarium-pool and bind it"}, problems...)
+			problems = append([]string{"the credentials may not: " + strings.Join(report.Missing, "; ") + "; apply the manifests of `vivarium pool register --print-role`"}, problems...)
 		}
 		return Finding{metav1.ConditionFalse, reasonMissingRights, strings.Join(problems, "; ")}
 	}
@@ -243,7 +243,7 @@ func (k *keeper) probe(ctx context.Context) {
 	}
 	status.Reachable = Finding{metav1.ConditionTrue, reasonChecked, "the pool's API server answers"}
 	if !status.Authorized.Good() || time.Since(k.lastAudit) > auditEvery {
-		if report, err := preflight(attempt, k.open.pool.Client, k.open.pool.Config.Host); err == nil {
+		if report, err := preflight(attempt, k.open.pool.Client, k.open.pool.Config.Host, k.open.pool.Spec().Network.Driver); err == nil {
 			k.lastAudit = time.Now()
 			status.Authorized, status.Version = authorization(report), report.Version
 		}

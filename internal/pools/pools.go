@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -33,6 +34,8 @@ type Pool struct {
 	Config *rest.Config
 	// Client is made from Config.
 	Client kubernetes.Interface
+	// Dynamic is made from Config too, for kinds that are not Kubernetes' own.
+	Dynamic dynamic.Interface
 
 	resource atomic.Pointer[v1alpha1.ResourcePool]
 }
@@ -43,6 +46,10 @@ func NewPool(resource *v1alpha1.ResourcePool, controlUID types.UID, config *rest
 		Name: resource.Name, UID: resource.UID,
 		ClusterUID: resource.Spec.ClusterUID, ControlUID: controlUID,
 		Config: config, Client: client,
+	}
+	if config != nil {
+		// A configuration that no client can be made of has made Client fail before.
+		p.Dynamic, _ = dynamic.NewForConfig(config)
 	}
 	p.resource.Store(resource)
 	return p

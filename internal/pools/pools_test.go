@@ -3,6 +3,7 @@ package pools
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -92,43 +93,59 @@ users: [{name: u, user: {token: secret-token}}]
 	}
 }
 
-// TestClusterRoleGrantsExactlyTheRights keeps the shipped role and the code that uses it together.
-func TestClusterRoleGrantsExactlyTheRights(t *testing.T) {
-	raw, err := os.ReadFile("../../charts/vivarium-pool/files/clusterrole.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var role rbacv1.ClusterRole
-	if err := yaml.UnmarshalStrict(raw, &role); err != nil {
-		t.Fatal(err)
-	}
-	var granted, needed []string
-	for _, rule := range role.Rules {
-		for _, group := range rule.APIGroups {
-			for _, resource := range rule.Resources {
-				for _, verb := range rule.Verbs {
-					base, sub, _ := strings.Cut(resource, "/")
-					granted = append(granted, Right{verb, group, base, sub}.String())
+// TestClusterRolesGrantExactlyTheRights keeps the shipped roles and the code that uses them together.
+func TestClusterRolesGrantExactlyTheRights(t *testing.T) {
+	for driver, files := range map[string][]string{"": {"clusterrole.yaml"}, v1alpha1.DriverKubeOVN: {"clusterrole.yaml", v1alpha1.DriverKubeOVN + "/access.yaml"}} {
+		var granted, needed []string
+		for _, file := range files {
+			for _, rule := range rulesIn(t, filepath.Join("..", "..", "charts", "vivarium-pool", "files", file)) {
+				for _, group := range rule.APIGroups {
+					for _, resource := range rule.Resources {
+						for _, verb := range rule.Verbs {
+							base, sub, _ := strings.Cut(resource, "/")
+							granted = append(granted, Right{verb, group, base, sub}.String())
+						}
+					}
 				}
 			}
 		}
+		for _, right := range Rights(driver) {
+			needed = append(needed, right.String())
+		}
+		// How the other rights are asked for; everybody has it unless an operator took it away.
+		needed = append(needed, Right{"create", "authorization.k8s.io", "selfsubjectaccessreviews", ""}.String())
+		slices.Sort(granted)
+		slices.Sort(needed)
+		if diff := cmp.Diff(needed, granted); diff != "" {
+			t.Errorf("ClusterRoles for driver %q against Rights (-needed +granted):\n%s", driver, diff)
+		}
 	}
-	for _, right := range Rights() {
-		needed = append(needed, right.String())
+}
+
+// rulesIn gives the rules of the one ClusterRole in a file.
+func rulesIn(t *testing.T, file string) []rbacv1.PolicyRule {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
 	}
-	// How the other rights are asked for; everybody has it unless an operator took it away.
-	needed = append(needed, Right{"create", "authorization.k8s.io", "selfsubjectaccessreviews", ""}.String())
-	slices.Sort(granted)
-	slices.Sort(needed)
-	if diff := cmp.Diff(needed, granted); diff != "" {
-		t.Errorf("ClusterRole against Rights (-needed +granted):\n%s", diff)
+	for document := range strings.SplitSeq(string(raw), "\n---\n") {
+		var role rbacv1.ClusterRole
+		if err := yaml.Unmarshal([]byte(document), &role); err != nil {
+			t.Fatal(err)
+		}
+		if role.Kind == "ClusterRole" {
+			return role.Rules
+		}
 	}
+	t.Fatalf("%s has no ClusterRole", file)
+	return nil
 }
 
 func TestPreflight(t *testing.T) {
 	client := fakeCluster(t, "uid-a", "create pods/exec", "get pods/exec", "watch nodes")
 	client.Discovery().(*fakediscovery.FakeDiscovery).FakedServerVersion = &version.Info{GitVersion: "v1.29.4"}
-	got, err := preflight(t.Context(), client, "https://pool")
+	got, err := preflight(t.Context(), client, "https://pool", "")
 	if err != nil {
 		t.Fatal(err)
 	}

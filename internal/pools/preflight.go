@@ -17,6 +17,8 @@ import (
 	apimachineryversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"vivarium.io/vivarium/api/v1alpha1"
 )
 
 // OldestVersion is the oldest Kubernetes that a pool may run: before it, native sidecars and the eviction conditions
@@ -40,9 +42,9 @@ func (r Right) String() string {
 	return s
 }
 
-// Rights lists everything that vk-provider, syncer and network do in a pool. The ClusterRole vivarium-pool grants
-// exactly this; a test compares them.
-func Rights() []Right {
+// Rights lists everything that vk-provider, syncer and network do in a pool with the network driver. The ClusterRole
+// vivarium-pool, with vivarium-pool-<driver> where there is one, grants exactly this; a test compares them.
+func Rights(driver string) []Right {
 	var rights []Right
 	add := func(group, resource, subresource string, verbs ...string) {
 		for _, verb := range verbs {
@@ -64,6 +66,11 @@ func Rights() []Right {
 	add("", "nodes", "", "list", "watch")
 	add("", "events", "", "list", "watch")
 	add("metrics.k8s.io", "pods", "", "list")
+	if driver == v1alpha1.DriverKubeOVN {
+		for _, resource := range []string{"vpcs", "subnets", "security-groups", "vpc-egress-gateways", "switch-lb-rules"} {
+			add("kubeovn.io", resource, "", "get", "list", "create", "update", "delete")
+		}
+	}
 	return rights
 }
 
@@ -79,17 +86,17 @@ type Report struct {
 	Problems []string
 }
 
-// Preflight asks a cluster whether it can be a pool. An error means that it could not be asked (unreachable, or the
+// Preflight asks a cluster whether it can be a pool with the network driver. An error means that it could not be asked (unreachable, or the
 // credentials are not accepted); everything that it answered is in the Report. It changes nothing.
-func Preflight(ctx context.Context, config *rest.Config) (Report, error) {
+func Preflight(ctx context.Context, config *rest.Config, driver string) (Report, error) {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return Report{}, fmt.Errorf("make a client for %s: %w", config.Host, err)
 	}
-	return preflight(ctx, client, config.Host)
+	return preflight(ctx, client, config.Host, driver)
 }
 
-func preflight(ctx context.Context, client kubernetes.Interface, host string) (Report, error) {
+func preflight(ctx context.Context, client kubernetes.Interface, host, driver string) (Report, error) {
 	var report Report
 	gitVersion, err := serverVersion(ctx, client)
 	switch {
@@ -105,7 +112,7 @@ func preflight(ctx context.Context, client kubernetes.Interface, host string) (R
 			report.Problems = append(report.Problems, fmt.Sprintf("the pool runs Kubernetes %s; v%s or newer is needed", gitVersion, OldestVersion))
 		}
 	}
-	report.Missing, err = missingRights(ctx, client)
+	report.Missing, err = missingRights(ctx, client, driver)
 	if err != nil {
 		return report, fmt.Errorf("ask %s for our rights: %w", host, err)
 	}
@@ -150,14 +157,14 @@ func clusterUID(ctx context.Context, client kubernetes.Interface) (types.UID, er
 	return namespace.UID, nil
 }
 
-func missingRights(ctx context.Context, client kubernetes.Interface) ([]string, error) {
+func missingRights(ctx context.Context, client kubernetes.Interface, driver string) ([]string, error) {
 	var (
 		mu      sync.Mutex // guards missing
 		missing = map[string][]string{}
 		group   errgroup.Group
 	)
 	group.SetLimit(8)
-	for _, right := range Rights() {
+	for _, right := range Rights(driver) {
 		group.Go(func() error {
 			review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{

@@ -70,7 +70,7 @@ func newWorker(pool *pools.Pool, drivers DriverFn, conditions *conditions, m *me
 
 // poolValue is the pool as drivers see it.
 func (w *worker) poolValue() network.Pool {
-	return network.Pool{Name: w.pool.Name, ControlUID: w.pool.ControlUID, Client: w.pool.Client}
+	return network.Pool{Name: w.pool.Name, ControlUID: w.pool.ControlUID, Client: w.pool.Client, Dynamic: w.pool.Dynamic}
 }
 
 func (w *worker) driver() (network.Driver, error) { return w.drivers(w.pool.Spec().Network.Driver) }

@@ -11,6 +11,7 @@ import (
 
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/flat"
+	"vivarium.io/vivarium/network/kubeovn"
 )
 
 // Default is the driver of a ResourcePool that names none.
@@ -18,7 +19,7 @@ const Default = flat.Name
 
 // All gives every driver.
 func All() []network.Driver {
-	return []network.Driver{flat.Driver{}}
+	return []network.Driver{flat.Driver{}, kubeovn.Driver{}}
 }
 
 // ByName gives the driver that a ResourcePool names, [Default] for an empty name.
