@@ -38,7 +38,15 @@ func (t *translator) envField(path string) (literal string, rewrite *string) {
 		return "", nil
 	case "status.hostIPs":
 		return strings.Join(t.at.Node.Addresses, ","), nil
-	case "metadata.name", "status.podIP", "status.podIPs":
+	case "status.podIP", "status.podIPs":
+		if vpc := t.at.VPC; vpc != nil && vpc.Hidden && len(vpc.IPs) > 0 {
+			if path == "status.podIP" {
+				return vpc.IPs[0], nil
+			}
+			return strings.Join(vpc.IPs, ","), nil
+		}
+		return "", &path
+	case "metadata.name":
 		return "", &path
 	}
 	below := t.mapField(path)

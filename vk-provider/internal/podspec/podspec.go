@@ -45,6 +45,8 @@ type Placement struct {
 	Restricted bool
 	// Network is what the pool's network driver wants on the pod.
 	Network network.PodMutation
+	// VPC is what the pod sees of its VPC; nil in a flat network.
+	VPC *InVPC
 }
 
 // Node is a virtual node.
@@ -121,8 +123,6 @@ func (t *translator) spec(in *corev1.PodSpec) corev1.PodSpec {
 		Hostname:                      in.Hostname,
 		HostnameOverride:              in.HostnameOverride,
 		HostAliases:                   in.HostAliases,
-		DNSConfig:                     in.DNSConfig,
-		DNSPolicy:                     dnsPolicy(in.DNSPolicy),
 		OS:                            in.OS,
 		HostUsers:                     in.HostUsers,
 		Resources:                     in.Resources,
@@ -140,6 +140,7 @@ func (t *translator) spec(in *corev1.PodSpec) corev1.PodSpec {
 		Affinity:                  t.affinity(in),
 		TopologySpreadConstraints: spread(in.TopologySpreadConstraints),
 	}
+	out.DNSPolicy, out.DNSConfig = t.dns(in)
 	for i := range in.Volumes {
 		out.Volumes = append(out.Volumes, t.volume(&in.Volumes[i]))
 	}
@@ -149,16 +150,8 @@ func (t *translator) spec(in *corev1.PodSpec) corev1.PodSpec {
 	for i := range in.Containers {
 		out.Containers = append(out.Containers, t.container(&in.Containers[i]))
 	}
+	t.hosts(&out)
 	return out
-}
-
-// dnsPolicy: the cluster that ClusterFirst means is the tenant's, which has no resolver yet. The pool's would answer with
-// the pool's Services, so the pod gets the resolver of the node it lands on: names outside work, cluster names do not.
-func dnsPolicy(in corev1.DNSPolicy) corev1.DNSPolicy {
-	if in == corev1.DNSNone {
-		return corev1.DNSNone
-	}
-	return corev1.DNSDefault
 }
 
 func (t *translator) container(in *corev1.Container) corev1.Container {

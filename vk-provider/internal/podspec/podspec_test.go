@@ -59,6 +59,10 @@ func TestGolden(t *testing.T) {
 			if strings.Contains(file, "mirrored") {
 				at.Node = Node{Name: "pool-a-node-1", Addresses: []string{"192.0.2.1"}, PoolNode: "node-1"}
 			}
+			if strings.Contains(file, "vpc") {
+				at.Gateway = Gateway{Host: network.APIAddress, Port: "443"}
+				at.VPC = &InVPC{IPs: []string{"10.0.0.12", "fd00::c"}, Hidden: true}
+			}
 			var got string
 			pool, err := ToPool(&control, at)
 			if err != nil {

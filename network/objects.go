@@ -1,0 +1,145 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/netkeys"
+)
+
+// VPCOf gives the values of a VPC object. api is where the pool's nodes find the gateway.
+func VPCOf(o *v1alpha1.VPC, api netip.AddrPort) (*VPC, error) {
+	tenant, err := names.ParseTenantID(o.Spec.Tenant)
+	if err != nil {
+		return nil, fmt.Errorf("%w: VPC %s: %w", ErrInvalid, o.Name, err)
+	}
+	v := &VPC{Name: o.Name, UID: o.UID, Tenant: tenant, MTU: int(o.Spec.MTU), Egress: EgressSharedNAT, API: api}
+	if o.Spec.Egress != "" {
+		v.Egress = Egress(o.Spec.Egress)
+	}
+	if v.CIDRs, err = prefixesOf(o.Spec.CIDRs); err != nil {
+		return nil, fmt.Errorf("%w: VPC %s: %w", ErrInvalid, o.Name, err)
+	}
+	for _, group := range o.Spec.SecurityGroups {
+		g := SecurityGroup{Name: group.Name}
+		if g.Ingress, err = rulesOf(group.Ingress); err == nil {
+			g.Egress, err = rulesOf(group.Egress)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: VPC %s, security group %s: %w", ErrInvalid, o.Name, group.Name, err)
+		}
+		v.SecurityGroups = append(v.SecurityGroups, g)
+	}
+	return v, nil
+}
+
+// SubnetOf gives the values of a Subnet object that is in the VPC with that UID.
+func SubnetOf(o *v1alpha1.Subnet, vpc types.UID) (*Subnet, error) {
+	s := &Subnet{Name: o.Name, UID: o.UID, VPC: vpc, VNI: o.Status.VNI}
+	var err error
+	if s.CIDRs, err = prefixesOf(o.Spec.CIDRs); err != nil {
+		return nil, fmt.Errorf("%w: subnet %s: %w", ErrInvalid, o.Name, err)
+	}
+	for _, text := range o.Spec.Gateway {
+		ip, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: subnet %s: %w", ErrInvalid, o.Name, err)
+		}
+		s.Gateway = append(s.Gateway, ip)
+	}
+	for i := len(s.Gateway); i < len(s.CIDRs); i++ {
+		s.Gateway = append(s.Gateway, s.CIDRs[i].Addr().Next())
+	}
+	return s, nil
+}
+
+func prefixesOf(list []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range list {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, prefix.Masked())
+	}
+	return out, nil
+}
+
+func rulesOf(list []v1alpha1.SecurityRule) ([]SecurityRule, error) {
+	var out []SecurityRule
+	for _, rule := range list {
+		r := SecurityRule{Protocol: string(rule.Protocol), Groups: slices.Clone(rule.Groups)}
+		var err error
+		if r.CIDRs, err = prefixesOf(rule.CIDRs); err != nil {
+			return nil, err
+		}
+		for _, text := range rule.Ports {
+			from, to, isRange := strings.Cut(text, "-")
+			if !isRange {
+				to = from
+			}
+			first, err := strconv.ParseUint(from, 10, 16)
+			if err != nil {
+				return nil, err
+			}
+			last, err := strconv.ParseUint(to, 10, 16)
+			if err != nil {
+				return nil, err
+			}
+			r.Ports = append(r.Ports, PortRange{uint16(first), uint16(last)})
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// Selection is what a tenant asks of the network for a pod, with the four keys that are its own to set.
+type Selection struct {
+	// Subnets are labels of the tenant's subnets, the most wanted first; none is the tenant's default.
+	Subnets []string
+	// IPs are the addresses that the pod must have, at most one of a family.
+	IPs []netip.Addr
+	// SecurityGroups are names of groups, in order.
+	SecurityGroups []string
+	// Bandwidth is the text of its key.
+	Bandwidth string
+}
+
+// SelectionOf reads the keys of a pod, and those of its namespace for what the pod does not say. An address is one pod's
+// and never a namespace's. Its errors are [ErrInvalid] and in the tenant's words.
+func SelectionOf(pod, namespace map[string]string) (Selection, error) {
+	get := func(key string) string {
+		if value, ok := pod[netkeys.Domain+"/"+key]; ok {
+			return value
+		}
+		return namespace[netkeys.Domain+"/"+key]
+	}
+	s := Selection{Subnets: split(get("subnets")), SecurityGroups: split(get("security-groups")), Bandwidth: get("bandwidth")}
+	slices.Sort(s.SecurityGroups)
+	s.SecurityGroups = slices.Compact(s.SecurityGroups)
+	for _, text := range split(pod[netkeys.Domain+"/ip"]) {
+		ip, err := netip.ParseAddr(text)
+		if err != nil {
+			return Selection{}, fmt.Errorf("%w: annotation %s/ip: %q is not an address", ErrInvalid, netkeys.Domain, text)
+		}
+		s.IPs = append(s.IPs, ip)
+	}
+	return s, nil
+}
+
+func split(text string) []string {
+	var out []string
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}
