@@ -269,6 +269,9 @@ func (w *podsWorld) arguments() error {
 // tenant makes a tenant's namespace as the gateway does, and the ServiceAccount as a controller would.
 func (w *podsWorld) tenant(ctx context.Context, namespace string) error {
 	id, _, _ := names.SplitNamespace(names.ControlNamespace(namespace))
+	if err := w.admin.Create(ctx, &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: string(id)}}); runtimeclient.IgnoreAlreadyExists(err) != nil {
+		return err
+	}
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{names.LabelTenant: string(id)}}}
 	if _, err := w.control.kube.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil {
 		return err

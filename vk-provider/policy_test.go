@@ -45,14 +45,14 @@ func TestPoolPolicy(t *testing.T) {
 	w := newWorld(t, "pool-a", "pool-b")
 	a, b := w.pools["pool-a"], w.pools["pool-b"]
 	apply(t, w.control, "vivarium/files/policy/pool-tenants.yaml")
-	w.tenant(t, "abc123-default")
-	w.tenant(t, "def456-default")
 	gold := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "abc123", Labels: map[string]string{"tier": "gold"}}}
 	for _, tenant := range []*v1alpha1.Tenant{gold, {ObjectMeta: metav1.ObjectMeta{Name: "def456"}}} {
 		if err := w.admin.Create(t.Context(), tenant); err != nil {
 			t.Fatal(err)
 		}
 	}
+	w.tenant(t, "abc123-default")
+	w.tenant(t, "def456-default")
 	w.change(t, "pool-a", `{"tenants":{"selector":{"matchLabels":{"tier":"gold"}}},"bounce":{"afterSeconds":1}}`)
 	w.change(t, "pool-b", `{"pods":{"securityLevel":"restricted"},"bounce":{"afterSeconds":1}}`)
 	w.start(t)

@@ -29,6 +29,7 @@ import (
 	"vivarium.io/vivarium/vk-provider/internal/provider"
 	"vivarium.io/vivarium/vk-provider/internal/tenancy"
 	"vivarium.io/vivarium/vk-provider/internal/usage"
+	"vivarium.io/vivarium/vk-provider/internal/vpcs"
 )
 
 // userAgent names the component to the clusters that it talks to.
@@ -43,6 +44,7 @@ type Provider struct {
 	admin    client.WithWatch
 	cache    *control.Cache
 	tenants  *tenancy.Tenants
+	networks *vpcs.Cache
 	registry *pools.Registry
 	tls      *tls.Config
 	binder   func(driver string) (network.Binder, error)
@@ -74,6 +76,7 @@ func New(options *Options, binder func(driver string) (network.Binder, error)) (
 	if p.tenants, err = tenancy.New(p.admin); err != nil {
 		return nil, err
 	}
+	p.networks = vpcs.New(p.admin, p.tenants.NetworkMode)
 	if p.registry, err = pools.NewRegistry(pools.RegistryConfig{Admin: p.admin, Control: p.control, UserAgent: userAgent}); err != nil {
 		return nil, err
 	}
@@ -137,6 +140,8 @@ func (p *Provider) Run(ctx context.Context, health *boot.Health) error {
 		switch {
 		case !p.cache.HasSynced():
 			return errors.New("the control cluster's pods and nodes are being read")
+		case !p.networks.HasSynced():
+			return errors.New("tenants and their networks are being read")
 		case !p.registry.HasSynced():
 			return errors.New("the ResourcePools are being read")
 		case !p.tenants.HasSynced():
@@ -147,6 +152,7 @@ func (p *Provider) Run(ctx context.Context, health *boot.Health) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { p.cache.Run(ctx); return nil })
 	group.Go(func() error { p.tenants.Run(ctx); return nil })
+	group.Go(func() error { p.networks.Run(ctx); return nil })
 	group.Go(func() error { return p.registry.Run(ctx) })
 	group.Go(func() error { return serve(ctx, listener, p.tls, handler) })
 	if metrics != nil {

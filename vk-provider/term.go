@@ -30,7 +30,7 @@ type term struct {
 // lead writes until ctx is done, and has stopped everything when it returns.
 func (t *term) lead(ctx context.Context) error {
 	p := t.provider
-	if !p.cache.Wait(ctx) || !cache.WaitForCacheSync(ctx.Done(), p.registry.HasSynced, p.tenants.HasSynced) {
+	if !p.cache.Wait(ctx) || !cache.WaitForCacheSync(ctx.Done(), p.registry.HasSynced, p.tenants.HasSynced, p.networks.HasSynced) {
 		return nil
 	}
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
@@ -42,8 +42,9 @@ func (t *term) lead(ctx context.Context) error {
 	var virtual *nodes.Controller
 	pods, err := provider.New(provider.Config{
 		Control: p.control, Cache: p.cache, Registry: p.registry, Recorder: recorder, Metrics: t.pods,
-		Gateway: p.options.gateway(), Binder: p.binder, Books: books, Welcome: p.tenants.Welcome, OrphanGrace: p.options.OrphanGrace,
-		OnKept: func(pool string) { virtual.Enqueue(pool) },
+		Gateway: p.options.gateway(), Binder: p.binder, Networks: p.networks, Books: books, Welcome: p.tenants.Welcome,
+		OrphanGrace: p.options.OrphanGrace,
+		OnKept:      func(pool string) { virtual.Enqueue(pool) },
 	})
 	if err != nil {
 		return err

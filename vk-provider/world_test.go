@@ -179,6 +179,10 @@ func (w *world) tenant(t *testing.T, namespace string) {
 	if !ok {
 		t.Fatalf("%q is not a tenant's namespace", namespace)
 	}
+	tenant := &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{Name: string(id)}}
+	if err := w.admin.Create(t.Context(), tenant); client.IgnoreAlreadyExists(err) != nil {
+		t.Fatal(err)
+	}
 	w.namespace(t, namespace, map[string]string{names.LabelTenant: string(id)})
 }
 

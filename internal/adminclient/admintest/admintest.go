@@ -26,7 +26,9 @@ func Install(ctx context.Context, config *rest.Config) (client.WithWatch, error)
 		return nil, err
 	}
 	definitions := dyn.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
-	for kind, plural := range map[string]string{"Tenant": "tenants", "ResourcePool": "resourcepools"} {
+	for kind, plural := range map[string]string{
+		"Tenant": "tenants", "ResourcePool": "resourcepools", "VPC": "vpcs", "Subnet": "subnets", "IPBlock": "ipblocks",
+	} {
 		if _, err := definitions.Create(ctx, definition(kind, plural), metav1.CreateOptions{}); err != nil {
 			return nil, err
 		}
@@ -37,7 +39,9 @@ func Install(ctx context.Context, config *rest.Config) (client.WithWatch, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for _, list := range []client.ObjectList{&v1alpha1.TenantList{}, &v1alpha1.ResourcePoolList{}} {
+	for _, list := range []client.ObjectList{
+		&v1alpha1.TenantList{}, &v1alpha1.ResourcePoolList{}, &v1alpha1.VPCList{}, &v1alpha1.SubnetList{}, &v1alpha1.IPBlockList{},
+	} {
 		for {
 			err := admin.List(ctx, list)
 			if err == nil {

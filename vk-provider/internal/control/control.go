@@ -254,6 +254,15 @@ func (c *Cache) Tenant(namespace string) (names.TenantID, names.TenantNamespace,
 	return id, inner, nil
 }
 
+// NamespaceAnnotations gives those of a namespace. The caller must not change them.
+func (c *Cache) NamespaceAnnotations(namespace string) map[string]string {
+	object, ok, err := c.namespaces.GetStore().GetByKey(namespace)
+	if o, isObject := object.(metav1.Object); err == nil && ok && isObject {
+		return o.GetAnnotations()
+	}
+	return nil
+}
+
 // PodHandler is told about bound pods.
 type PodHandler struct {
 	Changed func(pod *corev1.Pod)

@@ -21,6 +21,7 @@ import (
 	"vivarium.io/vivarium/vk-provider/internal/capacity"
 	"vivarium.io/vivarium/vk-provider/internal/control"
 	"vivarium.io/vivarium/vk-provider/internal/podspec"
+	"vivarium.io/vivarium/vk-provider/internal/vpcs"
 )
 
 // Reasons of events on control pods.
@@ -47,14 +48,15 @@ func (w *worker) place(pod *corev1.Pod) (podspec.Placement, network.Binder, erro
 	if err != nil {
 		return podspec.Placement{}, nil, fmt.Errorf("bind pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	mutation, err := binder.BindPod(network.PodBinding{
-		Tenant: tenant,
-		Pod:    network.PodKey{Namespace: names.ControlNamespace(pod.Namespace), Name: pod.Name, UID: pod.UID},
-	})
+	plan, err := w.config.Networks.Plan(pod, tenant, w.config.Cache.NamespaceAnnotations(pod.Namespace))
+	if err != nil {
+		return podspec.Placement{}, nil, err
+	}
+	mutation, err := binder.BindPod(plan)
 	if err != nil {
 		return podspec.Placement{}, nil, fmt.Errorf("bind pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	return podspec.Placement{
+	at := podspec.Placement{
 		Tenant: tenant, Namespace: namespace,
 		Node:     w.node(pod.Spec.NodeName),
 		Gateway:  w.config.Gateway,
@@ -63,7 +65,11 @@ func (w *worker) place(pod *corev1.Pod) (podspec.Placement, network.Binder, erro
 		RuntimeClasses: spec.Pods.RuntimeClasses, PriorityClasses: spec.Pods.PriorityClasses,
 		Restricted: spec.Pods.SecurityLevel == v1alpha1.SecurityRestricted,
 		Network:    mutation,
-	}, binder, nil
+	}
+	if plan.VPC != nil {
+		at.Gateway, at.VPC = inVPC(plan, binder.Capabilities())
+	}
+	return at, binder, nil
 }
 
 // node describes a virtual node; one that is gone keeps its name.
@@ -98,6 +104,10 @@ func (w *worker) create(ctx context.Context, pod *corev1.Pod) error {
 	case errors.Is(err, control.ErrNotTenants):
 		w.warn(pod, eventRefused, "Only pods in tenants' namespaces run in pools.")
 		return &laterError{after: slow, cause: err}
+	case errors.Is(err, vpcs.ErrUnknown):
+		return &laterError{after: soon, cause: err}
+	case errors.Is(err, vpcs.ErrNoPlace):
+		return &laterError{after: slow, cause: err} // its place wakes it
 	case errors.Is(err, network.ErrInvalid), errors.Is(err, network.ErrCapability):
 		w.warn(pod, eventNetwork, "The pod cannot be connected to its network.")
 		return &laterError{after: slow, cause: err}
@@ -232,9 +242,12 @@ func (w *worker) wasCreated(uid types.UID) {
 
 // converge brings the pool pod up to date, and its status back.
 func (w *worker) converge(ctx context.Context, s state) error {
-	at, _, err := w.place(s.control)
+	at, binder, err := w.place(s.control)
 	if err != nil {
 		return err
+	}
+	if err := misplaced(at, binder, s.pool); err != nil {
+		return w.removeMisplaced(ctx, s, err)
 	}
 	wanted, err := podspec.ToPool(s.control, at)
 	var refused *podspec.Refused

@@ -19,6 +19,7 @@ import (
 	"vivarium.io/vivarium/vk-provider/internal/control"
 	"vivarium.io/vivarium/vk-provider/internal/podspec"
 	"vivarium.io/vivarium/vk-provider/internal/poolcache"
+	"vivarium.io/vivarium/vk-provider/internal/vpcs"
 )
 
 // Component is the provider's name on what it makes in pools.
@@ -38,6 +39,8 @@ type Config struct {
 	Books *bounce.Books
 	// Welcome reports whether a tenant's pods may come to a pool that has this choice of tenants.
 	Welcome func(choice *v1alpha1.TenantChoice, tenant names.TenantID) bool
+	// Networks says what network a pod has.
+	Networks *vpcs.Cache
 	// Binder gives the pure half of a pool's network driver.
 	Binder func(driver string) (network.Binder, error)
 
@@ -79,6 +82,7 @@ func New(config Config) (*Provider, error) {
 		{"Recorder", config.Recorder == nil},
 		{"Metrics", config.Metrics == nil},
 		{"Binder", config.Binder == nil},
+		{"Networks", config.Networks == nil},
 		{"Books", config.Books == nil},
 		{"Welcome", config.Welcome == nil},
 		{"Gateway", config.Gateway.Host == "" || config.Gateway.Port == ""},
@@ -113,6 +117,12 @@ func (p *Provider) Run(ctx context.Context) error {
 		}),
 		cache.OnNamespaces(ctx, func(namespace string) {
 			for _, pod := range cache.PodsInNamespace(namespace) {
+				p.podChanged(pod)
+			}
+		}),
+		// Or before its place in its tenant's VPC.
+		p.config.Networks.OnPlaces(ctx, func(uid types.UID) {
+			if pod, ok := cache.PodByUID(uid); ok {
 				p.podChanged(pod)
 			}
 		}),

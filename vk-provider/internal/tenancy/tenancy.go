@@ -1,4 +1,5 @@
-// Package tenancy knows which tenants a pool takes. It watches the Tenants, for pools choose them by their labels too.
+// Package tenancy knows which tenants a pool takes, and whether a tenant has a network of its own. It watches the Tenants,
+// for pools choose them by their labels too.
 //
 // It must never take a tenant that it does not know for a chosen one. Start at [Tenants.Welcome].
 package tenancy
@@ -40,15 +41,16 @@ func New(admin client.WithWatch) (*Tenants, error) {
 	return t, nil
 }
 
-// onlyLabels drops what is not asked for here, a tenant's credentials among it.
+// onlyLabels keeps the labels and the mode of the network. It drops what is not asked for here, a tenant's credentials among it.
 func onlyLabels(object any) (any, error) {
 	tenant, ok := object.(*v1alpha1.Tenant)
 	if !ok {
 		return object, nil
 	}
-	return &v1alpha1.Tenant{ObjectMeta: metav1.ObjectMeta{
-		Name: tenant.Name, UID: tenant.UID, ResourceVersion: tenant.ResourceVersion, Labels: tenant.Labels,
-	}}, nil
+	return &v1alpha1.Tenant{
+		ObjectMeta: metav1.ObjectMeta{Name: tenant.Name, UID: tenant.UID, ResourceVersion: tenant.ResourceVersion, Labels: tenant.Labels},
+		Spec:       v1alpha1.TenantSpec{Network: v1alpha1.TenantNetwork{Mode: tenant.Spec.Network.Mode}},
+	}, nil
 }
 
 // Run fills the view until ctx is done.
@@ -80,6 +82,19 @@ func (t *Tenants) Welcome(choice *v1alpha1.TenantChoice, id names.TenantID) bool
 	}
 	tenant, ok := object.(*v1alpha1.Tenant)
 	return ok && choice.Chooses(tenant.Name, tenant.Labels)
+}
+
+// NetworkMode gives the mode of a tenant's network; false for a tenant that is not known, which may have any.
+func (t *Tenants) NetworkMode(id names.TenantID) (v1alpha1.NetworkMode, bool) {
+	object, ok, err := t.informer.GetStore().GetByKey(string(id))
+	tenant, isTenant := object.(*v1alpha1.Tenant)
+	if err != nil || !ok || !isTenant {
+		return "", false
+	}
+	if tenant.Spec.Network.Mode == "" {
+		return v1alpha1.NetworkFlat, true
+	}
+	return tenant.Spec.Network.Mode, true
 }
 
 // Chosen gives the names of the tenants that a choice chooses, in order.

@@ -1,0 +1,71 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/network"
+	"vivarium.io/vivarium/vk-provider/internal/podspec"
+)
+
+const eventMisplaced = string(network.ReasonBindingMismatch)
+
+// inVPC says what a pod with a place in a VPC is told: its tenant's API is at the address that every VPC has for it.
+func inVPC(plan network.PodBinding, can network.Capabilities) (podspec.Gateway, *podspec.InVPC) {
+	gateway := podspec.Gateway{Host: network.APIAddress, Port: strconv.Itoa(network.APIPort)}
+	if len(plan.IPs) > 0 && plan.IPs[0].Is6() {
+		gateway.Host = network.APIAddress6
+	}
+	seen := &podspec.InVPC{Hidden: !can.PodIPIsTenantIP}
+	for _, ip := range plan.IPs {
+		seen.IPs = append(seen.IPs, ip.String())
+	}
+	if plan.VPC.Resolver.IsValid() {
+		seen.Resolver = plan.VPC.Resolver.String()
+	}
+	return gateway, seen
+}
+
+// misplaced reports a pool pod that is not where it was planned to be in its tenant's VPC. In a flat network there is no
+// plan to compare with, and nothing but the addresses to withhold.
+func misplaced(at podspec.Placement, binder network.Binder, poolPod *corev1.Pod) error {
+	if at.VPC == nil {
+		return nil
+	}
+	want, err := network.ParseBinding(at.Network.Annotations[network.BindingAnnotation])
+	if err != nil {
+		return err
+	}
+	has, err := network.ParseBinding(poolPod.Annotations[network.BindingAnnotation])
+	if err != nil {
+		return err
+	}
+	if has != want {
+		return fmt.Errorf("%w: bound to %s, not to %s", network.ErrBindingMismatch, has, want)
+	}
+	seen, err := binder.ObservePod(poolPod)
+	if err != nil || !seen.Ready {
+		return err
+	}
+	if len(seen.IPs) != len(at.VPC.IPs) {
+		return fmt.Errorf("%w: has %v, not %v", network.ErrBindingMismatch, seen.IPs, at.VPC.IPs)
+	}
+	for i, ip := range seen.IPs {
+		if ip.String() != at.VPC.IPs[i] {
+			return fmt.Errorf("%w: has %v, not %v", network.ErrBindingMismatch, seen.IPs, at.VPC.IPs)
+		}
+	}
+	return nil
+}
+
+// removeMisplaced ends a pool pod that is in another network than planned: nothing of it is shown to the tenant, and it
+// must not go on running there. Whoever owns the pod makes another.
+func (w *worker) removeMisplaced(ctx context.Context, s state, cause error) error {
+	w.warn(s.control, eventMisplaced, "The pod is not in the network that it was bound to; it is removed.")
+	boot.Logger(ctx).Error("pool pod is not in its network and is removed", "pool", w.pool(), "controlNamespace", s.control.Namespace, "name", s.control.Name, "error", cause)
+	return w.stop(ctx, s.pool, forcedGrace)
+}
