@@ -115,31 +115,24 @@ type Selection struct {
 // SelectionOf reads the keys of a pod, and those of its namespace for what the pod does not say. An address is one pod's
 // and never a namespace's. Its errors are [ErrInvalid] and in the tenant's words.
 func SelectionOf(pod, namespace map[string]string) (Selection, error) {
-	get := func(key string) string {
-		if value, ok := pod[netkeys.Domain+"/"+key]; ok {
-			return value
+	var s Selection
+	for key, read := range map[string]func(string) error{
+		netkeys.Subnets:        func(value string) (err error) { s.Subnets, err = netkeys.ParseSubnets(value); return err },
+		netkeys.SecurityGroups: func(value string) (err error) { s.SecurityGroups, err = netkeys.ParseSecurityGroups(value); return err },
+		netkeys.IP:             func(value string) (err error) { s.IPs, err = netkeys.ParseIPs(value); return err },
+		netkeys.Bandwidth:      func(value string) error { s.Bandwidth = value; return nil },
+	} {
+		value, ok := pod[key]
+		if !ok && key != netkeys.IP {
+			value, ok = namespace[key]
 		}
-		return namespace[netkeys.Domain+"/"+key]
+		if !ok {
+			continue
+		}
+		if err := read(value); err != nil {
+			return Selection{}, fmt.Errorf("%w: annotation %s %w", ErrInvalid, key, err)
+		}
 	}
-	s := Selection{Subnets: split(get("subnets")), SecurityGroups: split(get("security-groups")), Bandwidth: get("bandwidth")}
 	slices.Sort(s.SecurityGroups)
-	s.SecurityGroups = slices.Compact(s.SecurityGroups)
-	for _, text := range split(pod[netkeys.Domain+"/ip"]) {
-		ip, err := netip.ParseAddr(text)
-		if err != nil {
-			return Selection{}, fmt.Errorf("%w: annotation %s/ip: %q is not an address", ErrInvalid, netkeys.Domain, text)
-		}
-		s.IPs = append(s.IPs, ip)
-	}
 	return s, nil
-}
-
-func split(text string) []string {
-	var out []string
-	for part := range strings.SplitSeq(text, ",") {
-		if part = strings.TrimSpace(part); part != "" {
-			out = append(out, part)
-		}
-	}
-	return out
 }

@@ -51,12 +51,12 @@ func TestObjects(t *testing.T) {
 func TestSelection(t *testing.T) {
 	const domain = "network.vivarium.io/"
 	namespace := map[string]string{domain + "subnets": "db", domain + "ip": "10.0.0.9", domain + "security-groups": "web"}
-	got, err := SelectionOf(map[string]string{domain + "subnets": " web, db,", domain + "ip": "10.0.0.5,fd00::5"}, namespace)
+	got, err := SelectionOf(map[string]string{domain + "subnets": "web,db", domain + "ip": "10.0.0.5,fd00::5"}, namespace)
 	want := Selection{Subnets: []string{"web", "db"}, IPs: []netip.Addr{netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("fd00::5")}, SecurityGroups: []string{"web"}}
 	if diff := cmp.Diff(want, got, equateAddresses); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	got, err = SelectionOf(map[string]string{domain + "security-groups": "b,a,b"}, namespace)
+	got, err = SelectionOf(map[string]string{domain + "security-groups": "b,a"}, namespace)
 	want = Selection{Subnets: []string{"db"}, SecurityGroups: []string{"a", "b"}}
 	if diff := cmp.Diff(want, got, equateAddresses); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
