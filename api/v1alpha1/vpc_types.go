@@ -14,6 +14,8 @@ const (
 	VPCReady = "Ready"
 	// SubnetReady is true when pods can be put in the subnet in every pool that it is meant for.
 	SubnetReady = "Ready"
+	// SubnetExhausted is true while no address of the subnet is free.
+	SubnetExhausted = "Exhausted"
 )
 
 // VPC is the private network of one tenant. Its pods reach each other in every pool and nobody else's, though addresses

@@ -207,7 +207,10 @@ func (p *platform) syncerFlags(name string) ([]string, error) {
 	return append(flags, "--gateway-ca-file="+p.serving.Cert), err
 }
 
-func (p *platform) networkFlags(name string) ([]string, error) { return p.clientFlags(name) }
+func (p *platform) networkFlags(name string) ([]string, error) {
+	flags, err := p.clientFlags(name)
+	return append(flags, "--gateway="+net.JoinHostPort(p.state.address(), strconv.Itoa(p.state.PortBase+portTenants))), err
+}
 
 // adminKubeconfigFile writes a kubeconfig for the admin API.
 func (p *platform) adminKubeconfigFile(path, user, group string) error {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/workqueue"
@@ -35,15 +36,16 @@ type finding struct {
 type conditions struct {
 	admin    client.WithWatch
 	registry *pools.Registry
+	drivers  DriverFn
 	queue    workqueue.TypedRateLimitingInterface[string]
 
 	mu     sync.Mutex // guards latest
 	latest map[string]finding
 }
 
-func newConditions(admin client.WithWatch, registry *pools.Registry) *conditions {
+func newConditions(admin client.WithWatch, registry *pools.Registry, drivers DriverFn) *conditions {
 	return &conditions{
-		admin: admin, registry: registry, latest: map[string]finding{},
+		admin: admin, registry: registry, drivers: drivers, latest: map[string]finding{},
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)),
 	}
 }
@@ -102,9 +104,11 @@ func (c *conditions) write(ctx context.Context, pool string) error {
 	}
 	f := c.finding(pool)
 	before, after := resource.DeepCopy(), resource.DeepCopy()
-	if !meta.SetStatusCondition(&after.Status.Conditions, metav1.Condition{
+	meta.SetStatusCondition(&after.Status.Conditions, metav1.Condition{
 		Type: v1alpha1.PoolFenced, Status: f.status, Reason: f.reason, Message: f.message, ObservedGeneration: resource.Generation,
-	}) {
+	})
+	after.Status.Network = c.able(resource)
+	if equality.Semantic.DeepEqual(before.Status, after.Status) {
 		return nil
 	}
 	err := c.admin.Status().Patch(ctx, after, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
@@ -112,6 +116,29 @@ func (c *conditions) write(ctx context.Context, pool string) error {
 		return fmt.Errorf("report on ResourcePool %s: %w", pool, err)
 	}
 	return nil
+}
+
+// able says what the pool's driver can do for VPCs.
+func (c *conditions) able(resource *v1alpha1.ResourcePool) *v1alpha1.PoolNetworkStatus {
+	driver, err := c.drivers(resource.Spec.Network.Driver)
+	if err != nil {
+		return nil
+	}
+	status, can := &v1alpha1.PoolNetworkStatus{Driver: driver.Name()}, driver.Capabilities()
+	for _, capability := range []struct {
+		has  bool
+		name v1alpha1.NetworkCapability
+	}{
+		{can.VPC, v1alpha1.CapabilityVPC},
+		{can.VPC && can.DualStack, v1alpha1.CapabilityDualStack},
+		{can.SecurityGroups, v1alpha1.CapabilitySecurityGroups},
+		{can.CrossPool, v1alpha1.CapabilityCrossPool},
+	} {
+		if capability.has {
+			status.Capabilities = append(status.Capabilities, capability.name)
+		}
+	}
+	return status
 }
 
 func (c *conditions) finding(pool string) finding {

@@ -1,9 +1,12 @@
 // Package controller lets network drivers write in pools: each pool's driver prepares every namespace that the platform
 // has there, puts right what somebody changed, and sweeps what is left of namespaces that are gone. What it finds is the
-// condition Fenced on the ResourcePool.
+// condition Fenced on the ResourcePool. For tenants with a VPC it makes the VPC and its subnets be in their pools, gives
+// each pod its place before it is made there, and tells pools where the VPC's pods are.
 //
-// It must never name a driver (its caller gives them), choose another driver than the ResourcePool names, or say that
-// tenants are fenced where nobody can know. Start at [Controller.Run]; pool.go works for one pool.
+// It must never name a driver (its caller gives them), choose another driver than the ResourcePool names, say that
+// tenants are fenced where nobody can know, put a pod in another network than it asks for because that one is not ready,
+// or take an address back from a pod that may still run somewhere. Start at [Controller.Run]; pool.go works for one pool,
+// fabric.go for VPCs: objects.go makes them, places.go gives places in them, mesh.go tells where pods are.
 package controller
 
 import (
@@ -13,8 +16,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/internal/adminclient"
@@ -50,6 +57,8 @@ func New(options *Options, drivers DriverFn) (*Controller, error) {
 		return nil, fmt.Errorf("--admin-kubeconfig: %w", err)
 	}
 	control.UserAgent, admin.UserAgent = "vivarium-"+name, "vivarium-"+name
+	// The clusters' own fairness decides; a limit here would only hide a backlog.
+	control.QPS, admin.QPS = -1, -1
 	c := &Controller{options: *options, drivers: drivers, timing: defaultTiming()}
 	if c.control, err = kubernetes.NewForConfig(control); err != nil {
 		return nil, fmt.Errorf("--control-kubeconfig: %w", err)
@@ -81,7 +90,14 @@ func (c *Controller) lead(ctx context.Context, health *boot.Health, m *metrics) 
 		return nil
 	})
 	defer health.SetReady(func() error { return nil })
-	conditions := newConditions(c.admin, registry)
+	conditions := newConditions(c.admin, registry, c.drivers)
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.control.CoreV1().Events("")})
+	fabric, err := newFabric(c, registry, broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "vivarium-" + name}), m)
+	if err != nil {
+		return err
+	}
 	var (
 		running sync.WaitGroup
 		mu      sync.Mutex // guards workers
@@ -89,11 +105,17 @@ func (c *Controller) lead(ctx context.Context, health *boot.Health, m *metrics) 
 	)
 	defer registry.Subscribe(pools.Handler{
 		Added: func(ctx context.Context, pool *pools.Pool) {
-			w := newWorker(pool, c.drivers, conditions, m, c.timing)
+			w := newWorker(pool, c.drivers, conditions, m, c.timing, fabric.live)
 			mu.Lock()
 			workers[pool] = w
 			mu.Unlock()
 			running.Go(func() { w.run(ctx) })
+			running.Go(func() {
+				if err := fabric.attach(ctx, pool); err != nil {
+					boot.Logger(ctx).Error("cannot watch a pool", "pool", pool.Name, "error", err)
+				}
+			})
+			fabric.poolChanged(pool.Name)
 		},
 		Changed: func(pool *pools.Pool) {
 			mu.Lock()
@@ -101,17 +123,22 @@ func (c *Controller) lead(ctx context.Context, health *boot.Health, m *metrics) 
 			if w := workers[pool]; w != nil {
 				w.resync()
 			}
+			fabric.poolChanged(pool.Name)
 		},
 		Removed: func(pool *pools.Pool) {
 			mu.Lock()
 			defer mu.Unlock()
 			delete(workers, pool)
 		},
-		Checked: conditions.look,
+		Checked: func(pool string) {
+			conditions.look(pool)
+			fabric.poolChanged(pool)
+		},
 	})()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return registry.Run(ctx) })
 	group.Go(func() error { conditions.run(ctx); return nil })
+	group.Go(func() error { fabric.run(ctx, c.timing); return nil })
 	err = group.Wait()
 	running.Wait()
 	return err

@@ -149,7 +149,7 @@ func TestOnRealClusters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.timing = timing{resync: 200 * time.Millisecond, sweep: 200 * time.Millisecond}
+	c.timing = timing{resync: 200 * time.Millisecond, sweep: 200 * time.Millisecond, look: time.Second}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx, boot.NewHealth()) }()
@@ -274,7 +274,7 @@ func applyFile(t *testing.T, cluster *kubetest.Cluster, file string) {
 
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		err := check()
 		if err == nil {
 			return

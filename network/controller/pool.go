@@ -19,6 +19,7 @@ import (
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
 	"vivarium.io/vivarium/network"
+	"vivarium.io/vivarium/network/ipam"
 )
 
 const (
@@ -29,9 +30,14 @@ const (
 )
 
 // timing says how often what no event tells is looked at.
-type timing struct{ resync, sweep time.Duration }
+type timing struct{ resync, sweep, look, quarantine time.Duration }
 
-func defaultTiming() timing { return timing{resync: 10 * time.Minute, sweep: 10 * time.Minute} }
+func defaultTiming() timing {
+	return timing{resync: 10 * time.Minute, sweep: 10 * time.Minute, look: time.Minute, quarantine: ipam.Quarantine}
+}
+
+// liveFn adds the VPCs, subnets and pods that exist to a set.
+type liveFn func(ctx context.Context, set *network.LiveSet) error
 
 // worker prepares the namespaces of one pool. A pool that hangs holds up nobody else's.
 type worker struct {
@@ -40,6 +46,7 @@ type worker struct {
 	conditions *conditions
 	metrics    *metrics
 	timing     timing
+	live       liveFn
 	namespaces cache.SharedIndexInformer
 	queue      workqueue.TypedRateLimitingInterface[names.ControlNamespace]
 
@@ -48,11 +55,11 @@ type worker struct {
 	state map[names.ControlNamespace]error
 }
 
-func newWorker(pool *pools.Pool, drivers DriverFn, conditions *conditions, m *metrics, t timing) *worker {
+func newWorker(pool *pools.Pool, drivers DriverFn, conditions *conditions, m *metrics, t timing, live liveFn) *worker {
 	client := pool.Client.CoreV1().Namespaces()
 	selector := names.LabelControl + "=" + string(pool.ControlUID) + "," + names.LabelTenant
 	return &worker{
-		pool: pool, drivers: drivers, conditions: conditions, metrics: m, timing: t,
+		pool: pool, drivers: drivers, conditions: conditions, metrics: m, timing: t, live: live,
 		state: map[names.ControlNamespace]error{},
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[names.ControlNamespace](100*time.Millisecond, 30*time.Second)),
 		namespaces: cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
@@ -150,11 +157,10 @@ func (w *worker) tick(ctx context.Context) {
 	}
 }
 
-// sweep lets the driver remove what belongs to no namespace of ours. VPCs, subnets and pods are not known here: flat
-// networks have none, and a driver that has must be given complete sets.
+// sweep lets the driver remove what belongs to nothing of ours.
 func (w *worker) sweep(ctx context.Context) {
 	driver, err := w.driver()
-	if err != nil || driver.Capabilities().VPC {
+	if err != nil {
 		return
 	}
 	live := network.LiveSet{AsOf: time.Now(), Namespaces: map[names.ControlNamespace]names.TenantID{}}
@@ -168,6 +174,11 @@ func (w *worker) sweep(ctx context.Context) {
 				live.Namespaces[names.ControlNamespace(list.Items[i].Name)] = names.TenantID(list.Items[i].Labels[names.LabelTenant])
 			}
 		}
+		if driver.Capabilities().VPC {
+			err = w.live(attempt, &live)
+		}
+	}
+	if err == nil {
 		err = driver.Sweep(attempt, w.poolValue(), live)
 	}
 	if err != nil && ctx.Err() == nil {

@@ -46,7 +46,7 @@ type Store interface {
 // Subnet is what the allocator has to know of one.
 type Subnet struct {
 	network.Subnet
-	// VPCUID and Reserved are the Subnet object's, Resolver is the VPC's.
+	// Reserved is the Subnet object's, Resolver is the VPC's.
 	Reserved []string
 	Resolver netip.Addr
 }
@@ -212,6 +212,36 @@ func (a *Allocator) Held(uid types.UID) []v1alpha1.IPAllocation {
 		}
 	}
 	return list
+}
+
+// Place is what a pod has of a subnet.
+type Place struct {
+	Subnet, VPC types.UID
+	SubnetName  string
+	Index       uint32
+	Pool        string
+}
+
+// Find gives what a pod has, in all open subnets.
+func (a *Allocator) Find(pod types.UID) []Place {
+	a.mu.Lock()
+	all := slices.Collect(maps.Values(a.subnets))
+	a.mu.Unlock()
+	var list []Place
+	for _, s := range all {
+		s.mu.Lock()
+		for _, index := range s.space.byPod[pod] {
+			list = append(list, Place{s.spec.SubnetUID, s.spec.VPCUID, s.spec.Subnet, index, s.space.entry(index).Pool})
+		}
+		s.mu.Unlock()
+	}
+	return list
+}
+
+// IsOpen reports whether a subnet is.
+func (a *Allocator) IsOpen(uid types.UID) bool {
+	_, err := a.open(uid)
+	return err == nil
 }
 
 // Usage says how many pods a subnet has room for, how many have an index, and how many indexes rest.

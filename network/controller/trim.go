@@ -1,0 +1,98 @@
+package controller
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+
+	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/network"
+)
+
+// What follows keeps of the objects that are watched what is asked of them, and nothing else: of tenants no credentials,
+// of pods no specs.
+
+func tenants(o metav1.ListOptions) metav1.ListOptions {
+	o.LabelSelector = names.LabelTenant
+	return o
+}
+
+func virtual(o metav1.ListOptions) metav1.ListOptions {
+	o.LabelSelector = names.LabelPool
+	return o
+}
+
+// bound leaves out pods that no scheduler has placed yet.
+func bound(o metav1.ListOptions) metav1.ListOptions {
+	o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
+	return o
+}
+
+func trimTenant(object any) (any, error) {
+	tenant, ok := object.(*v1alpha1.Tenant)
+	if !ok {
+		return object, nil
+	}
+	return &v1alpha1.Tenant{
+		ObjectMeta: metav1.ObjectMeta{Name: tenant.Name, UID: tenant.UID, ResourceVersion: tenant.ResourceVersion},
+		Spec:       v1alpha1.TenantSpec{Network: tenant.Spec.Network},
+	}, nil
+}
+
+func trimNode(object any) (any, error) {
+	node, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion, Labels: node.Labels}}, nil
+}
+
+func trimPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil
+	}
+	small := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+			Annotations: pod.Annotations, DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: pod.OwnerReferences,
+		},
+		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName},
+		Status: corev1.PodStatus{Phase: pod.Status.Phase},
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == network.PodReady {
+			small.Status.Conditions = []corev1.PodCondition{c}
+		}
+	}
+	return small, nil
+}
+
+func uidIndex(object any) ([]string, error) {
+	if o, ok := object.(metav1.Object); ok {
+		return []string{string(o.GetUID())}, nil
+	}
+	return nil, nil
+}
+
+func vpcIndex(object any) ([]string, error) {
+	if subnet, ok := object.(*v1alpha1.Subnet); ok {
+		return []string{subnet.Spec.VPC}, nil
+	}
+	return nil, nil
+}
+
+// serves reports whether a subnet's pods may be in a pool.
+func serves(subnet *v1alpha1.Subnet, pool *v1alpha1.ResourcePool) bool {
+	if len(subnet.Spec.Pools) > 0 && !slices.Contains(subnet.Spec.Pools, pool.Name) {
+		return false
+	}
+	zone := pool.Spec.Location.Zone
+	if zone == "" {
+		zone = pool.Name
+	}
+	return subnet.Spec.Zone == "" || subnet.Spec.Zone == zone
+}
