@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/websocket"
 
 	"vivarium.io/vivarium/gateway/internal/limits"
 )
@@ -292,4 +295,72 @@ func TestShutdown(t *testing.T) {
 		t.Errorf("the client reads %v", err)
 	}
 	wait(t, ended)
+}
+
+// TestLogSocket reads a log over a WebSocket, which browsers do, in both of its forms.
+func TestLogSocket(t *testing.T) {
+	h := newHarness(t)
+	ended := make(chan struct{}, 1)
+	h.answerWith(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		_, _ = io.WriteString(w, "container is alive\n")
+		_ = http.NewResponseController(w).Flush()
+		if r.URL.Query().Get("follow") != "" {
+			<-r.Context().Done()
+			ended <- struct{}{}
+		}
+	})
+	dial := func(query, origin string, protocols ...string) (*websocket.Conn, error) {
+		u := h.server.URL + pods + "/a/log" + query
+		config, err := websocket.NewConfig(strings.Replace(u, "https", "wss", 1), origin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Protocol, config.TlsConfig = protocols, h.tlsConfig([]string{"http/1.1"}, h.client(tenantA, nil))
+		return config.DialContext(t.Context())
+	}
+	for name, c := range map[string]struct{ protocol, want string }{
+		"Plain": {"binary.k8s.io", "container is alive\n"}, "None": {"", "container is alive\n"},
+		"Base64": {"base64.binary.k8s.io", "Y29udGFpbmVyIGlzIGFsaXZlCg=="},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var protocols []string
+			if c.protocol != "" {
+				protocols = []string{c.protocol}
+			}
+			ws, err := dial("", "http://localhost", protocols...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ws.Close()
+			var first, second string
+			if err := errors.Join(websocket.Message.Receive(ws, &first), websocket.Message.Receive(ws, &second)); err != nil || first != "" || second != c.want {
+				t.Errorf("%q, %q, %v", first, second, err)
+			}
+			if err := websocket.Message.Receive(ws, &second); !errors.Is(err, io.EOF) {
+				t.Errorf("after the end: %q, %v", second, err)
+			}
+		})
+	}
+	if ws, err := dial("", "http://localhost", "v4.channel.k8s.io"); err == nil {
+		_ = ws.Close()
+		t.Error("a protocol that is none of a log's was taken")
+	}
+	if ws, err := dial("", "https://pages.example"); err == nil {
+		_ = ws.Close()
+		t.Error("a page of somebody else opened a log")
+	}
+	if t.Failed() {
+		return
+	}
+	ws, err := dial("?follow=true", "http://localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ws.Close()
+	select {
+	case <-ended:
+	case <-time.After(soon):
+		t.Error("the control cluster goes on although the client has left")
+	}
 }

@@ -15,6 +15,9 @@ import (
 
 // log passes the text of a pod's log on.
 func (x *exchange) log(w http.ResponseWriter, r *http.Request) error {
+	if stream.IsSocket(r) && !stream.SameOrigin(r) {
+		return errStatus(http.StatusForbidden, metav1.StatusReasonForbidden, "requests of web pages are not accepted")
+	}
 	// Whether the kubelet's certificate is checked is not the tenant's to say.
 	delete(x.facts.request.Query, "insecureSkipTLSVerifyBackend")
 	call, err := x.call(r, control.Streaming, "application/json, */*", "")
@@ -36,6 +39,10 @@ func (x *exchange) log(w http.ResponseWriter, r *http.Request) error {
 	if res.StatusCode == http.StatusNoContent {
 		// A pod without a node has no log yet.
 		w.WriteHeader(res.StatusCode)
+		return nil
+	}
+	if stream.IsSocket(r) {
+		stream.SocketText(w, r, res.Body, writeTimeout)
 		return nil
 	}
 	// A log may hold anything; no browser shall take it for a page.
