@@ -218,8 +218,6 @@ func (s *side) sync(ctx context.Context) (bound, error) {
 	switch {
 	case err != nil:
 		return b, fmt.Errorf("read the %s webhook configuration: %w", s.what, err)
-	case !ok && len(b.tenants) == 0:
-		return b, nil
 	case !ok:
 		return b, fmt.Errorf("the control cluster has no %s webhook configuration %q: apply the chart's policies", s.what, names.PolicyWebhooks)
 	}

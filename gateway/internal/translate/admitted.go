@@ -26,10 +26,6 @@ func (v View) AdmittedToTenant(k Kind, raw []byte) ([]byte, error) {
 		if err := r.treeToTenant(root.Place, doc); err != nil {
 			return nil, explain(err)
 		}
-		if gv := doc.Get("apiVersion"); root.Custom && gv.Text() != "" {
-			own, _ := v.groupVersionToTenant(gv.Text())
-			gv.SetText(own)
-		}
 		return doc.Append(nil), nil
 	}
 	meta := doc.Get("metadata")
