@@ -316,29 +316,9 @@ func (c *chaos) round(t *testing.T, f failure) (made, deleted, kills int) {
 	return made, deleted, kills
 }
 
-// settle waits until both sides agree.
 func (c *chaos) settle(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		for _, r := range c.instances {
-			r.mustRun()
-		}
-		err := c.agree(t)
-		if err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			c.tell(t)
-			t.Fatalf("both sides agree: %v", err)
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatalf("both sides agree: %v", err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	c.tellRevived(t)
+	c.w.settle(t, c.instances, func() error { return c.agree(t) })
 }
 
 type condemned struct {

@@ -390,7 +390,7 @@ func TestKilledMidBurst(t *testing.T) {
 		return
 	}
 
-	eventually(t, "both sides agree", func() error {
+	w.settle(t, []*running{r}, func() error {
 		want := map[types.UID]bool{}
 		for _, namespace := range namespaces {
 			list, err := w.controlClient.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
@@ -409,7 +409,11 @@ func TestKilledMidBurst(t *testing.T) {
 		}
 		got := map[types.UID]bool{}
 		for _, p := range w.pools {
-			for uid := range p.below(t) {
+			pods, err := p.ask(t)
+			if err != nil {
+				return err
+			}
+			for uid := range pods {
 				if got[uid] {
 					t.Fatalf("control pod %s runs in two pools", uid)
 				}

@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"vivarium.io/vivarium/internal/kubetest"
@@ -21,50 +22,76 @@ import (
 
 // What a run that stalls leaves for whoever has to find out why.
 
-// tell logs what is known of each pod that stands in the way, of the nodes, and of the program.
-func (c *chaos) tell(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
-	defer cancel()
-	above := map[string]corev1.Pod{}
-	for _, namespace := range c.namespaces {
-		list, err := c.w.controlClient.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			t.Logf("control: %v", err)
-			continue
+// settle waits until both sides agree, and tells all there is to know when they do not.
+func (w *world) settle(t *testing.T, instances []*running, agree func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		for _, r := range instances {
+			r.mustRun()
 		}
-		for _, pod := range list.Items {
-			above[string(pod.UID)] = pod
-			if _, alive := c.alive[pod.UID]; !alive || isReady(&pod) != nil {
-				t.Logf("control: %s", inShort(&pod))
-				tellEvents(ctx, t, c.w.controlClient, &pod)
-			}
+		err := agree()
+		if err == nil {
+			w.tellRevived(t)
+			return
+		}
+		if time.Now().After(deadline) {
+			w.tell(t, instances...)
+			t.Fatalf("both sides agree: %v", err)
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("both sides agree: %v", err)
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	tellNodes(ctx, t, "control", c.w.controlClient)
-	for name, p := range c.w.pools {
+}
+
+// tell logs what is known of each pod that stands in the way, of the nodes, and of the program.
+func (w *world) tell(t *testing.T, instances ...*running) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	defer cancel()
+	above, below := map[types.UID]*corev1.Pod{}, map[types.UID]*corev1.Pod{}
+	list, err := w.controlClient.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Logf("control: %v", err)
+		return
+	}
+	for i := range list.Items {
+		above[list.Items[i].UID] = &list.Items[i]
+	}
+	for name, p := range w.pools {
 		list, err := p.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
 		if err != nil {
 			t.Logf("%s: %v", name, err)
 			continue
 		}
-		for _, pod := range list.Items {
-			control, ok := above[string(controlUID(&pod))]
-			if !ok || isReady(&pod) != nil || isReady(&control) != nil {
-				t.Logf("%s: %s", name, inShort(&pod))
-				tellEvents(ctx, t, p.client, &pod)
+		for i := range list.Items {
+			pod := &list.Items[i]
+			below[controlUID(pod)] = pod
+			if control := above[controlUID(pod)]; control == nil || isReady(pod) != nil || isReady(control) != nil {
+				t.Logf("%s: %s", name, inShort(pod))
+				tellEvents(ctx, t, p.client, pod)
 			}
 		}
 		tellNodes(ctx, t, name, p.client)
 	}
-	for _, r := range c.instances {
+	for uid, pod := range above {
+		if below[uid] == nil || isReady(pod) != nil {
+			t.Logf("control: %s", inShort(pod))
+			tellEvents(ctx, t, w.controlClient, pod)
+		}
+	}
+	tellNodes(ctx, t, "control", w.controlClient)
+	for _, r := range instances {
 		r.tell(t)
 	}
-	c.tellRevived(t)
+	w.tellRevived(t)
 }
 
 // tellRevived logs which of the clusters' own programs ended by themselves and were started again. A scheduler does so when
 // a bound pod and a namesake of it have come and gone while its watch was down; see ADR 23.
-func (c *chaos) tellRevived(t *testing.T) {
+func (w *world) tellRevived(t *testing.T) {
 	t.Helper()
 	told := func(where string, cluster *kubetest.Cluster) {
 		for _, ended := range cluster.Revived() {
@@ -72,8 +99,8 @@ func (c *chaos) tellRevived(t *testing.T) {
 			t.Logf("%s: %s: %s", where, lines[0], lines[len(lines)-1])
 		}
 	}
-	told("control", c.w.control)
-	for name, p := range c.w.pools {
+	told("control", w.control)
+	for name, p := range w.pools {
 		told(name, p.cluster)
 	}
 }

@@ -273,9 +273,23 @@ type PodHandler struct {
 
 // OnPods calls the handler for every pod there is and will be, until ctx is done.
 func (c *Cache) OnPods(ctx context.Context, h PodHandler) error {
-	return watchWith(ctx, c.pods, cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(object any) { call(object, h.Changed) },
-		UpdateFunc: func(_, object any) { call(object, h.Changed) },
+	return watchWith(ctx, c.pods, podEvents(h))
+}
+
+func podEvents(h PodHandler) cache.ResourceEventHandlerFuncs {
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(object any) { call(object, h.Changed) },
+		UpdateFunc: func(before, object any) {
+			// A list after a gap makes one change of a pod that went and its namesake that came.
+			call(object, func(now *corev1.Pod) {
+				call(before, func(was *corev1.Pod) {
+					if was.UID != now.UID && h.Deleted != nil {
+						h.Deleted(was, false)
+					}
+				})
+			})
+			call(object, h.Changed)
+		},
 		DeleteFunc: func(object any) {
 			tombstone, missed := object.(cache.DeletedFinalStateUnknown)
 			if missed {
@@ -283,7 +297,7 @@ func (c *Cache) OnPods(ctx context.Context, h PodHandler) error {
 			}
 			call(object, func(pod *corev1.Pod) { h.Deleted(pod, !missed) })
 		},
-	})
+	}
 }
 
 // OnNodes calls changed for every virtual Node that appears, changes or goes, until ctx is done.

@@ -299,30 +299,7 @@ type Handler struct {
 
 // Watch calls the handler for everything there is and will be, until the cache's own end.
 func (c *Cache) Watch(h Handler) error {
-	pod := func(object any) {
-		if pod, ok := object.(*corev1.Pod); ok {
-			if c.Pool.Owns(c.component, pod) {
-				h.Pod(pod)
-			} else {
-				h.Capacity()
-			}
-		}
-	}
-	if _, err := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    pod,
-		UpdateFunc: func(_, object any) { pod(object) },
-		DeleteFunc: func(object any) {
-			tombstone, missed := object.(cache.DeletedFinalStateUnknown)
-			if missed {
-				object = tombstone.Obj
-			}
-			if pod, ok := object.(*corev1.Pod); ok && c.Pool.Owns(c.component, pod) {
-				h.Gone(pod, !missed)
-				return
-			}
-			h.Capacity()
-		},
-	}); err != nil {
+	if _, err := c.pods.AddEventHandler(c.podEvents(h)); err != nil {
 		return fmt.Errorf("watch pool %s: %w", c.Pool.Name, err)
 	}
 	if h.Reference != nil {
@@ -343,4 +320,42 @@ func (c *Cache) Watch(h Handler) error {
 		return fmt.Errorf("watch pool %s: %w", c.Pool.Name, err)
 	}
 	return nil
+}
+
+// podEvents tells the handler about our pods and about the room that strangers' take.
+func (c *Cache) podEvents(h Handler) cache.ResourceEventHandlerFuncs {
+	pod := func(object any) {
+		if pod, ok := object.(*corev1.Pod); ok {
+			if c.Pool.Owns(c.component, pod) {
+				h.Pod(pod)
+			} else {
+				h.Capacity()
+			}
+		}
+	}
+	gone := func(object any, seen bool) {
+		if pod, ok := object.(*corev1.Pod); ok && c.Pool.Owns(c.component, pod) {
+			h.Gone(pod, seen)
+			return
+		}
+		h.Capacity()
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: pod,
+		UpdateFunc: func(before, object any) {
+			was, _ := before.(*corev1.Pod)
+			// A list after a gap makes one change of a pod that went and its namesake that came.
+			if now, ok := object.(*corev1.Pod); ok && was != nil && was.UID != now.UID {
+				gone(was, false)
+			}
+			pod(object)
+		},
+		DeleteFunc: func(object any) {
+			if tombstone, missed := object.(cache.DeletedFinalStateUnknown); missed {
+				gone(tombstone.Obj, false)
+				return
+			}
+			gone(object, true)
+		},
+	}
 }

@@ -299,8 +299,10 @@ func (w *worker) patchPool(ctx context.Context, s state, at podspec.Placement, b
 	_, err := w.cache.Pool.Client.CoreV1().Pods(s.pool.Namespace).Patch(call, s.pool.Name, types.StrategicMergePatchType, body,
 		metav1.PatchOptions{FieldManager: Component}, subresource...)
 	switch {
-	case err == nil, apierrors.IsNotFound(err), preconditionFailed(err):
-		return nil // another pod, or none: the cache will show it
+	case err == nil, apierrors.IsNotFound(err):
+		return nil // the cache will show it
+	case apierrors.IsConflict(err):
+		return contested(err, "change pod %s/%s in pool %s", s.pool.Namespace, s.pool.Name, w.pool())
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
 		w.warn(s.control, eventRejected, "The pool does not take the change: "+podspec.TextToTenant(messageOf(err), s.control, s.pool, at))
 		return &laterError{after: slow, cause: fmt.Errorf("change pod %s/%s in pool %s: %w", s.pool.Namespace, s.pool.Name, w.pool(), err)}
@@ -362,9 +364,12 @@ func (w *worker) writeStatus(ctx context.Context, pod *corev1.Pod, want corev1.P
 		w.written[pod.UID] = mark
 		w.mu.Unlock()
 		return nil
-	case apierrors.IsNotFound(err), preconditionFailed(err):
+	case apierrors.IsNotFound(err):
 		count("gone")
 		return nil
+	case apierrors.IsConflict(err):
+		count("conflict")
+		return contested(err, "write status of pod %s/%s", pod.Namespace, pod.Name)
 	case apierrors.IsInvalid(err):
 		count("invalid")
 		return &laterError{after: slow, cause: fmt.Errorf("write status of pod %s/%s: %w", pod.Namespace, pod.Name, err)}
@@ -384,10 +389,14 @@ func (w *worker) stop(ctx context.Context, poolPod *corev1.Pod, grace int64) err
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err := w.cache.Pool.Client.CoreV1().Pods(poolPod.Namespace).Delete(call, poolPod.Name, options)
-	if err != nil && !apierrors.IsNotFound(err) && !preconditionFailed(err) {
+	switch {
+	case err == nil, apierrors.IsNotFound(err):
+		return nil
+	case apierrors.IsConflict(err):
+		return contested(err, "delete pod %s/%s in pool %s", poolPod.Namespace, poolPod.Name, w.pool())
+	default:
 		return fmt.Errorf("delete pod %s/%s in pool %s: %w", poolPod.Namespace, poolPod.Name, w.pool(), err)
 	}
-	return nil
 }
 
 // finish lets a control pod go whose pool pod is gone or never was.
@@ -405,10 +414,14 @@ func (w *worker) finish(ctx context.Context, pod *corev1.Pod) error {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err := w.config.Control.CoreV1().Pods(pod.Namespace).Delete(call, pod.Name, options)
-	if err != nil && !apierrors.IsNotFound(err) && !preconditionFailed(err) {
+	switch {
+	case err == nil, apierrors.IsNotFound(err):
+		return nil
+	case apierrors.IsConflict(err):
+		return contested(err, "let pod %s/%s go", pod.Namespace, pod.Name)
+	default:
 		return fmt.Errorf("let pod %s/%s go: %w", pod.Namespace, pod.Name, err)
 	}
-	return nil
 }
 
 // lose ends a control pod whose pool pod the pool has removed.

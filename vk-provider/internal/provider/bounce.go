@@ -67,7 +67,7 @@ func (w *worker) bounce(ctx context.Context, s state) error {
 	defer cancel()
 	err = w.cache.Pool.Client.CoreV1().Pods(there.Namespace).Delete(call, there.Name, options)
 	switch {
-	case apierrors.IsNotFound(err), preconditionFailed(err):
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		return &laterError{after: soon}
 	case err != nil:
 		return fmt.Errorf("delete pod %s/%s without a place in pool %s: %w", there.Namespace, there.Name, w.pool(), err)

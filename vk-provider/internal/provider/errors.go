@@ -2,6 +2,7 @@ package provider
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -91,8 +92,12 @@ func classifyForbidden(err error) obstacle {
 	}
 }
 
-// preconditionFailed reports whether a write was refused because the object is another one by now.
-func preconditionFailed(err error) bool { return apierrors.IsConflict(err) }
+// contested is for a write that was refused with a conflict. Either the pod of the name is another one by now, which the
+// cache will show soon, or too many wrote to it at once, and then nothing would show that this write is missing. So it is
+// looked at again in any case.
+func contested(err error, format string, args ...any) error {
+	return &laterError{after: awhile, cause: fmt.Errorf(format+": %w", append(args, err)...)}
+}
 
 // messageOf gives what an API server said, without our own wrapping.
 func messageOf(err error) string {
