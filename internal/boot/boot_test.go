@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,11 +10,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/klog/v2"
 )
 
 type testOptions struct {
@@ -132,5 +136,27 @@ func TestHealth(t *testing.T) {
 	}
 	if err := run(t.Context(), Component{}, addr); err == nil || !strings.Contains(err.Error(), "--health-listen") {
 		t.Errorf("a port in use: %v", err)
+	}
+}
+
+// TestEndsOfStreams logs what libraries and we log when connections end.
+func TestEndsOfStreams(t *testing.T) {
+	reset := fmt.Errorf("error forwarding port 80: %v", &net.OpError{Op: "read", Err: syscall.ECONNRESET})
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	for verbosity, want := range []string{
+		"ERROR a failure: dial: connection refused\nERROR ours: unexpected EOF\n",
+		"DEBUG+3 an end: unexpected EOF\nDEBUG+3 an end: error forwarding port 80: read: connection reset by peer\n" +
+			"ERROR a failure: dial: connection refused\nERROR ours: unexpected EOF\n",
+	} {
+		var out bytes.Buffer
+		ctx := (&loggingOptions{format: "text", verbosity: verbosity}).install(t.Context(), &out)
+		klog.FromContext(ctx).Error(io.ErrUnexpectedEOF, "an end")
+		klog.Background().WithName("x").WithValues("k", "v").Error(reset, "an end")
+		klog.FromContext(ctx).Error(refused, "a failure")
+		Logger(ctx).Error("ours", "error", io.ErrUnexpectedEOF)
+		line := regexp.MustCompile(`.*level=(\S+) msg="?([^"=]+?)"?(?: k=v logger=x)? err(?:or)?="(.*)"`)
+		if got := line.ReplaceAllString(out.String(), "$1 $2: $3"); got != want {
+			t.Errorf("at verbosity %d:\n%s\nwant\n%s", verbosity, got, want)
+		}
 	}
 }

@@ -42,7 +42,7 @@ func (o *loggingOptions) install(ctx context.Context, w io.Writer) context.Conte
 	if o.format == "json" {
 		handler = slog.NewJSONHandler(w, options)
 	}
-	logger := logr.FromSlogHandler(handler)
+	logger := logr.FromSlogHandler(quiet{handler})
 	slog.SetDefault(slog.New(handler))
 	klog.SetLoggerWithOptions(logger, klog.ContextualLogger(true))
 	ctrllog.SetLogger(logger)
@@ -52,6 +52,10 @@ func (o *loggingOptions) install(ctx context.Context, w io.Writer) context.Conte
 // Logger gives the logger of ctx; slog's default where there is none.
 func Logger(ctx context.Context) *slog.Logger {
 	if logger := logr.FromContextAsSlogLogger(ctx); logger != nil {
+		// We mean what we call an error.
+		if ours, ok := logger.Handler().(quiet); ok {
+			return slog.New(ours.Handler)
+		}
 		return logger
 	}
 	return slog.Default()
