@@ -362,3 +362,33 @@ func FuzzProtobuf(f *testing.F) {
 		}
 	})
 }
+
+// TestOrdinaryOwners tells owners that keep their names from those that must be looked at, however they are written.
+func TestOrdinaryOwners(t *testing.T) {
+	field := func(number int32, s string) string {
+		return string(protowire.AppendString(nil, number, s))
+	}
+	usual := field(1, "ReplicaSet") + field(3, "web") + field(4, "uid") + field(5, "apps/v1") + "\x30\x01\x38\x01"
+	for name, c := range map[string]struct {
+		owner string
+		want  bool
+	}{
+		"Usual":        {usual, true},
+		"Job":          {strings.Replace(usual, "\x07apps/v1", "\x08batch/v1", 1), true},
+		"Other":        {strings.Replace(usual, "apps", "away", 1), false},
+		"None":         {field(1, "ReplicaSet") + "\x30\x01", false},
+		"FlagsFirst":   {"\x30\x01\x38\x00" + field(5, "apps/v1"), true},
+		"LastCounts":   {usual + field(5, "v1"), false},
+		"LongName":     {field(3, strings.Repeat("a", 200)) + field(5, "apps/v1"), true},
+		"LongFlag":     {field(5, "apps/v1") + "\x30\x81\x01" + field(5, "v1"), false},
+		"NoString":     {"\x28\x07apps/v1", false},
+		"Fixed":        {field(5, "apps/v1") + "\x31\x01\x02\x03\x04\x05\x06\x07\x08" + field(5, "v1"), false},
+		"CutShort":     {usual[:len(usual)-1], false},
+		"CutInAString": {field(5, "apps/v1") + "\x0a\x05ab", false},
+		"Nothing":      {"", false},
+	} {
+		if got := ordinaryWireOwner([]byte(c.owner)); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

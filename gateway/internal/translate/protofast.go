@@ -167,7 +167,12 @@ func (r *response) cutWire(c *cuts) error {
 			l.place, l.start, l.end, l.lengthAt, l.writtenAt, l.shrunk, l.looked = child, start, i, lengthAt, -1, 0, false
 			i = start
 			continue
-		case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.ManagedFields, rules.Text, rules.GenerateName:
+		case rules.GenerateName:
+			// Stands before the namespace, which nearly always has the prefix: it must not spoil the look below.
+			if r.passes(op, value) {
+				continue
+			}
+		case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.ManagedFields, rules.Text:
 			if !l.looked {
 				// These stand together in every object. One look is for all of them.
 				l.looked, l.free = true, !r.needles.In(in[at:l.end])
@@ -239,13 +244,24 @@ func (r *response) wholeMessage(c *cuts) error {
 // ordinaryWireOwner recognises an owner of a built-in workload kind, all of which are namespaced and keep their names.
 func ordinaryWireOwner(owner []byte) bool {
 	ordinary := false
-	// Fields as they usually are, with a tag and a length of one byte each.
-	for len(owner) > 1 && owner[0] < 0x80 && owner[0] >= 8 && owner[0]&7 == protowire.Bytes && owner[1] < 0x80 && int(owner[1]) <= len(owner)-2 {
-		if owner[0]>>3 == 5 {
-			gv := owner[2 : 2+owner[1]]
+	// Fields as they usually are, with a tag and a length, or a value, of one byte each.
+	for len(owner) > 1 && owner[0] < 0x80 && owner[0] >= 8 && owner[1] < 0x80 {
+		size := 0
+		switch owner[0] & 7 {
+		case protowire.Bytes:
+			size = int(owner[1])
+		case protowire.Varint:
+		default:
+			size = len(owner)
+		}
+		if size > len(owner)-2 {
+			break
+		}
+		if owner[0] == 5<<3|protowire.Bytes {
+			gv := owner[2 : 2+size]
 			ordinary = string(gv) == "apps/v1" || string(gv) == "batch/v1"
 		}
-		owner = owner[2+owner[1]:]
+		owner = owner[2+size:]
 	}
 	for len(owner) > 0 {
 		f, rest, err := protowire.Next(owner)
