@@ -60,7 +60,7 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request) error {
 		return x.proxy(w, r)
 	case request.Subresource == "log":
 		return x.log(w, r)
-	case x.kind.Confined == kinds.Exported, x.kind.Confined == kinds.Claimed:
+	case x.kind.Confined == kinds.Exported, x.kind.Confined == kinds.Claimed, x.kind.Confined == kinds.Network:
 		return x.offered(w, r)
 	case x.kind.Confined == kinds.Empty:
 		return x.empty(w, r)

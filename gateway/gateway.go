@@ -103,7 +103,7 @@ func (s *Server) wire(ctx context.Context, o *Options, files *files, controlConf
 	if err != nil {
 		return err
 	}
-	if s.offers, err = offers.New(controlConfig); err != nil {
+	if s.offers, err = offers.New(controlConfig, loopback); err != nil {
 		return err
 	}
 	s.front, err = newFront(frontConfig{

@@ -69,7 +69,7 @@ func formOf(accept string) form {
 	return asObject
 }
 
-// offered answers a request for classes or volumes.
+// offered answers a request for classes, volumes or networks.
 func (x *exchange) offered(w http.ResponseWriter, r *http.Request) error {
 	request := x.facts.request
 	accept, err := control.Accept(r.Header.Values("Accept"), control.JSON)
@@ -91,6 +91,9 @@ func (x *exchange) offered(w http.ResponseWriter, r *http.Request) error {
 		return apierrors.NewServiceUnavailable("these objects cannot be read at the moment")
 	}
 	o := &offer{exchange: x, store: x.front.offers.Store(x.kind.Kind), form: formOf(accept)}
+	if o.store == nil {
+		return apierrors.NewServiceUnavailable("these objects cannot be read at the moment")
+	}
 	if err := o.store.Err(); err != nil {
 		boot.Logger(r.Context()).Error("Objects of the control cluster are not known", "resource", request.Resource, "error", err)
 		return apierrors.NewServiceUnavailable("these objects cannot be read at the moment")
@@ -128,12 +131,16 @@ func selectors(query url.Values) (labels.Selector, fields.Selector, error) {
 
 // shows reports whether the tenant sees an object and asked for it.
 func (o *offer) shows(object *offers.Object) bool {
-	return object.Visible(o.viewer) && o.labels.Matches(object.Labels) && o.fields.Matches(fields.Set{"metadata.name": object.Name})
+	return object.Visible(o.viewer) && o.labels.Matches(object.Labels) && o.fields.Matches(fields.Set{"metadata.name": object.ShownName()})
 }
 
 func (o *offer) get(w http.ResponseWriter, r *http.Request) error {
 	name := o.facts.request.Name
-	object := o.store.Get(name)
+	stored := name
+	if o.kind.Confined == kinds.Network {
+		stored = o.facts.tenant.ID.NameToControl(name)
+	}
+	object := o.store.Get(stored)
 	if !object.Visible(o.viewer) && o.kind.Confined == kinds.Claimed {
 		// A claim that has just been bound may be known before its volume is.
 		var err error

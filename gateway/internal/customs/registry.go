@@ -265,6 +265,7 @@ func (r *Registry) build(id names.TenantID) *Snapshot {
 			}
 		}
 	}
+	resources = append(resources, r.networks(id)...)
 	if len(own) == 0 && len(resources) == 0 {
 		return empty
 	}
@@ -372,6 +373,10 @@ func (r *Registry) Schemas(ctx context.Context, id names.TenantID, s *Snapshot, 
 			continue
 		}
 		for _, resource := range g.Resources {
+			if resource.builtIn != nil {
+				out = append(out, resource.builtIn.DeepCopy())
+				continue
+			}
 			crd := own[resource.Definition]
 			if crd == nil {
 				var err error

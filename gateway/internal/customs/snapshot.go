@@ -30,6 +30,8 @@ type Resource struct {
 
 	uid        types.UID
 	generation int64
+	// builtIn is the definition of a kind that the control cluster does not have.
+	builtIn *apiextensionsv1.CustomResourceDefinition
 }
 
 // Version is a served version of a custom kind.

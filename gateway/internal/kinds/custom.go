@@ -33,6 +33,13 @@ func NewCustom(group, resource, kind string, isNamespaced bool, versions, status
 	return k
 }
 
+// NewNetwork makes a kind of the tenant's network: it looks like a custom kind, and can be read alone.
+func NewNetwork(group, resource, kind, version string, custom *Custom) *Kind {
+	k := cluster(group, resource, kind, reading).because(whyNetwork).versions(version)
+	k.Confined, k.Custom = Network, custom
+	return k
+}
+
 // has reports whether a version has a subresource.
 func (k *Kind) has(version, subresource string) bool {
 	only, limited := k.only[subresource]

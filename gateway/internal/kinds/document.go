@@ -57,6 +57,12 @@ object) a label selector matches; a selector that cannot be read exports to nobo
 exist for a tenant, neither to read nor to name. A default StorageClass, PriorityClass or IngressClass of the control cluster
 must be exported: the control cluster writes its name into objects of tenants, who could not update them otherwise.
 
+## Networks
+
+A tenant whose pods are in a VPC has two kinds more, ` + "`vpcs`" + ` and ` + "`subnets`" + ` of ` + "`vivarium.io/v1alpha1`" + `: its own can be
+read and watched, and writing is refused with the reason. A tenant without a VPC does not have the group
+([networking.md](networking.md)).
+
 ## Decisions
 
 `

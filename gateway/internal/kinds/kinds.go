@@ -34,6 +34,8 @@ const (
 	Exported
 	// Claimed: the objects are the control cluster's volumes; a tenant sees those that are bound to its claims.
 	Claimed
+	// Network: the objects are the admin API's; a tenant sees its own, without the prefix of their names.
+	Network
 	// ByDefinition: the objects are CustomResourceDefinitions, whose names carry the prefix in their middle; a label selector
 	// finds a tenant's.
 	ByDefinition
@@ -86,7 +88,7 @@ func (k *Kind) scope() route.Scope {
 		return route.Named
 	case ByDefinition:
 		return route.Defined
-	case ByLabel, Stateless, Empty, Exported, Claimed:
+	case ByLabel, Stateless, Empty, Exported, Claimed, Network:
 	}
 	if k.Namespaced {
 		return route.Namespaced

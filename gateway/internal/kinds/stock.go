@@ -22,6 +22,7 @@ const (
 	whyParts     = "the components of the control plane are the platform's"
 	whyBinding   = "pods are bound to nodes by the platform's scheduler"
 	whyVolume    = "volumes are the platform's: those bound to your claims can be read; ask for one with a PersistentVolumeClaim"
+	whyNetwork   = "the network is the operator's: pods and namespaces choose among what it has by annotations of network.vivarium.io"
 	// whyGated is for what a stock API server does not serve unless somebody turns it on.
 	whyGated = "not served by a stock API server"
 )

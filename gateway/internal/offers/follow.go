@@ -139,6 +139,11 @@ func (f *follower) list(ctx context.Context) (uint64, error) {
 		}
 		if columns == nil {
 			columns = page.Get("columnDefinitions")
+			if own, ok := networkColumns[f.store.kind.Kind]; ok {
+				if columns, err = jsonwire.Parse([]byte(own)); err != nil {
+					return 0, fmt.Errorf("columns of %s: %w", f.store.kind.Resource, err)
+				}
+			}
 		}
 		for _, row := range page.Get("rows").Elems() {
 			if o := f.present(row); o != nil {
@@ -160,6 +165,13 @@ func (f *follower) list(ctx context.Context) (uint64, error) {
 
 // present makes an object of a row and tells the operator what is wrong with it.
 func (f *follower) present(row *jsonwire.Value) *Object {
+	if f.store.kind.network() {
+		o, err := presentNetwork(f.store.kind.Kind, row)
+		if err != nil {
+			f.log.Error("An object of the admin API cannot be read", "error", err)
+		}
+		return o
+	}
 	o, err := present(f.store.kind.Kind, row)
 	switch {
 	case o == nil:
@@ -223,7 +235,8 @@ func (f *follower) watch(ctx context.Context, version uint64) (uint64, error) {
 // Fetch asks the control cluster for one volume or class that the store does not have, which it may be about to learn of.
 func (s *Set) Fetch(ctx context.Context, kind, name string) (*Object, error) {
 	store := s.byKind[kind]
-	f := &follower{store: store, client: s.client, url: s.base + store.kind.path() + "/" + url.PathEscape(name), log: slog.With("resource", store.kind.Resource)}
+	f := s.follower(store)
+	f.url += "/" + url.PathEscape(name)
 	res, err := f.get(ctx, url.Values{"includeObject": {"Object"}})
 	var refused errRefused
 	if errors.As(err, &refused) && refused.code == http.StatusNotFound {

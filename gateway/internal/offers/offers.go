@@ -24,7 +24,10 @@ func (k Kind) path() string {
 	return "/apis/" + k.Group + "/" + k.Version + "/" + k.Resource
 }
 
-// Volumes is the kind of volumes; every other one is a class.
+// network reports whether the admin API has the kind.
+func (k Kind) network() bool { return k == VPCs || k == Subnets }
+
+// Volumes is the kind of volumes; every other one of the control cluster is a class.
 var Volumes = Kind{"", "v1", "persistentvolumes", "PersistentVolume"}
 
 var classes = []Kind{
@@ -38,36 +41,68 @@ var classes = []Kind{
 
 // Set is every store.
 type Set struct {
-	base   string
-	client *http.Client
-	byKind map[string]*Store
-	known  atomic.Bool
+	control server
+	admin   server
+	byKind  map[string]*Store
+	known   atomic.Bool
 }
 
-// New makes a Set that reads the control cluster as the gateway itself. It knows nothing before it runs.
-func New(config *rest.Config) (*Set, error) {
+// server is where objects are read.
+type server struct {
+	base   string
+	client *http.Client
+}
+
+func newServer(config *rest.Config) (server, error) {
 	config = rest.CopyConfig(config)
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("client for classes and volumes: %w", err)
+		return server{}, err
 	}
 	base, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
-		return nil, fmt.Errorf("address of the control cluster: %w", err)
+		return server{}, err
 	}
-	s := &Set{base: strings.TrimSuffix(base.String(), "/"), client: client, byKind: map[string]*Store{Volumes.Kind: newStore(Volumes)}}
+	return server{strings.TrimSuffix(base.String(), "/"), client}, nil
+}
+
+// New makes a Set that reads the control cluster as the gateway itself, and the admin API through its loopback; without one
+// there are no networks. It knows nothing before it runs.
+func New(control, loopback *rest.Config) (*Set, error) {
+	s := &Set{byKind: map[string]*Store{Volumes.Kind: newStore(Volumes)}}
+	var err error
+	if s.control, err = newServer(control); err != nil {
+		return nil, fmt.Errorf("client for classes and volumes: %w", err)
+	}
 	for _, kind := range classes {
 		s.byKind[kind.Kind] = newStore(kind)
 	}
+	if loopback == nil {
+		return s, nil
+	}
+	if s.admin, err = newServer(loopback); err != nil {
+		return nil, fmt.Errorf("client for networks: %w", err)
+	}
+	for _, kind := range []Kind{VPCs, Subnets} {
+		s.byKind[kind.Kind] = newStore(kind)
+	}
 	return s, nil
+}
+
+// follower makes what keeps a store.
+func (s *Set) follower(store *Store) *follower {
+	from := s.control
+	if store.kind.network() {
+		from = s.admin
+	}
+	return &follower{store: store, client: from.client, url: from.base + store.kind.path(), log: slog.With("resource", store.kind.Resource)}
 }
 
 // Run follows the control cluster until ctx is done.
 func (s *Set) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, store := range s.byKind {
-		f := &follower{store: store, client: s.client, url: s.base + store.kind.path(), log: slog.With("resource", store.kind.Resource)}
-		group.Go(func() error { f.run(ctx); return nil })
+		group.Go(func() error { s.follower(store).run(ctx); return nil })
 	}
 	return group.Wait()
 }

@@ -21,10 +21,13 @@ type Viewer struct {
 
 // Object is one object of the control cluster, without what no tenant shall know. It is immutable.
 type Object struct {
-	Name    string
-	Version uint64
-	Labels  labels.Set
-	Created time.Time
+	// Name is that of the control cluster, or of the admin API.
+	Name string
+	// TenantName is the name that the tenant sees, where that is another one.
+	TenantName string
+	Version    uint64
+	Labels     labels.Set
+	Created    time.Time
 	// JSON is the object, beginning with its kind and apiVersion.
 	JSON []byte
 	// Cells are those of the control cluster's table, one for each column, in JSON.
@@ -33,6 +36,9 @@ type Object struct {
 	// exported says that it is a class that somebody may use; to says who, nil everybody.
 	exported bool
 	to       labels.Selector
+	// network says that it is a VPC or a subnet, owner whose.
+	network bool
+	owner   names.TenantID
 	// claimed is the namespace of the claim that a volume is bound to.
 	claimed names.ControlNamespace
 }
@@ -41,6 +47,9 @@ type Object struct {
 func (o *Object) Visible(v Viewer) bool {
 	if o == nil {
 		return false
+	}
+	if o.network {
+		return o.owner == v.ID
 	}
 	if owner, _, shaped := names.SplitNamespace(names.ControlNamespace(o.Name)); shaped && o.exported && owner == v.ID {
 		// The name would mean a class of the tenant's own, which is another one.
@@ -57,6 +66,14 @@ func (o *Object) Visible(v Viewer) bool {
 		return err == nil && o.to.Matches(set)
 	}
 	return v.ID.Owns(string(o.claimed))
+}
+
+// ShownName is the name that tenants see.
+func (o *Object) ShownName() string {
+	if o.TenantName != "" {
+		return o.TenantName
+	}
+	return o.Name
 }
 
 // kept are the members of an object's metadata that tenants see.
