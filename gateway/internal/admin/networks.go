@@ -123,6 +123,10 @@ func (g *gate) subnet(ctx context.Context, a admission.Attributes, s *v1alpha1.S
 	var known []string
 	var problems field.ErrorList
 	if old, ok := a.GetOldObject().(*v1alpha1.Subnet); ok {
+		if slices.Equal(old.Spec.Pools, s.Spec.Pools) {
+			// What pools can do may have changed since; that is no reason to refuse a label or a finalizer.
+			return nil
+		}
 		known = old.Spec.Pools
 	} else {
 		siblings, err := g.listSubnets(ctx, s.Spec.VPC)

@@ -109,6 +109,21 @@ func TestNetworksAgree(t *testing.T) {
 	if err := c.Update(t.Context(), db); err != nil {
 		t.Errorf("growth: %v", err)
 	}
+	// What a driver can do may become less; what is there can still be labelled, and let go of.
+	east := pools["east"]
+	east.Status.Network.Capabilities = nil
+	west := pools["west"]
+	west.Status.Network = &v1alpha1.PoolNetworkStatus{Driver: west.Spec.Network.Driver}
+	for _, p := range []*v1alpha1.ResourcePool{east, west} {
+		if err := c.Status().Update(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused("a VPC that no pool can have", apierrors.IsInvalid, c.Create(t.Context(), vpc("demo03-x", "10.5.0.0/16")), "no pool can have it", `network driver "flat" of resource pool "west" lacks VPC`)
+	web.Labels = map[string]string{"a": "b"}
+	if err := c.Update(t.Context(), web); err != nil {
+		t.Errorf("a label: %v", err)
+	}
 	p := pools["east"]
 	p.Spec.Network.Reserved = []string{"10.0.0.0/24"}
 	refused("a pool on a VPC", apierrors.IsInvalid, c.Update(t.Context(), p), `spec.network.reserved[0]: Invalid value: "10.0.0.0/24": overlaps 10.0.0.0/16 of VPC "demo01-main"`)

@@ -222,11 +222,16 @@ func labelValue(path *field.Path, value string) field.ErrorList {
 }
 
 func validatePoolUpdate(p, old *v1alpha1.ResourcePool) field.ErrorList {
-	if p.Spec.ClusterUID == old.Spec.ClusterUID {
-		return nil
+	var problems field.ErrorList
+	if p.Spec.ClusterUID != old.Spec.ClusterUID {
+		problems = append(problems, field.Forbidden(field.NewPath("spec", "clusterUID"),
+			"cannot be changed: it says which cluster this pool is; register another cluster as another pool"))
 	}
-	return field.ErrorList{field.Forbidden(field.NewPath("spec", "clusterUID"),
-		"cannot be changed: it says which cluster this pool is; register another cluster as another pool")}
+	if p.Spec.Network.Driver != old.Spec.Network.Driver && old.Status.Pods > 0 {
+		problems = append(problems, field.Forbidden(field.NewPath("spec", "network", "driver"),
+			fmt.Sprintf("cannot be changed while pods of tenants are in the pool (%d), whose network is the driver's: drain it first", old.Status.Pods)))
+	}
+	return problems
 }
 
 func poolWarnings(p *v1alpha1.ResourcePool) []string {

@@ -96,6 +96,19 @@ func TestValidatePool(t *testing.T) {
 	}
 }
 
+func TestChangePool(t *testing.T) {
+	old := &v1alpha1.ResourcePool{}
+	old.Spec.ClusterUID, old.Spec.Network.Driver = "uid", "flat"
+	now := old.DeepCopy()
+	now.Spec.Network.Driver = "other"
+	check(t, validatePoolUpdate(now, old).ToAggregate(), "")
+	old.Status.Pods = 3
+	check(t, validatePoolUpdate(now, old).ToAggregate(), "spec.network.driver: Forbidden: cannot be changed while pods of tenants are in the pool (3)")
+	now = old.DeepCopy()
+	now.Spec.ClusterUID = "another"
+	check(t, validatePoolUpdate(now, old).ToAggregate(), "spec.clusterUID: Forbidden")
+}
+
 func check(t *testing.T, err error, want string) {
 	t.Helper()
 	switch {

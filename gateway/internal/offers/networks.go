@@ -58,10 +58,31 @@ type shownMetadata struct {
 }
 
 type shownVPC struct {
-	CIDRs          []string                 `json:"cidrs"`
-	MTU            int32                    `json:"mtu,omitempty"`
-	Egress         v1alpha1.EgressMode      `json:"egress,omitempty"`
-	SecurityGroups []v1alpha1.SecurityGroup `json:"securityGroups,omitempty"`
+	CIDRs          []string            `json:"cidrs"`
+	MTU            int32               `json:"mtu,omitempty"`
+	Egress         v1alpha1.EgressMode `json:"egress,omitempty"`
+	SecurityGroups []shownGroup        `json:"securityGroups,omitempty"`
+}
+
+type shownGroup struct {
+	Name    string      `json:"name"`
+	Ingress []shownRule `json:"ingress,omitempty"`
+	Egress  []shownRule `json:"egress,omitempty"`
+}
+
+type shownRule struct {
+	Protocol v1alpha1.Protocol `json:"protocol,omitempty"`
+	Ports    []string          `json:"ports,omitempty"`
+	CIDRs    []string          `json:"cidrs,omitempty"`
+	Groups   []string          `json:"groups,omitempty"`
+}
+
+func shownRules(rules []v1alpha1.SecurityRule) []shownRule {
+	var out []shownRule
+	for _, r := range rules {
+		out = append(out, shownRule{r.Protocol, r.Ports, r.CIDRs, r.Groups})
+	}
+	return out
 }
 
 type shownSubnet struct {
@@ -92,11 +113,12 @@ func presentNetwork(kind string, row *jsonwire.Value) (*Object, error) {
 			return nil, fmt.Errorf("read a VPC: %w", err)
 		}
 		conditions := forTenant(v.Status.Conditions)
+		spec := shownVPC{CIDRs: v.Spec.CIDRs, MTU: v.Spec.MTU, Egress: v.Spec.Egress}
 		var groups []string
 		for _, g := range v.Spec.SecurityGroups {
 			groups = append(groups, g.Name)
+			spec.SecurityGroups = append(spec.SecurityGroups, shownGroup{g.Name, shownRules(g.Ingress), shownRules(g.Egress)})
 		}
-		spec := shownVPC{v.Spec.CIDRs, v.Spec.MTU, v.Spec.Egress, v.Spec.SecurityGroups}
 		return newNetwork(kind, &v.ObjectMeta, spec, shownVPCStatus{conditions},
 			strings.Join(v.Spec.CIDRs, ","), string(v.Spec.Egress), readiness(conditions), "", strings.Join(groups, ","))
 	default:

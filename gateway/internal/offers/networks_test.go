@@ -13,7 +13,7 @@ func TestPresentNetwork(t *testing.T) {
 	const conditions = `"conditions":[{"type":"Ready","status":"False","reason":"VPCNotReady","message":"pool secret","lastTransitionTime":"2026-01-01T00:00:00Z"}]`
 	cases := map[string]struct{ kind, object, want, cells string }{
 		"VPC": {"VPC",
-			`{"kind":"VPC","apiVersion":"vivarium.io/v1alpha1","metadata":{"name":"abc123-main",` + meta + `},"spec":{"tenant":"abc123","cidrs":["10.0.0.0/16","fd00::/48"],"egress":"None","providerID":"secret","securityGroups":[{"name":"web","ingress":[{"protocol":"TCP"}]}]},"status":{"observedGeneration":2,` + conditions + `,"pools":[{"pool":"secret","ready":true}]}}`,
+			`{"kind":"VPC","apiVersion":"vivarium.io/v1alpha1","metadata":{"name":"abc123-main",` + meta + `},"spec":{"tenant":"abc123","cidrs":["10.0.0.0/16","fd00::/48"],"egress":"None","providerID":"secret","securityGroups":[{"name":"web","providerID":"secret","ingress":[{"protocol":"TCP"}]}]},"status":{"observedGeneration":2,` + conditions + `,"pools":[{"pool":"secret","ready":true}]}}`,
 			`{"kind":"VPC","apiVersion":"vivarium.io/v1alpha1","metadata":{"name":"main","uid":"u","resourceVersion":"7","generation":2,"creationTimestamp":"2026-01-01T00:00:00Z"},"spec":{"cidrs":["10.0.0.0/16","fd00::/48"],"egress":"None","securityGroups":[{"name":"web","ingress":[{"protocol":"TCP"}]}]},"status":{"conditions":[{"type":"Ready","status":"False","lastTransitionTime":"2026-01-01T00:00:00Z","reason":"VPCNotReady","message":""}]}}`,
 			`"main" "10.0.0.0/16,fd00::/48" "None" "VPCNotReady" "" "web"`},
 		"Subnet": {"Subnet",
