@@ -83,7 +83,7 @@ type fabric struct {
 	meshes  workqueue.TypedRateLimitingInterface[types.UID]
 
 	mu sync.Mutex // guards the rest
-	// views are those of open pools.
+	// views are those of pools, the last one of a pool that is closed.
 	views map[string]*view
 	// waiting are the pods that have no place yet.
 	waiting map[podKey]bool

@@ -91,7 +91,8 @@ func (f *fabric) attach(ctx context.Context, pool *pools.Pool) error {
 	defer func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.views[pool.Name] == v {
+		// What it told last counts until it can be asked again, or is gone for good.
+		if _, exists := f.registry.Resource(pool.Name); !exists && f.views[pool.Name] == v {
 			delete(f.views, pool.Name)
 		}
 	}()

@@ -205,23 +205,20 @@ func (f *fabric) able(vpc *v1alpha1.VPC, wishes network.Selection, pool string) 
 			return refuse(network.ReasonInvalidSelection, "there is no security group %q", group)
 		}
 	}
-	if at := bindingIn(vpc.Status.Pools, pool); at == nil || !at.Ready {
-		return refuse(waitReason(at, network.ReasonVPCNotReady), "the VPC is not ready where the pod is")
-	}
 	if status, known := f.registry.Status(pool); !known || !status.Reachable.Good() {
 		// Nothing is given out for a pool of which nobody knows what it does.
 		return refuse(network.ReasonPoolUnreachable, "where the pod is does not answer")
 	}
+	if at := bindingIn(vpc.Status.Pools, pool); at == nil || !at.Ready {
+		return refuse(waitReason(at, network.ReasonVPCNotReady), "the VPC is not ready where the pod is")
+	}
 	return nil
 }
 
-// waitReason gives the reason of a binding where a tenant can tell it from mere waiting.
+// waitReason gives the reason of a binding where waiting does not help.
 func waitReason(at *v1alpha1.PoolBinding, otherwise network.Reason) network.Reason {
-	if at != nil {
-		switch r := network.Reason(at.Reason); r {
-		case network.ReasonCapabilityMissing, network.ReasonPoolUnreachable:
-			return r
-		}
+	if at != nil && at.Reason == string(network.ReasonCapabilityMissing) {
+		return network.ReasonCapabilityMissing
 	}
 	return otherwise
 }

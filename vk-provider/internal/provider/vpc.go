@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,13 +52,13 @@ func misplaced(at podspec.Placement, binder network.Binder, poolPod *corev1.Pod)
 	if err != nil || !seen.Ready {
 		return err
 	}
-	if len(seen.IPs) != len(at.VPC.IPs) {
-		return fmt.Errorf("%w: has %v, not %v", network.ErrBindingMismatch, seen.IPs, at.VPC.IPs)
+	var got []string
+	for _, ip := range seen.IPs {
+		got = append(got, ip.String())
 	}
-	for i, ip := range seen.IPs {
-		if ip.String() != at.VPC.IPs[i] {
-			return fmt.Errorf("%w: has %v, not %v", network.ErrBindingMismatch, seen.IPs, at.VPC.IPs)
-		}
+	// A pool may name another family first.
+	if !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(at.VPC.IPs))) {
+		return fmt.Errorf("%w: has %v, not %v", network.ErrBindingMismatch, got, at.VPC.IPs)
 	}
 	return nil
 }

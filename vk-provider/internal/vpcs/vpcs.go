@@ -28,8 +28,9 @@ import (
 // ErrNoPlace says that a pod has no place in its VPC yet. Whoever gives places tells the tenant why.
 var ErrNoPlace = errors.New("has no place in its VPC yet")
 
-// ErrUnknown says that a pod's tenant is not known, so nobody can say what network it has.
-var ErrUnknown = errors.New("tenant is not known yet")
+// ErrUnknown says that something that was read elsewhere has not arrived here: a pod's tenant, so that nobody can say what
+// network it has, or the subnet of its place.
+var ErrUnknown = errors.New("is not known yet")
 
 // Cache is a view of tenants' networks. Safe for concurrent use; its objects are shared.
 type Cache struct {
@@ -120,25 +121,25 @@ func (c *Cache) Plan(pod *corev1.Pod, tenant names.TenantID, namespace map[strin
 	}
 	switch mode, ok := c.mode(tenant); {
 	case !ok:
-		return plan, fmt.Errorf("%s: %w", tenant, ErrUnknown)
+		return plan, fmt.Errorf("tenant %s %w", tenant, ErrUnknown)
 	case mode == v1alpha1.NetworkFlat:
 		return plan, nil
 	}
 	objects, err := c.blocks.GetIndexer().ByIndex(byPod, string(pod.UID))
 	if err != nil || len(objects) == 0 {
-		return plan, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, ErrNoPlace)
+		return plan, fmt.Errorf("pod %s/%s %w", pod.Namespace, pod.Name, ErrNoPlace)
 	}
 	block, index := place(objects, pod.UID)
 	if block == nil {
-		return plan, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, ErrNoPlace)
+		return plan, fmt.Errorf("pod %s/%s %w", pod.Namespace, pod.Name, ErrNoPlace)
 	}
 	subnet, ok := byID[v1alpha1.Subnet](c.subnets, block.Spec.SubnetUID)
 	if !ok {
-		return plan, fmt.Errorf("pod %s/%s: %w: subnet %s is not known", pod.Namespace, pod.Name, ErrNoPlace, block.Spec.Subnet)
+		return plan, fmt.Errorf("pod %s/%s: subnet %s %w", pod.Namespace, pod.Name, block.Spec.Subnet, ErrUnknown)
 	}
 	vpc, ok := byID[v1alpha1.VPC](c.vpcs, block.Spec.VPCUID)
 	if !ok || vpc.Name != subnet.Spec.VPC {
-		return plan, fmt.Errorf("pod %s/%s: %w: VPC %s is not known", pod.Namespace, pod.Name, ErrNoPlace, subnet.Spec.VPC)
+		return plan, fmt.Errorf("pod %s/%s: VPC %s %w", pod.Namespace, pod.Name, subnet.Spec.VPC, ErrUnknown)
 	}
 	// Where the gateway is concerns only what drivers make in a pool.
 	if plan.VPC, err = network.VPCOf(vpc, netip.AddrPort{}); err != nil {

@@ -62,9 +62,9 @@ func TestPlan(t *testing.T) {
 			all(c)
 			put(t, c.blocks, block("b", v1alpha1.IPAllocation{Index: 9, PodUID: "p1", Released: &now}))
 		}, "red001", ErrNoPlace, ""},
-		"SubnetGone": {"an address of nowhere", func(c *Cache) {
+		"SubnetGone": {"it comes by another watch, and a moment later", func(c *Cache) {
 			put(t, c.blocks, block("b", mine))
-		}, "red001", ErrNoPlace, ""},
+		}, "red001", ErrUnknown, ""},
 		"Placed": {"the rule", func(c *Cache) { all(c); put(t, c.blocks, block("b", mine)) }, "red001", nil, "10.0.1.9"},
 		"TwoPlaces": {"always the same one", func(c *Cache) {
 			all(c)
