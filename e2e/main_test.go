@@ -72,7 +72,7 @@ func up(ctx context.Context) (string, error) { return vivarium(ctx, "up") }
 
 // vivarium runs the operator's command line against the system under test.
 func vivarium(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(root(), "bin", "vivarium"), args...)
 	cmd.Dir = root()

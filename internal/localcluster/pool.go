@@ -23,7 +23,7 @@ import (
 )
 
 // nodePatience bounds the wait for a node to become ready.
-const nodePatience = 3 * time.Minute
+const nodePatience = 6 * time.Minute
 
 // startPool starts a pool cluster with its nodes and returns when these are ready for pods.
 func (s *starter) startPool(ctx context.Context, index int) error {
