@@ -1,0 +1,193 @@
+//go:build linux
+
+package plane
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"vivarium.io/vivarium/network/vxlan/internal/state"
+)
+
+// Pod is a pod that is, or is being, plugged into a VPC on this node. It is written down before anything is made for it
+// and forgotten when nothing is left.
+type Pod struct {
+	// Container is the runtime's ID of the sandbox.
+	Container string `json:"container"`
+	// NetNS and Interface are where the pod's end is.
+	NetNS     string `json:"netns"`
+	Interface string `json:"interface"`
+	// UID is that of the tenant's pod; Namespace and Name are for people.
+	UID       types.UID    `json:"uid"`
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
+	VPC       types.UID    `json:"vpc"`
+	Subnet    types.UID    `json:"subnet"`
+	IPs       []netip.Addr `json:"ips"`
+	MAC       string       `json:"mac"`
+
+	// Infra is the address by which this node alone knows the pod.
+	Infra netip.Addr `json:"infra,omitzero"`
+	// Port is the pod's port on its bridge, in the VPC's namespace.
+	Port string `json:"port,omitempty"`
+}
+
+func (n *Node) vpcDir(vpc types.UID) string      { return filepath.Join(n.config.Dir, "vpcs", string(vpc)) }
+func (n *Node) netnsPath(vpc types.UID) string   { return filepath.Join(n.vpcDir(vpc), "netns") }
+func (n *Node) desiredPath(vpc types.UID) string { return filepath.Join(n.vpcDir(vpc), "desired.json") }
+func (n *Node) podPath(container string) string {
+	return filepath.Join(n.config.Dir, "pods", container+".json")
+}
+
+// Known lists the VPCs that this node knows of or has something of.
+func (n *Node) Known() ([]types.UID, error) {
+	entries, err := os.ReadDir(filepath.Join(n.config.Dir, "vpcs"))
+	if err != nil {
+		return nil, fmt.Errorf("list VPCs: %w", err)
+	}
+	var out []types.UID
+	for _, entry := range entries {
+		if uid := types.UID(entry.Name()); state.ValidUID(uid) {
+			out = append(out, uid)
+		}
+	}
+	return out, nil
+}
+
+// Store writes down what a VPC is to be, for [Node.Attach] in whichever process. It reports whether that is news.
+func (n *Node) Store(desired *state.Desired) (changed bool, err error) {
+	if err := desired.Validate(); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if err := os.MkdirAll(n.vpcDir(desired.UID), 0o700); err != nil {
+		return false, fmt.Errorf("store VPC %s: %w", desired.UID, err)
+	}
+	raw, err := json.Marshal(desired)
+	if err != nil {
+		return false, fmt.Errorf("store VPC %s: %w", desired.UID, err)
+	}
+	if before, err := os.ReadFile(n.desiredPath(desired.UID)); err == nil && slices.Equal(before, raw) {
+		return false, nil
+	}
+	return true, replaceFile(n.desiredPath(desired.UID), raw)
+}
+
+// Stored gives what was last written down; [ErrNotReady] where that is nothing.
+func (n *Node) Stored(vpc types.UID) (*state.Desired, error) {
+	if !state.ValidUID(vpc) {
+		return nil, fmt.Errorf("%w: VPC %q", ErrRefused, vpc)
+	}
+	raw, err := os.ReadFile(n.desiredPath(vpc))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: VPC %s is not known", ErrNotReady, vpc)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read VPC %s: %w", vpc, err)
+	}
+	var desired state.Desired
+	if err := json.Unmarshal(raw, &desired); err != nil {
+		return nil, fmt.Errorf("read VPC %s: %w", vpc, err)
+	}
+	return &desired, nil
+}
+
+// Pods gives the pods of a VPC on this node, of all VPCs where vpc is empty, in a constant order.
+func (n *Node) Pods(vpc types.UID) ([]Pod, error) {
+	files, err := filepath.Glob(filepath.Join(n.config.Dir, "pods", "*.json"))
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	var out []Pod
+	for _, file := range files {
+		pod, err := n.pod(strings.TrimSuffix(filepath.Base(file), ".json"))
+		if err != nil {
+			return nil, err
+		}
+		if pod != nil && (vpc == "" || pod.VPC == vpc) {
+			out = append(out, *pod)
+		}
+	}
+	return out, nil
+}
+
+// pod reads what is written of a pod, nil where that is nothing.
+func (n *Node) pod(container string) (*Pod, error) {
+	if !validContainer(container) {
+		return nil, fmt.Errorf("%w: container %q", ErrRefused, container)
+	}
+	raw, err := os.ReadFile(n.podPath(container))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read pod of container %s: %w", container, err)
+	}
+	var pod Pod
+	if err := json.Unmarshal(raw, &pod); err != nil {
+		return nil, fmt.Errorf("read pod of container %s: %w", container, err)
+	}
+	return &pod, nil
+}
+
+func (n *Node) savePod(pod *Pod) error {
+	raw, err := json.Marshal(pod)
+	if err != nil {
+		return fmt.Errorf("write pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return replaceFile(n.podPath(pod.Container), raw)
+}
+
+func validContainer(id string) bool {
+	return id != "" && len(id) < 128 && !strings.ContainsFunc(id, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	})
+}
+
+// replaceFile writes a file whole or not at all.
+func replaceFile(path string, content []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = tmp.Write(content)
+	if err := errors.Join(err, tmp.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(tmp.Name())))
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(tmp.Name())))
+	}
+	return nil
+}
+
+// lock orders what processes do on this node about one thing: a VPC's UID, or the node itself. It ends with the process
+// at the latest.
+func (n *Node) lock(thing string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(n.config.Dir, "locks", thing), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", thing, err)
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			_ = f.Close()
+			return nil, fmt.Errorf("lock %s: %w", thing, err)
+		}
+		return func() { _ = f.Close() }, nil
+	}
+}
+
+// nodeLock is the thing that is not a VPC. No UID has a dot.
+const nodeLock = ".node"
