@@ -22,6 +22,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"vivarium.io/vivarium/network/vxlan/internal/state"
 )
 
 // Errors that callers tell from each other.
@@ -38,9 +40,6 @@ type Config struct {
 	Dir string
 	// Tunnel is the node's address, which the tunnels of other nodes lead to. Required.
 	Tunnel netip.Addr
-	// Infra are the ranges that pods get the addresses from by which their own node alone knows them; one for each family.
-	// Default: [DefaultInfra].
-	Infra []netip.Prefix
 	// Protected are ranges that pods never reach, besides [AlwaysProtected]: those of nodes, pods and Services of the pool.
 	Protected []netip.Prefix
 	// Allowed are exceptions to AlwaysProtected: private ranges that an operator lets tenants reach. What Protected names
@@ -57,8 +56,6 @@ type Config struct {
 
 // The ranges that all nodes use for themselves. They are local to a node: nothing leaves it with such an address.
 var (
-	// DefaultInfra are the ranges of Config.Infra.
-	DefaultInfra = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/16"), netip.MustParsePrefix("fd00:76:6976:1::/112")}
 	// transit4 and transit6 are the ranges of the links between a node and its VPCs. Each gets two addresses of each, so that
 	// the node's connection tracking tells VPCs apart.
 	transit4 = netip.MustParsePrefix("169.254.64.0/18")
@@ -107,9 +104,6 @@ type Node struct {
 func New(config Config) (*Node, error) {
 	if config.Dir == "" || !config.Tunnel.IsValid() {
 		return nil, errors.New("a node needs a directory and a tunnel address")
-	}
-	if config.Infra == nil {
-		config.Infra = DefaultInfra
 	}
 	if config.NetNS == "" {
 		config.NetNS = "/proc/self/ns/net"
@@ -196,7 +190,7 @@ func (n *Node) protected(four bool, vpc ...netip.Prefix) []netip.Prefix {
 		out = append(out, subtract(p, n.config.Allowed)...)
 	}
 	out = append(out, n.config.Protected...)
-	out = append(out, n.config.Infra...)
+	out = append(out, state.Infra...)
 	out = append(out, transit4, transit6, netip.PrefixFrom(n.config.Tunnel, n.config.Tunnel.BitLen()))
 	out = append(out, vpc...)
 	return disjoint(slices.DeleteFunc(out, func(p netip.Prefix) bool { return p.Addr().Is4() != four }))

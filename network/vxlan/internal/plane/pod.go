@@ -412,7 +412,7 @@ func (n *Node) bridgeConfig(desired *state.Desired, subnet *state.Subnet, pod *P
 func (n *Node) leaseConfig(pod *Pod) object {
 	four := len(pod.IPs) == 0 || slices.ContainsFunc(pod.IPs, netip.Addr.Is4)
 	var ranges [][]object
-	for _, infra := range n.config.Infra {
+	for _, infra := range state.Infra {
 		if infra.Addr().Is4() == four {
 			ranges = append(ranges, []object{{"subnet": infra.String()}})
 		}

@@ -54,6 +54,16 @@ type Endpoint struct {
 	Node netip.Addr `json:"node"`
 }
 
+// Place is what a pod's annotation [PlaceAnnotation] says of its place in its subnet. VPC and subnet are in its binding.
+type Place struct {
+	Pod types.UID    `json:"pod"`
+	IPs []netip.Addr `json:"ips"`
+	MAC string       `json:"mac"`
+}
+
+// PlaceAnnotation is on every pool pod that is in a VPC.
+const PlaceAnnotation = Domain + "/place"
+
 // Desired is a VPC and its pods.
 type Desired struct {
 	VPC
@@ -139,3 +149,10 @@ func (s *Subnet) Validate(ips []netip.Addr, mac string) error {
 // GatewayMAC is that of every subnet's gateway, on every node: a pod's neighbours stay true wherever its packets leave.
 // No pod has it, for theirs have 0 as second octet.
 var GatewayMAC = net.HardwareAddr{0x02, 0x76, 0x69, 0x76, 0x00, 0x01}
+
+// Infra are the ranges that every node gives its pods addresses from by which it alone knows them; the same on all nodes,
+// and nobody else's, because nothing leaves a node with one.
+var Infra = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/16"), netip.MustParsePrefix("fd00:76:6976:1::/112")}
+
+// IsInfra reports whether an address is of those.
+func IsInfra(ip netip.Addr) bool { return Infra[0].Contains(ip) || Infra[1].Contains(ip) }

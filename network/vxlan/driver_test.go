@@ -1,0 +1,196 @@
+package vxlan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
+	clienttesting "k8s.io/client-go/testing"
+
+	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/network"
+	"vivarium.io/vivarium/network/drivertest"
+	"vivarium.io/vivarium/network/vxlan/internal/state"
+)
+
+func pool(*testing.T, ...network.Namespace) network.Pool {
+	client := fake.NewClientset()
+	client.PrependReactor("create", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if create, ok := action.(clienttesting.CreateAction); ok {
+			if object, ok := create.GetObject().(metav1.Object); ok {
+				object.SetCreationTimestamp(metav1.Now())
+			}
+		}
+		return false, nil, nil
+	})
+	return network.Pool{Name: "pool-a", ControlUID: "control", Client: client}
+}
+
+func harness() drivertest.Harness {
+	return drivertest.Harness{
+		Driver: func(*testing.T) network.Driver { return Driver{} },
+		Pool:   pool,
+		Silent: func(t *testing.T) network.Pool {
+			t.Helper()
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { listener.Close() })
+			client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://" + listener.Addr().String()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return network.Pool{Name: "silent", ControlUID: "control", Client: client}
+		},
+		Snapshot: func(t *testing.T, _ network.Driver, pool network.Pool) any {
+			t.Helper()
+			ctx := context.WithoutCancel(t.Context())
+			policies, err := pool.Client.NetworkingV1().NetworkPolicies(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			objects, err := pool.Client.CoreV1().ConfigMaps(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return struct {
+				Policies []networkingv1.NetworkPolicy
+				Objects  []corev1.ConfigMap
+			}{append([]networkingv1.NetworkPolicy(nil), policies.Items...), append([]corev1.ConfigMap(nil), objects.Items...)}
+		},
+		Obstruct: func(t *testing.T, pool network.Pool, namespace network.Namespace) {
+			t.Helper()
+			_, err := pool.Client.NetworkingV1().NetworkPolicies(string(namespace.Name)).Create(t.Context(), &networkingv1.NetworkPolicy{
+				ObjectMeta: metav1.ObjectMeta{Name: "vivarium-fence", Labels: map[string]string{names.LabelManagedBy: managedBy, names.LabelControl: "another"}},
+			}, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+		// The node knows the pod by an address of its own; any other is what it is.
+		Running: func(pod *corev1.Pod, ips []netip.Addr) {
+			if netip.MustParsePrefix("10.20.0.0/16").Contains(ips[0]) {
+				ips = []netip.Addr{netip.MustParseAddr("198.18.0.7")}
+			}
+			pod.Status.PodIPs = network.PodNetworkStatus{IPs: ips}.PodIPs()
+			pod.Status.PodIP = ips[0].String()
+		},
+	}
+}
+
+func TestContract(t *testing.T) { drivertest.Run(t, harness()) }
+
+// TestOtherNetwork: what a plugin other than ours gave a pod of a VPC is shown to nobody, nor the other way round.
+func TestOtherNetwork(t *testing.T) {
+	in := network.PodBinding{
+		Tenant: "abc123", Pod: network.PodKey{Namespace: "abc123-web", Name: "p", UID: "1"},
+		VPC:    &network.VPC{UID: "v", Tenant: "abc123", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}},
+		Subnet: &network.Subnet{UID: "s", VPC: "v", VNI: 7, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, Gateway: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
+		IPs:    []netip.Addr{netip.MustParseAddr("10.0.0.9")}, MAC: "02:00:00:00:00:09",
+	}
+	flatPod := network.PodBinding{Tenant: in.Tenant, Pod: in.Pod}
+	for name, tc := range map[string]struct {
+		in   network.PodBinding
+		ip   string
+		want []netip.Addr
+	}{
+		"VPC":        {in, "198.18.3.4", in.IPs},
+		"VPCSix":     {in, "fd00:76:6976:1::4", in.IPs},
+		"Bridge":     {in, "10.244.0.9", nil},
+		"EvenItsOwn": {in, "10.0.0.9", nil},
+		"Flat":       {flatPod, "10.244.0.9", []netip.Addr{netip.MustParseAddr("10.244.0.9")}},
+		"FlatInVPC":  {flatPod, "198.18.3.4", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "abc123-web"}, Status: corev1.PodStatus{PodIP: tc.ip}}
+			mutation, err := Driver{}.BindPod(tc.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mutation.Apply(&pod.ObjectMeta)
+			got, err := Driver{}.ObservePod(pod)
+			if tc.want == nil && !errors.Is(err, network.ErrBindingMismatch) || tc.want != nil && (err != nil || !slices.Equal(got.IPs, tc.want)) {
+				t.Errorf("ObservePod = %+v, %v; want %v", got, err, tc.want)
+			}
+		})
+	}
+	for name, spoil := range map[string]func(*network.PodBinding){
+		"NoMAC":     func(in *network.PodBinding) { in.MAC = "" },
+		"Multicast": func(in *network.PodBinding) { in.MAC = "03:00:00:00:00:09" },
+		"Gateways":  func(in *network.PodBinding) { in.MAC = state.GatewayMAC.String() },
+		"NoIP":      func(in *network.PodBinding) { in.IPs = nil },
+		"TwoIPs":    func(in *network.PodBinding) { in.IPs = append(in.IPs, netip.MustParseAddr("10.0.0.10")) },
+		"Gateway":   func(in *network.PodBinding) { in.IPs = in.Subnet.Gateway },
+		"NoVNI":     func(in *network.PodBinding) { s := *in.Subnet; s.VNI = 0; in.Subnet = &s },
+	} {
+		wrong := in
+		spoil(&wrong)
+		if got, err := (Driver{}).BindPod(wrong); !errors.Is(err, network.ErrInvalid) {
+			t.Errorf("%s: %v, %v; want ErrInvalid", name, got, err)
+		}
+	}
+}
+
+// TestShards: many endpoints come back whole, and one more rewrites one ConfigMap.
+func TestShards(t *testing.T) {
+	p := pool(t)
+	v := &network.VPC{Name: "v", UID: "v", Tenant: "abc123", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	if _, err := (Driver{}).EnsureVPC(t.Context(), p, v); err != nil {
+		t.Fatal(err)
+	}
+	var endpoints []network.Endpoint
+	for i := range 1000 {
+		endpoints = append(endpoints, network.Endpoint{
+			Subnet: "s", IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}, Node: netip.MustParseAddr("192.0.2.1"),
+			MAC: net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}.String(), Pod: network.PodKey{UID: types.UID(fmt.Sprint("pod-", i))},
+		})
+	}
+	writes := func() (n int) {
+		for _, action := range p.Client.(*fake.Clientset).Actions() {
+			if action.GetVerb() == "create" || action.GetVerb() == "update" {
+				n++
+			}
+		}
+		return n
+	}
+	if err := (Driver{}).EnsureEndpoints(t.Context(), p, v, endpoints[:999]); err != nil {
+		t.Fatal(err)
+	}
+	before := writes()
+	if err := (Driver{}).EnsureEndpoints(t.Context(), p, v, endpoints); err != nil {
+		t.Fatal(err)
+	}
+	if n := writes() - before; n != 1 {
+		t.Errorf("one more endpoint took %d writes", n)
+	}
+	list, err := p.Client.CoreV1().ConfigMaps(state.Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: state.LabelVPC + "=v"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, object := range list.Items {
+		if state.IsShard(object.Name) {
+			part, err := state.ReadShard(object.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen += len(part)
+		}
+	}
+	if seen != len(endpoints) {
+		t.Errorf("%d of %d endpoints came back", seen, len(endpoints))
+	}
+}

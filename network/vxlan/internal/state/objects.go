@@ -1,0 +1,120 @@
+package state
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Namespace is the pool's namespace that holds the state; charts/vivarium-pool has it.
+const Namespace = "vivarium-network"
+
+// LabelVPC is on every ConfigMap of the state: the UID of its VPC.
+const LabelVPC = Domain + "/vpc"
+
+// Domain is the domain of the driver's own keys.
+const Domain = "vxlan.network.vivarium.io"
+
+// A VPC is a ConfigMap with the VPC and each of its subnets under keys of their own, so that who writes one does not write
+// another; its endpoints are in several more, so that a pod that comes does not write all of them again.
+const (
+	vpcKey       = "vpc"
+	subnetPrefix = "subnet-"
+	endpointsKey = "endpoints"
+	namePrefix   = "vpc-"
+	shardInfix   = "-pods-"
+	// shards bounds a ConfigMap's size: 16 of a megabyte each hold some 80,000 endpoints of a VPC.
+	shards = 16
+)
+
+// VPCName is the name of a VPC's ConfigMap.
+func VPCName(vpc types.UID) string { return namePrefix + string(vpc) }
+
+// SubnetKey is the key of a subnet in it.
+func SubnetKey(subnet types.UID) string { return subnetPrefix + string(subnet) }
+
+// SubnetOfKey is the inverse of [SubnetKey].
+func SubnetOfKey(key string) (types.UID, bool) {
+	uid, ok := strings.CutPrefix(key, subnetPrefix)
+	return types.UID(uid), ok
+}
+
+// VPCData sets the VPC among the data of its ConfigMap; its subnets are not touched.
+func VPCData(data map[string]string, v VPC) error {
+	v.Subnets = nil
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode VPC %s: %w", v.UID, err)
+	}
+	data[vpcKey] = string(raw)
+	return nil
+}
+
+// SubnetData sets a subnet among the data of its VPC's ConfigMap.
+func SubnetData(data map[string]string, s Subnet) error {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode subnet %s: %w", s.UID, err)
+	}
+	data[SubnetKey(s.UID)] = string(raw)
+	return nil
+}
+
+// ReadVPC is the inverse of [VPCData] and [SubnetData]. What it gives is valid.
+func ReadVPC(data map[string]string) (*VPC, error) {
+	var v VPC
+	if err := json.Unmarshal([]byte(data[vpcKey]), &v); err != nil {
+		return nil, fmt.Errorf("read a VPC: %w", err)
+	}
+	v.Subnets = nil
+	for key, value := range data {
+		uid, ok := SubnetOfKey(key)
+		if !ok {
+			continue
+		}
+		var s Subnet
+		if err := json.Unmarshal([]byte(value), &s); err != nil || s.UID != uid {
+			return nil, fmt.Errorf("read subnet %s of VPC %s: %w", uid, v.UID, err)
+		}
+		v.Subnets = append(v.Subnets, s)
+	}
+	slices.SortFunc(v.Subnets, func(a, b Subnet) int { return strings.Compare(string(a.UID), string(b.UID)) })
+	return &v, v.Validate()
+}
+
+// Shards divides endpoints into the data of ConfigMaps, by name. Which one an endpoint is in depends on its pod alone.
+func Shards(vpc types.UID, endpoints []Endpoint) (map[string]map[string]string, error) {
+	parts := map[string][]Endpoint{}
+	for _, e := range endpoints {
+		hash := fnv.New32a()
+		_, _ = hash.Write([]byte(e.Pod))
+		name := VPCName(vpc) + shardInfix + strconv.Itoa(int(hash.Sum32()%shards))
+		parts[name] = append(parts[name], e)
+	}
+	out := map[string]map[string]string{}
+	for name, part := range parts {
+		raw, err := json.Marshal(part)
+		if err != nil {
+			return nil, fmt.Errorf("encode endpoints of VPC %s: %w", vpc, err)
+		}
+		out[name] = map[string]string{endpointsKey: string(raw)}
+	}
+	return out, nil
+}
+
+// IsShard reports whether a ConfigMap of the state holds endpoints.
+func IsShard(name string) bool { return strings.Contains(name, shardInfix) }
+
+// ReadShard is the inverse of [Shards].
+func ReadShard(data map[string]string) ([]Endpoint, error) {
+	var endpoints []Endpoint
+	if err := json.Unmarshal([]byte(data[endpointsKey]), &endpoints); err != nil {
+		return nil, fmt.Errorf("read endpoints: %w", err)
+	}
+	return endpoints, nil
+}
