@@ -14,7 +14,8 @@ NODES ?= auto
 POOLS ?= 2
 NODES_PER_POOL ?= 1
 TENANTS ?= demo01
-export RUN_DIR PORT_BASE NODES POOLS NODES_PER_POOL TENANTS
+NETWORK ?= flat
+export NETWORK RUN_DIR PORT_BASE NODES POOLS NODES_PER_POOL TENANTS
 
 # How much `make bench` measures: smoke, default or full.
 BENCH_SCALE ?= default
@@ -46,7 +47,7 @@ status: bin/vivarium ## Show what of it runs.
 
 .PHONY: build
 build: ## Build the programs into bin/.
-	@echo "==> building bin/{gateway,vk-provider,syncer,network,vivarium}"
+	@echo "==> building bin/{gateway,vk-provider,syncer,network,vpc-agent,vivarium-vpc,vivarium}"
 	@go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 # The one that is there is good enough to stop what it started, even while the tree does not compile.

@@ -30,6 +30,8 @@ var rules = []rule{
 	{"cmd/vk-provider", []string{"vk-provider", "network", "internal/boot"}},
 	{"cmd/syncer", []string{"syncer", "internal/boot"}},
 	{"cmd/network", []string{"network", "internal/boot"}},
+	{"cmd/vpc-agent", []string{"network/vxlan", "internal/boot"}},
+	{"cmd/vivarium-vpc", []string{"network/vxlan"}},
 	{"cmd/vivarium", []string{"api", "internal", "charts"}},
 	{"bench", []string{"api", "internal", "charts"}},
 	{"e2e", []string{"api", "internal/kubetest"}},

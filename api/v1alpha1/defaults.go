@@ -19,12 +19,14 @@ const (
 	DefaultBounceAfter = 30
 	// DriverFlat is the network driver of a pool that names none.
 	DriverFlat = "flat"
+	// DriverVXLAN is the platform's own driver for tenants with VPCs.
+	DriverVXLAN = "vxlan"
 	// DriverKubeOVN is for pools whose network plugin is Kube-OVN.
 	DriverKubeOVN = "kube-ovn"
 )
 
 // Drivers gives the network drivers that pools can have, the default first.
-func Drivers() []string { return []string{DriverFlat, DriverKubeOVN} }
+func Drivers() []string { return []string{DriverFlat, DriverVXLAN, DriverKubeOVN} }
 
 // SetDefaultsTenant fills in what the operator left out of a Tenant. It never changes a value that is set.
 func SetDefaultsTenant(t *Tenant) {

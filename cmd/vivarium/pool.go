@@ -41,6 +41,7 @@ type poolFlags struct {
 	tenantSelector             string
 	bounceAfter                time.Duration
 	selector, labels, shape    map[string]string
+	reserved                   []string
 	max                        int32
 }
 
@@ -57,14 +58,15 @@ func (f *poolFlags) addFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.tenants, "tenants", nil, "Tenants whose pods may come, by name. (default everybody's)")
 	flags.StringVar(&f.tenantSelector, "tenant-selector", "", "Tenants whose pods may come, by their labels, as in tier=gold. With --tenants, those as well.")
 	flags.StringVar(&f.security, "pod-security", "", "Pod Security level that pods must meet: baseline or restricted. (default baseline)")
-	flags.StringVar(&f.driver, "network", "", "Network driver. (default "+v1alpha1.DriverFlat+")")
+	flags.StringVar(&f.driver, "network", "", "Network driver: "+strings.Join(v1alpha1.Drivers(), " or ")+". (default "+v1alpha1.DriverFlat+")")
+	flags.StringSliceVar(&f.reserved, "reserved", nil, "Ranges of the pool's nodes, pods and Services, which no VPC with a subnet here may use.")
 }
 
 func (f *poolFlags) spec() (v1alpha1.ResourcePoolSpec, error) {
 	spec := v1alpha1.ResourcePoolSpec{
 		Location: v1alpha1.PoolLocation{Region: f.region, Zone: f.zone},
 		Nodes:    v1alpha1.PoolNodes{Selector: f.selector, Labels: f.labels, Max: f.max},
-		Network:  v1alpha1.PoolNetwork{Driver: f.driver},
+		Network:  v1alpha1.PoolNetwork{Driver: f.driver, Reserved: f.reserved},
 		Bounce:   v1alpha1.PoolBounce{AfterSeconds: int32(min(f.bounceAfter.Seconds(), math.MaxInt32))},
 	}
 	var err error

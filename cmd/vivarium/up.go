@@ -16,6 +16,7 @@ type upFlags struct {
 	portBase     numberSetting
 	nodesPerPool numberSetting
 	nodes        string
+	network      string
 }
 
 func (f *upFlags) add(flags *pflag.FlagSet) {
@@ -25,10 +26,11 @@ func (f *upFlags) add(flags *pflag.FlagSet) {
 	f.nodesPerPool = numberSetting{variable: "NODES_PER_POOL"}
 	flags.StringVar(&f.nodesPerPool.text, "nodes-per-pool", setting("NODES_PER_POOL", "1"), "Nodes of each new pool. [$NODES_PER_POOL]")
 	flags.StringVar(&f.nodes, "nodes", setting("NODES", "auto"), "What nodes are: real (containers run), kwok (simulated), or auto: real where the machine can. [$NODES]")
+	flags.StringVar(&f.network, "network", setting("NETWORK", "flat"), "Network driver of each new pool: flat (tenants share the pool's network) or vxlan (tenants can have VPCs; real nodes only). [$NETWORK]")
 }
 
 func (f *upFlags) config(cmd *cobra.Command) (localcluster.UpConfig, error) {
-	config := localcluster.UpConfig{RunDir: f.runDir, Nodes: localcluster.NodeKind(f.nodes), Progress: localcluster.NewProgress(cmd.OutOrStdout())}
+	config := localcluster.UpConfig{RunDir: f.runDir, Nodes: localcluster.NodeKind(f.nodes), Network: f.network, Progress: localcluster.NewProgress(cmd.OutOrStdout())}
 	switch config.Nodes {
 	case localcluster.NodesReal, localcluster.NodesKwok, localcluster.NodesAuto:
 	default:

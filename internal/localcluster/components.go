@@ -38,6 +38,12 @@ var components = []component{
 	{"network", []int{portNetworkHealth}},
 }
 
+// Where pods of VPCs find the gateway; network.APIAddress and its twin, which packages here may not import.
+const (
+	apiAddress  = "198.19.255.1"
+	apiAddress6 = "fd00:76:6976::1"
+)
+
 // platform is what the components are given.
 type platform struct {
 	*starter
@@ -123,7 +129,8 @@ func (p *platform) gatewayFlags(name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	hosts := []string{localhost, "localhost"}
+	// Pods of VPCs know it by the last two.
+	hosts := []string{localhost, "localhost", apiAddress, apiAddress6}
 	if address := p.state.address(); address != localhost {
 		hosts = append(hosts, address)
 	}
@@ -250,7 +257,14 @@ func (s *starter) ensureRegistered(ctx context.Context, pool string) error {
 	if err != nil || exists {
 		return err
 	}
-	return s.vivarium(ctx, "pool", "register", pool, "--kubeconfig", s.instance.poolKubeconfig(pool))
+	args := []string{"pool", "register", pool, "--kubeconfig", s.instance.poolKubeconfig(pool)}
+	if network := s.state.Pools[s.state.poolIndex(pool)].Network; network != "" {
+		args = append(args, "--network="+network)
+	}
+	if s.state.Nodes == NodesReal {
+		args = append(args, "--reserved="+s.state.Network.String()+","+serviceCIDR)
+	}
+	return s.vivarium(ctx, args...)
 }
 
 // vivarium runs this program as the operator would.

@@ -52,7 +52,15 @@ type poolState struct {
 	Nodes int `json:"nodes"`
 	// Register says that `up` registers the pool with the platform; otherwise the operator does.
 	Register bool `json:"register"`
+	// Network is the network driver of the pool.
+	Network string `json:"network,omitempty"`
 }
+
+// The network drivers that local pools can have; the first is the default.
+const (
+	networkFlat  = "flat"
+	networkVXLAN = "vxlan"
+)
 
 const stateFile = "instance.json"
 

@@ -109,6 +109,10 @@ func (s *starter) startNode(ctx context.Context, plane *ControlPlane, index, n i
 			peers[podNetwork(s.state.Network, index, other)] = nodeAddress(s.state.Network, index, other).Addr()
 		}
 	}
+	vpc, err := s.vpc(plane, index, name)
+	if err != nil {
+		return err
+	}
 	dir := s.instance.nodeDir(pool.Name, n)
 	outcome, err := node.Start(s.instance.processes, s.Self, node.Config{
 		Name: name, ID: id, Dir: dir, LogDir: s.instance.logs(),
@@ -116,7 +120,7 @@ func (s *starter) startNode(ctx context.Context, plane *ControlPlane, index, n i
 		Kubeconfig: kubeconfig, CAFile: plane.CAFile(), CertFile: serving.Cert, KeyFile: serving.Key,
 		Link: linkName(s.state.ID, hostNumber(index, n)), Bridge: bridgeName(s.state.ID),
 		Address: address, Gateway: hostAddress(s.state.Network), PodCIDR: podNetwork(s.state.Network, index, n), Peers: peers,
-		Cgroup: s.state.nodeCgroup(pool.Name, n),
+		Cgroup: s.state.nodeCgroup(pool.Name, n), VPC: vpc,
 	})
 	if err != nil {
 		return err
@@ -127,6 +131,27 @@ func (s *starter) startNode(ctx context.Context, plane *ControlPlane, index, n i
 	ctx, cancel := context.WithTimeoutCause(ctx, nodePatience, fmt.Errorf("waited %s", nodePatience))
 	defer cancel()
 	return s.importImages(ctx, s.instance.processes.Get(id), dir)
+}
+
+// vpcAgent is who the agents of a pool's nodes are; charts/vivarium-pool says what it may do.
+const vpcAgent = "system:serviceaccount:vivarium-network:vpc-agent"
+
+// vpc is what a node of a pool with VPCs needs besides, nil for others.
+func (s *starter) vpc(plane *ControlPlane, index int, name string) (*node.VPC, error) {
+	if s.state.Pools[index].Network != networkVXLAN {
+		return nil, nil
+	}
+	programs := filepath.Dir(s.Self)
+	for _, program := range []string{"vpc-agent", "vivarium-vpc"} {
+		if _, err := os.Stat(filepath.Join(programs, program)); err != nil {
+			return nil, fmt.Errorf("start %s of %s: %s is not built; run `make build`", name, s.state.Pools[index].Name, program)
+		}
+	}
+	kubeconfig, err := plane.kubeconfigFile("vpc-agent", vpcAgent)
+	if err != nil {
+		return nil, err
+	}
+	return &node.VPC{Programs: programs, Kubeconfig: kubeconfig, Protected: []netip.Prefix{s.state.Network}}, nil
 }
 
 // importImages brings those images into a node that it does not have yet.

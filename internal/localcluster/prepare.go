@@ -191,7 +191,18 @@ func (s *starter) planPool(name string, register bool) error {
 	if len(s.state.Pools) >= maxPools {
 		return fmt.Errorf("start pool %s: one instance holds at most %d pools", name, maxPools)
 	}
-	return s.save(func(st *state) { st.Pools = append(st.Pools, poolState{Name: name, Nodes: nodes, Register: register}) })
+	network := s.Network
+	switch {
+	case network == "":
+		network = networkFlat
+	case network != networkFlat && network != networkVXLAN:
+		return fmt.Errorf("NETWORK: %q is none of %s, %s", network, networkFlat, networkVXLAN)
+	case network == networkVXLAN && s.state.Nodes != NodesReal:
+		return fmt.Errorf("NETWORK=%s needs real nodes: simulated ones have no network", networkVXLAN)
+	}
+	return s.save(func(st *state) {
+		st.Pools = append(st.Pools, poolState{Name: name, Nodes: nodes, Register: register, Network: network})
+	})
 }
 
 // checkPorts looks for strangers on the ports of those processes that are to be started.

@@ -33,6 +33,8 @@ type UpConfig struct {
 	Nodes NodeKind
 	// Pools is how many pool clusters there are at least. NodesPerPool is how many nodes each new one gets; default 1.
 	Pools, NodesPerPool int
+	// Network is the network driver of each new pool: flat, the default, or vxlan, which needs real nodes.
+	Network string
 	// Components says whether to run the platform, rather than just the clusters.
 	Components bool
 	// Tenants are made when they do not exist.

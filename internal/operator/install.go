@@ -66,6 +66,8 @@ var resources = map[schema.GroupKind]string{
 	{Group: "", Kind: "Namespace"}:                                                    "namespaces",
 	{Group: "", Kind: "ServiceAccount"}:                                               "serviceaccounts",
 	{Group: "", Kind: "Secret"}:                                                       "secrets",
+	{Group: "rbac.authorization.k8s.io", Kind: "Role"}:                                "roles",
+	{Group: "rbac.authorization.k8s.io", Kind: "RoleBinding"}:                         "rolebindings",
 	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole"}:                         "clusterroles",
 	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"}:                  "clusterrolebindings",
 	{Group: "admissionregistration.k8s.io", Kind: "ValidatingAdmissionPolicy"}:        "validatingadmissionpolicies",

@@ -12,6 +12,7 @@ import (
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/flat"
 	"vivarium.io/vivarium/network/kubeovn"
+	"vivarium.io/vivarium/network/vxlan"
 )
 
 // Default is the driver of a ResourcePool that names none.
@@ -19,7 +20,7 @@ const Default = flat.Name
 
 // All gives every driver.
 func All() []network.Driver {
-	return []network.Driver{flat.Driver{}, kubeovn.Driver{}}
+	return []network.Driver{flat.Driver{}, vxlan.Driver{}, kubeovn.Driver{}}
 }
 
 // ByName gives the driver that a ResourcePool names, [Default] for an empty name.

@@ -80,7 +80,7 @@ func TestValidatePool(t *testing.T) {
 		"Shape":          {func(x *pool) { x.Spec.Nodes.Shape = corev1.ResourceList{"cpu": resource.MustParse("4")} }, ""},
 		"ShapeNegative":  {func(x *pool) { x.Spec.Nodes.Shape = corev1.ResourceList{"cpu": resource.MustParse("-4")} }, "spec.nodes.shape[cpu]: Invalid value: \"-4\": must be greater than zero"},
 		"ShapeBadName":   {func(x *pool) { x.Spec.Nodes.Shape = corev1.ResourceList{"c p u": resource.MustParse("4")} }, "spec.nodes.shape"},
-		"NetworkDriver":  {func(x *pool) { x.Spec.Network.Driver = "calico" }, `spec.network.driver: Unsupported value: "calico": supported values: "flat"`},
+		"NetworkDriver":  {func(x *pool) { x.Spec.Network.Driver = "calico" }, `spec.network.driver: Unsupported value: "calico": supported values: "flat", "vxlan", "kube-ovn"`},
 		"DriverMisspelt": {func(x *pool) { x.Spec.Network.Driver = "Flat" }, "spec.network.driver"},
 	}
 	for name, tc := range cases {

@@ -60,6 +60,10 @@ func kubeletConfig(config Config) []byte {
 // containerdConfig is the default one but for the paths of plugins, an image that no registry has, and the snapshotter,
 // which the node chooses when it starts.
 func containerdConfig(config Config) []byte {
+	plugins := config.Containerd.CNIPlugins
+	if config.VPC != nil {
+		plugins = pluginDir
+	}
 	return fmt.Appendf(nil, `version = 2
 # Without it a containerd whose kubelet side failed to load would stay, and be of no use.
 required_plugins = ["io.containerd.grpc.v1.cri"]
@@ -78,31 +82,50 @@ disabled_plugins = [
   snapshotter = %q
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
-`, config.SandboxImage, config.Containerd.CNIPlugins, cniConfDir, snapshotterMark)
+`, config.SandboxImage, plugins, cniConfDir, snapshotterMark)
 }
 
 // snapshotterMark stands in containerd's configuration for the name of the snapshotter.
 const snapshotterMark = "SNAPSHOTTER"
 
+type object = map[string]any
+
 // cniConfig puts a node's pods on a bridge in the node. There is no masquerading: the host has a route to the pods.
 func cniConfig(config Config) []byte {
-	type object = map[string]any
+	return conflist(bridgeConfig(config))
+}
+
+// vpcConfig puts pods into the VPCs of their tenants, and those of tenants without one on the bridge.
+func vpcConfig(config Config) []byte {
+	return conflist(object{
+		"type": "vivarium-vpc", "dir": agentDir, "delegate": bridgeConfig(config),
+		// The only pods of a pool's own that there may be.
+		"namespaces":   []string{metav1.NamespaceSystem},
+		"capabilities": object{"io.kubernetes.cri.pod-annotations": true},
+	})
+}
+
+// agentDir is where the agent and its plugin meet.
+const agentDir = "/run/vivarium-vpc"
+
+func bridgeConfig(config Config) object {
+	return object{
+		"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
+		"ipam": object{
+			"type": "host-local",
+			// Addresses are forgotten when the node goes down, like the pods that had them.
+			"dataDir": "/run/cni",
+			"ranges":  [][]object{{{"subnet": config.PodCIDR.String()}}},
+			"routes":  []object{{"dst": "0.0.0.0/0"}},
+		},
+	}
+}
+
+func conflist(first object) []byte {
 	raw, err := json.MarshalIndent(object{
 		"cniVersion": "1.0.0",
 		"name":       "node",
-		"plugins": []object{
-			{
-				"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-				"ipam": object{
-					"type": "host-local",
-					// Addresses are forgotten when the node goes down, like the pods that had them.
-					"dataDir": "/run/cni",
-					"ranges":  [][]object{{{"subnet": config.PodCIDR.String()}}},
-					"routes":  []object{{"dst": "0.0.0.0/0"}},
-				},
-			},
-			{"type": "portmap", "capabilities": object{"portMappings": true}},
-		},
+		"plugins":    []object{first, {"type": "portmap", "capabilities": object{"portMappings": true}}},
 	}, "", "  ")
 	if err != nil {
 		// Strings and booleans marshal.

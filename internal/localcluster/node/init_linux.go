@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -26,7 +27,7 @@ func Run(file string) error {
 			return err
 		}
 	}
-	return supervise([]*daemon{
+	daemons := []*daemon{
 		{name: "containerd", log: config.ID + "-containerd.log", argv: []string{config.Containerd.Containerd, "--config", containerdConf}},
 		{name: "kubelet", log: config.ID + "-kubelet.log", argv: []string{
 			filepath.Join(kubeletDir, filepath.Base(config.Kubelet)),
@@ -35,7 +36,57 @@ func Run(file string) error {
 			"--hostname-override=" + config.Name,
 			"--node-ip=" + config.Address.Addr().String(),
 		}},
-	})
+	}
+	if config.VPC != nil {
+		if err := gatherPlugins(config); err != nil {
+			return err
+		}
+		daemons = append(daemons, agent(config))
+	}
+	return supervise(daemons)
+}
+
+// agent is the daemon that keeps the VPCs of the node.
+func agent(config Config) *daemon {
+	var protected []string
+	for _, prefix := range config.VPC.Protected {
+		protected = append(protected, prefix.String())
+	}
+	return &daemon{name: "vpc-agent", log: config.ID + "-vpc-agent.log", argv: []string{
+		filepath.Join(programDir, "vpc-agent"),
+		"--kubeconfig=" + homeDir + "/vpc.kubeconfig",
+		"--tunnel-address=" + config.Address.Addr().String(),
+		"--dir=" + agentDir,
+		"--plugins=" + config.Containerd.CNIPlugins,
+		"--protected=" + strings.Join(protected, ","),
+		"--network-config=" + homeDir + "/vpc.conflist",
+		"--network-config-path=" + cniConfDir + "/10-node.conflist",
+	}}
+}
+
+// gatherPlugins puts all network plugins in one directory, because the runtime looks into one.
+func gatherPlugins(config Config) error {
+	// What an earlier life of the node left would be used before the node is guarded.
+	if err := os.RemoveAll(cniConfDir); err != nil {
+		return fmt.Errorf("gather network plugins: %w", err)
+	}
+	if err := errors.Join(os.MkdirAll(cniConfDir, 0o755), os.MkdirAll(pluginDir, 0o755)); err != nil {
+		return fmt.Errorf("gather network plugins: %w", err)
+	}
+	stock, err := os.ReadDir(config.Containerd.CNIPlugins)
+	if err != nil {
+		return fmt.Errorf("gather network plugins: %w", err)
+	}
+	plugins := []string{filepath.Join(programDir, "vivarium-vpc")}
+	for _, plugin := range stock {
+		plugins = append(plugins, filepath.Join(config.Containerd.CNIPlugins, plugin.Name()))
+	}
+	for _, plugin := range plugins {
+		if err := os.Symlink(plugin, filepath.Join(pluginDir, filepath.Base(plugin))); err != nil {
+			return fmt.Errorf("gather network plugins: %w", err)
+		}
+	}
+	return nil
 }
 
 // containerdConf is the configuration with the snapshotter that was chosen.

@@ -50,6 +50,19 @@ type Config struct {
 	Peers map[netip.Prefix]netip.Addr
 	// Cgroup is the cgroup, from the root of every hierarchy, under which everything of the node lives.
 	Cgroup string
+
+	// VPC has the node's pods in the VPCs of their tenants; nil where all are on the node's bridge.
+	VPC *VPC
+}
+
+// VPC is what a node needs for the network driver vxlan. All fields are required.
+type VPC struct {
+	// Programs is the directory on the host that has the agent and the network plugin.
+	Programs string
+	// Kubeconfig is the agent's credential, a file.
+	Kubeconfig string
+	// Protected are the ranges that no pod of a VPC reaches: everything of this machine's clusters.
+	Protected []netip.Prefix
 }
 
 // Where a node finds its things in its own root.
@@ -58,6 +71,9 @@ const (
 	logDir     = "/logs"
 	kubeletDir = "/kubernetes"
 	cniConfDir = homeDir + "/cni"
+	// programDir and pluginDir are there for nodes with VPCs: our programs, and all network plugins in one place.
+	programDir = "/vivarium"
+	pluginDir  = "/run/cni-plugins"
 	// Containerd's address is the default one, for the sake of ctr and crictl.
 	containerdSocket = "/run/containerd/containerd.sock"
 )
@@ -95,14 +111,21 @@ func Start(set *process.Set, self string, config Config) (process.Outcome, error
 // writeFiles writes what the node reads when it starts, and gives the file to start from and a digest of all of them.
 func writeFiles(config Config) (file, revision string, err error) {
 	files := map[string][]byte{
-		"kubelet.yaml":         kubeletConfig(config),
-		"containerd.toml":      containerdConfig(config),
-		"cni/10-node.conflist": cniConfig(config),
-		"resolv.conf":          resolvConf(),
+		"kubelet.yaml":    kubeletConfig(config),
+		"containerd.toml": containerdConfig(config),
+		"resolv.conf":     resolvConf(),
 	}
-	for name, path := range map[string]string{
+	credentials := map[string]string{
 		"kubeconfig": config.Kubeconfig, "ca.crt": config.CAFile, "kubelet.crt": config.CertFile, "kubelet.key": config.KeyFile,
-	} {
+	}
+	if config.VPC == nil {
+		files["cni/10-node.conflist"] = cniConfig(config)
+	} else {
+		// The agent puts it where the runtime looks, when the node is guarded.
+		files["vpc.conflist"] = vpcConfig(config)
+		credentials["vpc.kubeconfig"] = config.VPC.Kubeconfig
+	}
+	for name, path := range credentials {
 		if files[name], err = os.ReadFile(path); err != nil {
 			return "", "", fmt.Errorf("prepare node %s: %w", config.ID, err)
 		}

@@ -46,14 +46,18 @@ func enterRoot(config Config) error {
 	if err := errors.Join(os.Chmod(filepath.Join(root, "tmp"), 0o1777), os.Chmod(filepath.Join(root, "var/tmp"), 0o1777)); err != nil {
 		return fmt.Errorf("make the node's root: %w", err)
 	}
-	for inside, outside := range map[string]string{
+	binds := map[string]string{
 		homeDir:               config.Dir,
 		logDir:                config.LogDir,
 		kubeletDir:            filepath.Dir(config.Kubelet),
 		"/var/lib/containerd": filepath.Join(config.Dir, "containerd"),
 		"/var/lib/kubelet":    filepath.Join(config.Dir, "kubelet"),
 		"/var/log/pods":       filepath.Join(config.Dir, "pods"),
-	} {
+	}
+	if config.VPC != nil {
+		binds[programDir] = config.VPC.Programs
+	}
+	for inside, outside := range binds {
 		if err := os.MkdirAll(outside, 0o755); err != nil {
 			return fmt.Errorf("make the node's root: %w", err)
 		}

@@ -21,15 +21,35 @@ func nsHandle(ns *os.File) netns.NsHandle { return netns.NsHandle(ns.Fd()) }
 // inside runs f on a thread that is in the network namespace. f must not start goroutines that rely on it; children that
 // it starts are in the namespace.
 func inside(ns *os.File, f func() error) error {
+	return elsewhere(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter the network namespace %s: %w", ns.Name(), err)
+		}
+		return f()
+	})
+}
+
+// elsewhere runs f, which changes the network namespace of its thread, and brings the thread back. Merely to end the
+// thread would not do: the process's first one is only put to sleep, and would keep a namespace that is gone alive, with
+// the tunnels in it.
+func elsewhere(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		// The thread is never unlocked: it ends with the goroutine, so nobody else gets one that is elsewhere.
 		runtime.LockOSThread()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the network namespace %s: %w", ns.Name(), err)
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			done <- fmt.Errorf("open the thread's network namespace: %w", err)
 			return
 		}
-		done <- f()
+		defer home.Close()
+		err = f()
+		// A thread that cannot be brought back stays locked, and nobody else gets it.
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+			err = errors.Join(err, fmt.Errorf("come back from a network namespace: %w", back))
+		} else {
+			runtime.UnlockOSThread()
+		}
+		done <- err
 	}()
 	return <-done
 }
@@ -42,16 +62,13 @@ func openNetNS(path string) (ns *os.File, made bool, err error) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		return nil, false, fmt.Errorf("make a network namespace: %w", err)
 	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
+	err = elsewhere(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- err
-			return
+			return err
 		}
-		done <- unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
-	}()
-	if err := <-done; err != nil {
+		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+	})
+	if err != nil {
 		return nil, false, fmt.Errorf("make a network namespace at %s: %w", path, err)
 	}
 	if ns, err = openExisting(path); ns == nil && err == nil {

@@ -106,7 +106,7 @@ func New(config Config) (*Node, error) {
 		return nil, errors.New("a node needs a directory and a tunnel address")
 	}
 	if config.NetNS == "" {
-		config.NetNS = "/proc/self/ns/net"
+		config.NetNS = "/proc/thread-self/ns/net"
 	}
 	for _, dir := range []string{"vpcs", "pods", "locks"} {
 		if err := os.MkdirAll(filepath.Join(config.Dir, dir), 0o700); err != nil {

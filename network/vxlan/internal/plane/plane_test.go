@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"vivarium.io/vivarium/network"
 )
@@ -253,7 +254,12 @@ func TestRepair(t *testing.T) {
 	})
 	t.Run("NamespaceLost", func(t *testing.T) {
 		l.must(removeNetNS(node.netnsPath("red")))
-		l.must(node.Ensure("red", false))
+		// The kernel ends the old tunnels in its own time; an agent asks again, too.
+		err := node.Ensure("red", false)
+		for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); err = node.Ensure("red", false) {
+			time.Sleep(50 * time.Millisecond)
+		}
+		l.must(err)
 		l.must(node.Replug())
 		l.reaches(p1.ns, "tcp", p3, "red/p3")
 		l.reaches(p1.ns, "tcp", at8080(l.pods["red/p2"].IPs[1]), "red/p2")
@@ -335,5 +341,19 @@ func TestClosed(t *testing.T) {
 	l.must(err)
 	if err := node.Ensure("red", true); !errors.Is(err, ErrNotReady) {
 		t.Errorf("a VPC on a node without a guard: %v", err)
+	}
+}
+
+// TestNoNamespaceIsKept: a VPC that is removed is gone, with its tunnels, also while this process lives: their numbers can
+// be used again at once.
+func TestNoNamespaceIsKept(t *testing.T) {
+	l := newLab(t)
+	node := l.nodes["a"]
+	for range 30 {
+		l.vpc("red", 100, "red123")
+		_, err := node.Store(l.vpcs["red"])
+		l.must(err)
+		l.must(node.Ensure("red", true))
+		l.must(node.Remove("red"))
 	}
 }

@@ -367,7 +367,10 @@ func (n *Node) Replug() error {
 		switch {
 		case err != nil:
 		case there == nil:
-			err = n.Detach(pod.Container)
+			// A file that is no namespace is one that this process cannot see into: the pod may well live.
+			if _, gone := os.Stat(pod.NetNS); errors.Is(gone, fs.ErrNotExist) {
+				err = n.Detach(pod.Container)
+			}
 		default:
 			_ = there.Close()
 			if n.Check(pod.Container) != nil {

@@ -191,3 +191,44 @@ func (n *Node) lock(thing string) (unlock func(), err error) {
 
 // nodeLock is the thing that is not a VPC. No UID has a dot.
 const nodeLock = ".node"
+
+// published is the part of the configuration that other processes on the node need.
+type published struct {
+	Tunnel    netip.Addr     `json:"tunnel"`
+	Protected []netip.Prefix `json:"protected,omitempty"`
+	Allowed   []netip.Prefix `json:"allowed,omitempty"`
+	Plugins   string         `json:"plugins"`
+}
+
+func (n *Node) publishedPath() string { return filepath.Join(n.config.Dir, "node.json") }
+
+// Publish writes the node's configuration down for [Open].
+func (n *Node) Publish() error {
+	raw, err := json.Marshal(published{n.config.Tunnel, n.config.Protected, n.config.Allowed, n.config.Plugins})
+	if err != nil {
+		return fmt.Errorf("publish the node's configuration: %w", err)
+	}
+	return replaceFile(n.publishedPath(), raw)
+}
+
+// Open opens the node whose directory is given, as another process published it; [ErrNotReady] where none has.
+func Open(dir string) (*Node, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, "node.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: no agent has run since the node was booted", ErrNotReady)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the node: %w", err)
+	}
+	var p published
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return nil, fmt.Errorf("open the node: %w", err)
+	}
+	return New(Config{Dir: dir, Tunnel: p.Tunnel, Protected: p.Protected, Allowed: p.Allowed, Plugins: p.Plugins})
+}
+
+// Has reports whether a container has, or had and not wholly lost, something here.
+func (n *Node) Has(container string) (bool, error) {
+	pod, err := n.pod(container)
+	return pod != nil, err
+}

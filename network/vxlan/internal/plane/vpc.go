@@ -460,11 +460,42 @@ func (n *Node) Remove(vpc types.UID) error {
 			}
 		}
 	}
+	// The kernel takes its time to end a namespace, and until then its tunnels hold their numbers.
+	if err := dismantle(n.netnsPath(vpc)); err != nil {
+		return err
+	}
 	if err := removeNetNS(n.netnsPath(vpc)); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(n.vpcDir(vpc)); err != nil {
 		return fmt.Errorf("forget VPC %s: %w", vpc, err)
+	}
+	return nil
+}
+
+// dismantle removes the tunnels of a namespace.
+func dismantle(path string) error {
+	ns, err := openExisting(path)
+	if ns == nil || err != nil {
+		return err
+	}
+	defer ns.Close()
+	links, err := handle(ns)
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	all, err := links.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, link := range all {
+		if link.Type() != "vxlan" {
+			continue
+		}
+		if err := links.LinkDel(link); err != nil {
+			return fmt.Errorf("remove link %s: %w", link.Attrs().Name, err)
+		}
 	}
 	return nil
 }
@@ -477,11 +508,8 @@ func (n *Node) Guard(peers []netip.Addr, apis []netip.AddrPort) error {
 		return err
 	}
 	defer unlock()
-	peers, apis = slices.Clone(peers), slices.Clone(apis)
-	slices.SortFunc(peers, netip.Addr.Compare)
-	slices.SortFunc(apis, netip.AddrPort.Compare)
-	peers, apis = slices.Compact(peers), slices.Compact(apis)
-	r := n.nodeRules(slices.DeleteFunc(peers, func(a netip.Addr) bool { return !a.IsValid() || a == n.config.Tunnel }), apis)
+	peers = slices.DeleteFunc(Distinct(peers, netip.Addr.Compare), func(a netip.Addr) bool { return !a.IsValid() || a == n.config.Tunnel })
+	r := n.nodeRules(peers, Distinct(apis, netip.AddrPort.Compare))
 	if before, err := os.ReadFile(n.guardPath()); err == nil && string(before) == r.text.String() && r.verify(n.ns, "inet "+nodeTable) == nil {
 		return nil
 	}
@@ -493,6 +521,13 @@ func (n *Node) Guard(peers []netip.Addr, apis []netip.AddrPort) error {
 		return err
 	}
 	return replaceFile(n.guardPath(), []byte(r.text.String()))
+}
+
+// Distinct gives a list in order and each value once. Its input stays as it is.
+func Distinct[T comparable](list []T, compare func(a, b T) int) []T {
+	list = slices.Clone(list)
+	slices.SortFunc(list, compare)
+	return slices.Compact(list)
 }
 
 func (n *Node) guardPath() string { return filepath.Join(n.config.Dir, "guard") }

@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -156,3 +158,13 @@ var Infra = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/16"), netip.MustPar
 
 // IsInfra reports whether an address is of those.
 func IsInfra(ip netip.Addr) bool { return Infra[0].Contains(ip) || Infra[1].Contains(ip) }
+
+// Sort puts everything into an order of its own, so that equal states are equal texts.
+func (d *Desired) Sort() {
+	slices.SortFunc(d.Endpoints, func(a, b Endpoint) int {
+		if c := strings.Compare(string(a.Subnet), string(b.Subnet)); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.Pod), string(b.Pod))
+	})
+}

@@ -1,0 +1,303 @@
+//go:build linux
+
+// Package agent keeps one node of a pool as the driver vxlan says: it reads the ConfigMaps that the driver writes into the
+// pool, and makes the VPCs that have pods on the node what they say.
+//
+// Pods keep their network while it does not run, and while it cannot reach its pool: it must never remove anything because
+// it knows nothing, and never unguard a node. It writes nothing in the pool. Start at [Agent.Run].
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corev1listers "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/workqueue"
+
+	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/network/vxlan/internal/plane"
+	"vivarium.io/vivarium/network/vxlan/internal/state"
+)
+
+// resync is how often the agent looks whether somebody changed what it made.
+const resync = 30 * time.Second
+
+// Agent is the program of one node. Make one with [New].
+type Agent struct {
+	options *Options
+	node    *plane.Node
+	client  kubernetes.Interface
+	objects corev1listers.ConfigMapNamespaceLister
+	queue   workqueue.TypedRateLimitingInterface[types.UID]
+	// guard is what the node's own rules were last made for.
+	guard string
+}
+
+// New opens the node and reads the kubeconfig. Nothing is dialled before Run.
+func New(options *Options) (*Agent, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", options.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	config.UserAgent = "vivarium-vpc-agent"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	tunnel, err := netip.ParseAddr(options.TunnelAddress)
+	if err != nil {
+		return nil, fmt.Errorf("--tunnel-address: %w", err)
+	}
+	protected, err := parsePrefixes(options.Protected)
+	if err != nil {
+		return nil, fmt.Errorf("--protected: %w", err)
+	}
+	allowed, err := parsePrefixes(options.Allowed)
+	if err != nil {
+		return nil, fmt.Errorf("--allowed: %w", err)
+	}
+	node, err := plane.New(plane.Config{Dir: options.Dir, Tunnel: tunnel, Plugins: options.Plugins, Protected: protected, Allowed: allowed})
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{
+		options: options, node: node, client: client,
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, 30*time.Second)),
+	}, nil
+}
+
+// Run works until ctx is done. What is on the node stays.
+func (a *Agent) Run(ctx context.Context, health *boot.Health) error {
+	defer a.node.Close()
+	// What was known last is guarded first: that needs nobody else.
+	if err := a.guardStored(); err != nil {
+		return err
+	}
+	if err := a.node.Publish(); err != nil {
+		return err
+	}
+	if err := a.install(); err != nil {
+		return err
+	}
+	factory := informers.NewSharedInformerFactoryWithOptions(a.client, 0, informers.WithNamespace(state.Namespace),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = state.LabelVPC }))
+	informer := factory.Core().V1().ConfigMaps()
+	a.objects = informer.Lister().ConfigMaps(state.Namespace)
+	changed := func(object any) {
+		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+			object = tombstone.Obj
+		}
+		if c, ok := object.(*corev1.ConfigMap); ok {
+			a.queue.Add(types.UID(c.Labels[state.LabelVPC]))
+		}
+	}
+	registration, err := informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: changed, UpdateFunc: func(_, after any) { changed(after) }, DeleteFunc: changed,
+	})
+	if err != nil {
+		return fmt.Errorf("watch the pool: %w", err)
+	}
+	health.SetReady(func() error {
+		if !registration.HasSynced() {
+			return errors.New("the pool's VPCs are not known yet")
+		}
+		return nil
+	})
+	factory.StartWithContext(ctx)
+	defer factory.Shutdown()
+	// Without a list of what there is, nothing is known to be gone.
+	if !cache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+		return nil
+	}
+	go a.lookAround(ctx)
+	context.AfterFunc(ctx, a.queue.ShutDown)
+	for a.next(ctx) {
+	}
+	return nil
+}
+
+// lookAround has everything looked at again, now and then.
+func (a *Agent) lookAround(ctx context.Context) {
+	for {
+		known, err := a.node.Known()
+		if err != nil {
+			boot.Logger(ctx).Error("what is on the node is not known", "error", err)
+		}
+		for _, vpc := range known {
+			a.queue.Add(vpc)
+		}
+		a.queue.Add("")
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(resync):
+		}
+	}
+}
+
+func (a *Agent) next(ctx context.Context) bool {
+	vpc, shutdown := a.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer a.queue.Done(vpc)
+	if err := a.bring(vpc); err != nil {
+		boot.Logger(ctx).Info("not as it should be, tried again", "vpc", string(vpc), "error", err)
+		a.queue.AddRateLimited(vpc)
+		return true
+	}
+	a.queue.Forget(vpc)
+	return true
+}
+
+// bring makes one VPC what the pool says, or the node itself where vpc is empty.
+func (a *Agent) bring(vpc types.UID) error {
+	if vpc == "" {
+		a.guard = ""
+		return errors.Join(a.guardKnown(), a.node.Replug())
+	}
+	desired, err := a.desired(vpc)
+	if err != nil {
+		return err
+	}
+	if desired == nil {
+		return a.node.Remove(vpc)
+	}
+	// Peers first: a packet from a node that is new is for an endpoint that is new.
+	if err := a.guardKnown(); err != nil {
+		return err
+	}
+	if _, err := a.node.Store(desired); err != nil {
+		return err
+	}
+	return a.node.Ensure(vpc, false)
+}
+
+// desired puts a VPC together, nil where the pool has none such.
+func (a *Agent) desired(vpc types.UID) (*state.Desired, error) {
+	object, err := a.objects.Get(state.VPCName(vpc))
+	if err != nil {
+		return nil, nil //nolint:nilerr // A lister finds it or it is not there.
+	}
+	v, err := state.ReadVPC(object.Data)
+	if err != nil {
+		return nil, err
+	}
+	if v.UID != vpc || object.Labels[state.LabelVPC] != string(vpc) {
+		return nil, fmt.Errorf("ConfigMap %s says that it is VPC %s", object.Name, v.UID)
+	}
+	desired := &state.Desired{VPC: *v}
+	selector := labels.SelectorFromSet(labels.Set{state.LabelVPC: string(vpc)})
+	parts, err := a.objects.List(selector)
+	if err != nil {
+		return nil, fmt.Errorf("list endpoints of VPC %s: %w", vpc, err)
+	}
+	for _, part := range parts {
+		if !state.IsShard(part.Name) {
+			continue
+		}
+		endpoints, err := state.ReadShard(part.Data)
+		if err != nil {
+			return nil, fmt.Errorf("ConfigMap %s: %w", part.Name, err)
+		}
+		desired.Endpoints = append(desired.Endpoints, endpoints...)
+	}
+	desired.Sort()
+	return desired, nil
+}
+
+// guardKnown guards the node for what the pool says of all VPCs.
+func (a *Agent) guardKnown() error {
+	objects, err := a.objects.List(labels.Everything())
+	if err != nil {
+		return fmt.Errorf("list VPCs: %w", err)
+	}
+	var all []*state.Desired
+	for _, object := range objects {
+		d := &state.Desired{}
+		if state.IsShard(object.Name) {
+			d.Endpoints, err = state.ReadShard(object.Data)
+		} else {
+			var v *state.VPC
+			if v, err = state.ReadVPC(object.Data); err == nil {
+				d.VPC = *v
+			}
+		}
+		// One that cannot be read is not worth everybody's guard; it is complained of where it is built.
+		if err == nil {
+			all = append(all, d)
+		}
+	}
+	return a.guardFor(all)
+}
+
+// guardStored guards the node for what was last known of all VPCs.
+func (a *Agent) guardStored() error {
+	known, err := a.node.Known()
+	if err != nil {
+		return err
+	}
+	var all []*state.Desired
+	for _, vpc := range known {
+		if desired, err := a.node.Stored(vpc); err == nil {
+			all = append(all, desired)
+		}
+	}
+	return a.guardFor(all)
+}
+
+func (a *Agent) guardFor(all []*state.Desired) error {
+	var peers []netip.Addr
+	var apis []netip.AddrPort
+	for _, d := range all {
+		if d.API.IsValid() {
+			apis = append(apis, d.API)
+		}
+		for _, e := range d.Endpoints {
+			peers = append(peers, e.Node)
+		}
+	}
+	peers, apis = plane.Distinct(peers, netip.Addr.Compare), plane.Distinct(apis, netip.AddrPort.Compare)
+	// Asking the kernel each time would cost more than all the rest.
+	guard := fmt.Sprint(peers, apis)
+	if guard == a.guard {
+		return nil
+	}
+	if err := a.node.Guard(peers, apis); err != nil {
+		return err
+	}
+	a.guard = guard
+	return nil
+}
+
+// install puts the runtime's configuration in place: a node whose agent has not guarded it takes no pods.
+func (a *Agent) install() error {
+	if a.options.ConfigFrom == "" {
+		return nil
+	}
+	raw, err := os.ReadFile(a.options.ConfigFrom)
+	if err != nil {
+		return fmt.Errorf("read the network configuration: %w", err)
+	}
+	if now, err := os.ReadFile(a.options.ConfigTo); err == nil && string(now) == string(raw) {
+		return nil
+	}
+	unfinished := filepath.Join(filepath.Dir(a.options.ConfigTo), ".unfinished")
+	if err := errors.Join(os.WriteFile(unfinished, raw, 0o600), os.Rename(unfinished, a.options.ConfigTo)); err != nil {
+		return fmt.Errorf("put the network configuration in place: %w", err)
+	}
+	return nil
+}
