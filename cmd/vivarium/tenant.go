@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/operator"
@@ -93,6 +95,9 @@ func newTenantCreateCommand(a *access) *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "tenant %s is ready at %s; its kubeconfig: vivarium tenant kubeconfig %s\n", args[0], tenant.Status.Server, args[0])
+			if c := meta.FindStatusCondition(tenant.Status.Conditions, v1alpha1.TenantNetworkReady); c != nil && c.Status != metav1.ConditionTrue {
+				fmt.Fprintf(cmd.OutOrStdout(), "its network is not ready yet: %s\n", c.Message)
+			}
 			return nil
 		},
 	}

@@ -24,7 +24,7 @@ type networkFlags struct {
 func (f *networkFlags) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&f.vpc, "vpc", "", "Name of a VPC that exists, for the tenant's pods. (default: the pools' own networks)")
 	flags.StringSliceVar(&f.cidrs, "vpc-cidr", nil, "Prefix of a VPC that is made with the tenant, as in 10.0.0.0/16; up to four.")
-	flags.StringArrayVar(&f.subnets, "subnet", nil, "NAME=CIDR[,CIDR][@POOL[,POOL]]: subnet of that VPC; repeat for more. (default "+wholeSubnet+", all of the VPC)")
+	flags.StringArrayVar(&f.subnets, "subnet", nil, "NAME=CIDR[,CIDR][@POOL[,POOL]]: subnet of that VPC; repeat for more. (default: one called "+wholeSubnet+", of the first prefix of each family)")
 	flags.StringVar(&f.egress, "egress", "", "SharedNAT or None: how pods reach what is outside of that VPC. (default SharedNAT)")
 	flags.Int32Var(&f.mtu, "mtu", 0, "Largest packet in that VPC. (default: the network driver's)")
 }
