@@ -298,7 +298,7 @@ func nodeReady(node *corev1.Node) bool {
 }
 
 // patience is how long something may take on a busy machine. Nothing waits for it to pass.
-const patience = 4 * time.Minute
+const patience = 6 * time.Minute
 
 // eventually asks until there is no error.
 func eventually(t *testing.T, what string, check func() error) {
