@@ -184,6 +184,12 @@ func TestWaysOut(t *testing.T) {
 		}
 	}
 
+	// What is for a pod that is not here stays on the node, whoever would answer out there.
+	l.must(ensureAddress(l.handle(l.wire), l.up(l.handle(l.wire), "wire"), netip.MustParsePrefix("198.18.77.7/32")))
+	if err := silent(l.nodes["a"].ns, "tcp", netip.MustParseAddrPort("198.18.77.7:80")); err != nil {
+		t.Error(err)
+	}
+
 	// Without egress there is the API and nothing else.
 	l.vpcs["red"].Egress = false
 	l.store()
@@ -260,7 +266,17 @@ func TestRepair(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		l.must(err)
+		// One that is being plugged in at this moment is not the agent's to plug in.
+		halfway := l.pods["red/p2"].Pod
+		halfway.Container, halfway.UID, halfway.Port = "halfway", "halfway", ""
+		l.must(node.savePod(&halfway))
 		l.must(node.Replug())
+		if got, err := node.pod("halfway"); err != nil || got == nil || got.Port != "" {
+			t.Errorf("a pod that is being plugged in became %+v, %v", got, err)
+		}
+		l.must(os.Remove(node.podPath("halfway")))
+		// The pool goes on knowing the pod by the address that it was told.
+		l.reaches(node.ns, "tcp", at8080(p1.Infra), "red/p1")
 		l.reaches(p1.ns, "tcp", p3, "red/p3")
 		l.reaches(p1.ns, "tcp", at8080(l.pods["red/p2"].IPs[1]), "red/p2")
 	})

@@ -152,8 +152,10 @@ func (n *Node) plug(s *space, desired *state.Desired, subnet *state.Subnet, pod 
 	if pod.Port == "" {
 		return nil, fmt.Errorf("the bridge plugin made no port: %s", raw)
 	}
-	if pod.Infra, err = n.lease(pod); err != nil {
-		return nil, err
+	if !pod.Infra.IsValid() {
+		if pod.Infra, err = n.lease(pod); err != nil {
+			return nil, err
+		}
 	}
 	if err := n.savePod(pod); err != nil {
 		return nil, err
@@ -373,15 +375,45 @@ func (n *Node) Replug() error {
 			}
 		default:
 			_ = there.Close()
-			if n.Check(pod.Container) != nil {
-				_, err = n.Attach(pod)
-			}
+			err = n.replug(pod.Container)
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("plug in pod %s/%s again: %w", pod.Namespace, pod.Name, err))
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// replug plugs in again what was plugged in once and lost its port. It keeps the infra address, because that is what the
+// runtime and the pool know. What never had a port is being plugged in, or the runtime was told that it could not be.
+func (n *Node) replug(container string) error {
+	pod, err := n.pod(container)
+	if err != nil || pod == nil || pod.Port == "" {
+		return err
+	}
+	unlock, err := n.lock(string(pod.VPC))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if pod, err = n.pod(container); err != nil || pod == nil || pod.Port == "" || n.Check(container) == nil {
+		return err
+	}
+	desired, err := n.Stored(pod.VPC)
+	if err != nil {
+		return err
+	}
+	subnet := desired.Subnet(pod.Subnet)
+	if subnet == nil {
+		return fmt.Errorf("%w: VPC %s has no subnet %s", ErrNotReady, pod.VPC, pod.Subnet)
+	}
+	s, err := n.built(desired, subnet)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	_, err = n.plug(s, desired, subnet, pod)
+	return err
 }
 
 type object = map[string]any

@@ -520,7 +520,22 @@ func (n *Node) Guard(peers []netip.Addr, apis []netip.AddrPort) error {
 	if err := sysctl(n.ns, map[string]string{"ipv4/ip_forward": "1"}); err != nil {
 		return err
 	}
+	if err := n.contain(); err != nil {
+		return err
+	}
 	return replaceFile(n.guardPath(), []byte(r.text.String()))
+}
+
+// contain keeps what is meant for a pod that is not here from leaving the node: whoever would answer a probe out there would
+// make a dead container a ready one.
+func (n *Node) contain() error {
+	for _, infra := range state.Infra {
+		route := &netlink.Route{Dst: ipNet(infra), Type: unix.RTN_UNREACHABLE}
+		if err := n.links.RouteReplace(route); err != nil && (infra.Addr().Is4() || !noIPv6()) {
+			return fmt.Errorf("keep %s on the node: %w", infra, err)
+		}
+	}
+	return nil
 }
 
 // Distinct gives a list in order and each value once. Its input stays as it is.
