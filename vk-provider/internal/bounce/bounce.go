@@ -2,7 +2,8 @@
 // replacements of one owner have come back, and what the pool must not promise for a while. It decides and remembers; the
 // provider removes pods and the nodes controller corrects what virtual Nodes offer.
 //
-// What it knows is in memory: after a restart every wait begins anew, which costs time and nothing else. It must never let
+// What it knows is in memory, and what counts of it can be told again after a restart, from what pods show ([Book.Recall],
+// [Book.Waited]). It must never let
 // pods go faster than [perSecond], nor the same owner's for ever: a pod that fits nowhere must end up waiting. Start at
 // [Book.Judge].
 package bounce
@@ -23,8 +24,8 @@ const (
 	maxRounds = 5
 	// forgetAfter is how long an owner is remembered.
 	forgetAfter = time.Hour
-	// firstHold and lastHold bound how long a pool does not promise what it could not keep.
-	firstHold, lastHold = 30 * time.Second, 5 * time.Minute
+	// FirstHold and lastHold bound how long a pool does not promise what it could not keep.
+	FirstHold, lastHold = 30 * time.Second, 5 * time.Minute
 )
 
 // Books has one [Book] for each pool. The zero value is not usable; see [NewBooks].
@@ -54,7 +55,7 @@ func (b *Books) Of(pool string) *Book {
 	if book == nil {
 		book = &Book{
 			now: b.now, tokens: rate.NewLimiter(perSecond, burst),
-			waiting: map[types.UID]time.Time{}, owners: map[types.UID]*owner{}, limits: map[limitKey]*limit{},
+			waiting: map[types.UID]time.Time{}, left: map[types.UID]time.Time{}, owners: map[types.UID]*owner{}, limits: map[limitKey]*limit{},
 			changed: func() {
 				b.mu.Lock()
 				tell := b.changed
@@ -76,10 +77,10 @@ type Book struct {
 
 	mu     sync.Mutex // guards the rest
 	tokens *rate.Limiter
-	// waiting is since when a pod has been seen without a place.
-	waiting map[types.UID]time.Time
-	owners  map[types.UID]*owner
-	limits  map[limitKey]*limit
+	// waiting is since when a pod has been seen without a place, and left when it was given back.
+	waiting, left map[types.UID]time.Time
+	owners        map[types.UID]*owner
+	limits        map[limitKey]*limit
 	// version counts changes of limits, and applied is the last that virtual Nodes show.
 	version, applied int
 }
@@ -140,7 +141,8 @@ func (b *Book) round(by types.UID, since, now time.Time) (rounds int, again bool
 	return o.rounds, since.After(o.began)
 }
 
-// Left notes that a pod was given back.
+// Left notes that a pod was given back. Until its end is known everywhere ([Book.Settled]) it holds nothing: its Node would
+// offer, for that moment, what the pod seems to hold, and the replacement would come back to it.
 func (b *Book) Left(pod, by types.UID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -149,7 +151,30 @@ func (b *Book) Left(pod, by types.UID) {
 	if !known {
 		since = now
 	}
+	b.leave(pod, by, since, now)
+}
+
+// Recall tells of a pod that was given back before: since when it had waited, and when that was. Pods have to be told of in
+// the order in which they left.
+func (b *Book) Recall(pod, by types.UID, since, at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leave(pod, by, since, at)
+}
+
+// Waited tells since when a pod has no place, unless that is known.
+func (b *Book) Waited(pod types.UID, since time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, known := b.waiting[pod]; !known {
+		b.waiting[pod] = since
+	}
+}
+
+// leave is called under mu.
+func (b *Book) leave(pod, by types.UID, since, now time.Time) {
 	delete(b.waiting, pod)
+	b.left[pod] = now
 	if _, again := b.round(by, since, now); again {
 		if b.owners[by] == nil {
 			b.owners[by] = &owner{}
@@ -162,6 +187,11 @@ func (b *Book) Left(pod, by types.UID) {
 			delete(b.owners, uid)
 		}
 	}
+	for uid, at := range b.left {
+		if now.Sub(at) > forgetAfter {
+			delete(b.left, uid)
+		}
+	}
 }
 
 // Settled notes that a pod has a place, or needs none any more.
@@ -169,14 +199,16 @@ func (b *Book) Settled(pod types.UID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.waiting, pod)
+	delete(b.left, pod)
 }
 
-// Waits reports whether a pod is known to have no place.
+// Waits reports whether a pod is known to have no place, or has been given back because of that.
 func (b *Book) Waits(pod types.UID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_, waits := b.waiting[pod]
-	return waits
+	_, left := b.left[pod]
+	return waits || left
 }
 
 // Owner gives the UID of the controller that would replace a pod.

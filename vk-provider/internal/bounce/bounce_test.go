@@ -145,18 +145,18 @@ func TestWhatIsLearntKeepsThePodsOfThatSizeAway(t *testing.T) {
 		t.Errorf("offered (-want +got):\n%s", diff)
 	}
 	// It is over after a while, and lasts longer when it was over too early.
-	c.pass(firstHold + time.Second)
+	c.pass(FirstHold + time.Second)
 	if below := b.Limits("pool-a-0"); len(below) > 0 {
 		t.Errorf("still: %v", below)
 	}
 	b.Learn("", list("cpu", "20", "pods", "1"), node)
-	c.pass(firstHold + time.Second)
+	c.pass(FirstHold + time.Second)
 	if below := b.Limits("pool-a-0"); len(below) == 0 {
 		t.Error("the second time lasts no longer than the first")
 	}
 	c.pass(time.Hour)
 	b.Learn("", list("cpu", "20", "pods", "1"), node)
-	c.pass(firstHold + time.Second)
+	c.pass(FirstHold + time.Second)
 	if below := b.Limits("pool-a-0"); len(below) > 0 {
 		t.Error("an old story is not forgotten")
 	}
@@ -167,5 +167,59 @@ func TestWhatIsLearntKeepsThePodsOfThatSizeAway(t *testing.T) {
 	}
 	if below := b.Limits("pool-a-y"); len(below) > 0 {
 		t.Errorf("its neighbour: %v", below)
+	}
+}
+
+// TestWhoLeftHoldsNothing: until its end is known a pod that was given back must not make its Node offer more.
+func TestWhoLeftHoldsNothing(t *testing.T) {
+	c := newClock()
+	b := NewBooks(c.now).Of("pool-a")
+	b.Judge("p", "owner", after)
+	b.Left("p", "owner")
+	if !b.Waits("p") {
+		t.Error("it seems to hold what it asked for")
+	}
+	b.Settled("p")
+	if b.Waits("p") {
+		t.Error("it is remembered for ever")
+	}
+}
+
+// TestAnotherProcessGoesOn with the waits and rounds that it finds, and telling it twice changes nothing.
+func TestAnotherProcessGoesOn(t *testing.T) {
+	c := newClock()
+	first, books := NewBooks(c.now).Of("pool-a"), NewBooks(c.now)
+	type left struct {
+		uid       types.UID
+		since, at time.Time
+	}
+	var history []left
+	need := after
+	for round := range 2 {
+		for _, uid := range []types.UID{types.UID(rune('a' + 2*round)), types.UID(rune('b' + 2*round))} {
+			first.Judge(uid, "owner", after)
+			history = append(history, left{uid: uid, since: c.at})
+		}
+		c.pass(need)
+		for n := 2 * round; n < 2*round+2; n++ {
+			first.Left(history[n].uid, "owner")
+			history[n].at = c.at
+			c.pass(time.Millisecond)
+		}
+		need *= 2
+	}
+	waiting := c.at
+	first.Judge("z", "owner", after)
+	c.pass(10 * time.Second)
+	second := books.Of("pool-a")
+	for range 2 {
+		second.Waited("z", waiting)
+		for _, l := range history {
+			second.Recall(l.uid, "owner", l.since, l.at)
+		}
+	}
+	want := first.Judge("z", "owner", after)
+	if got := second.Judge("z", "owner", after); got != want || want.Wait != 4*after-10*time.Second {
+		t.Errorf("the next process: %+v, the first one: %+v", got, want)
 	}
 }

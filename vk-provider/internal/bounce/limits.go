@@ -39,7 +39,7 @@ func (b *Book) Learn(node string, requests, allocatable corev1.ResourceList) (sh
 	news := true
 	switch {
 	case l == nil || now.Sub(l.until) > l.hold:
-		b.limits[key] = &limit{below: want, hold: firstHold, until: now.Add(firstHold)}
+		b.limits[key] = &limit{below: want, hold: FirstHold, until: now.Add(FirstHold)}
 	case now.After(l.until):
 		// Again, soon after it was over.
 		l.hold = min(2*l.hold, lastHold)

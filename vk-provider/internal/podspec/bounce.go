@@ -41,6 +41,29 @@ func (b Bounce) Message() string {
 // noRoom is what a tenant is told while its pod waits.
 const noRoom = "No node of the pool has room for the pod at the moment."
 
+// GivenBack tells why and when a control pod was given back, by what [BouncedToControl] has written.
+func GivenBack(control *corev1.Pod) (why Bounce, at metav1.Time, ok bool) {
+	why = Bounce(control.Status.Reason)
+	c := find(control.Status.Conditions, corev1.DisruptionTarget)
+	if control.Status.Phase != corev1.PodFailed || c == nil || c.Reason != string(why) {
+		return "", metav1.Time{}, false
+	}
+	switch why {
+	case Unschedulable, Rejected, Excluded, Unfit:
+		return why, c.LastTransitionTime, true
+	}
+	return "", metav1.Time{}, false
+}
+
+// WaitsSince tells since when a control pod is said to have no place.
+func WaitsSince(control *corev1.Pod) (metav1.Time, bool) {
+	c := find(control.Status.Conditions, ConditionPlaced)
+	if c == nil || c.Status != corev1.ConditionFalse || ended(control.Status.Phase) {
+		return metav1.Time{}, false
+	}
+	return c.LastTransitionTime, true
+}
+
 // Unplaced reports whether the pool's scheduler has looked for a node for a pool pod and found none.
 func Unplaced(pool *corev1.Pod) bool {
 	c := find(pool.Status.Conditions, corev1.PodScheduled)

@@ -73,3 +73,30 @@ func TestBouncedToControl(t *testing.T) {
 		t.Errorf("again: %s %v", patch, err)
 	}
 }
+
+// TestWhatABounceLeaves is read again by the next process.
+func TestWhatABounceLeaves(t *testing.T) {
+	at := metav1.NewTime(time.Unix(300, 0))
+	for _, why := range []Bounce{Unschedulable, Rejected, Excluded, Unfit} {
+		control := &corev1.Pod{}
+		control.Status = WaitingToControl(control, why, "why", metav1.Unix(200, 0))
+		if since, waits := WaitsSince(control); !waits || since != metav1.Unix(200, 0) {
+			t.Errorf("%s waits since %v", why, since)
+		}
+		if _, _, ok := GivenBack(control); ok {
+			t.Errorf("%s: it is not given back yet", why)
+		}
+		control.Status = BouncedToControl(control, why, at)
+		if _, waits := WaitsSince(control); waits {
+			t.Errorf("%s: it waits", why)
+		}
+		if got, when, ok := GivenBack(control); !ok || got != why || when != at {
+			t.Errorf("%s comes back as %s, %v, %t", why, got, when, ok)
+		}
+	}
+	lost := &corev1.Pod{}
+	lost.Status = LostToControl(lost, at)
+	if _, _, ok := GivenBack(lost); ok {
+		t.Error("a pod that its pool has lost was given back")
+	}
+}
