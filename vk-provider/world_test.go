@@ -362,18 +362,31 @@ type simulatedKubelet struct {
 	mu sync.Mutex // guards paused
 	// paused keeps pods as they are.
 	paused bool
+	stop   func()
 }
 
 func startSimulatedKubelet(t *testing.T, c kubernetes.Interface, node string) *simulatedKubelet {
 	t.Helper()
 	k := &simulatedKubelet{client: c, node: node}
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
 	k.register(t)
+	k.begin(t.Context())
+	t.Cleanup(func() { k.stop() })
+	return k
+}
+
+func (k *simulatedKubelet) begin(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
 	running.Go(func() { k.heartbeat(ctx) })
 	running.Go(func() { k.run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
-	return k
+	k.stop = func() { cancel(); running.Wait() }
+}
+
+// again restarts it: it knows nothing but what the pool's API server tells.
+func (k *simulatedKubelet) again(t *testing.T) {
+	t.Helper()
+	k.stop()
+	k.begin(t.Context())
 }
 
 func (k *simulatedKubelet) pause(paused bool) {

@@ -35,6 +35,16 @@ const (
 	PoolOrphansKept = "OrphansKept"
 )
 
+// PoolRestored is there, and true, while the pool has been restored from a backup and nobody has confirmed that what it does
+// not know any more does not run: its resourceVersions went back. Pods of ours that it has lost are kept, not ready, and no
+// new ones come. See [AnnotationRestored].
+const PoolRestored = "Restored"
+
+// AnnotationRestored on a ResourcePool, with any value, is the operator's word that nothing of ours runs in the pool but what
+// its API server knows: its kubelets have been restarted, or its machines. Pods that the pool lost with the restore are then
+// ended and replaced. The platform removes it when that is known.
+const AnnotationRestored = "vivarium.io/restored"
+
 // AnnotationDeleteOrphans lets the orphans go that [PoolOrphansKept] is about. Its value is the code in the condition's
 // message, which stands for exactly those.
 const AnnotationDeleteOrphans = "vivarium.io/delete-orphans"
@@ -264,6 +274,8 @@ const (
 type ResourcePoolStatus struct {
 	// observedGeneration is the generation of spec that the rest of status is about.
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// revision is a resourceVersion at which the pool was seen lately. A pool that is behind it was restored from a backup.
+	Revision string `json:"revision,omitempty"`
 	// kubernetesVersion is what the pool's API server reports.
 	KubernetesVersion string `json:"kubernetesVersion,omitempty"`
 	// nodes is how many nodes of the pool are ready and in use.
@@ -286,7 +298,7 @@ type ResourcePoolStatus struct {
 	// kubeletVersions are those of the nodes in use, the oldest first.
 	// +listType=atomic
 	KubeletVersions []string `json:"kubeletVersions,omitempty"`
-	// conditions are Ready, Reachable, Authorized, Identified, Fenced, Drained and OrphansKept.
+	// conditions are Ready, Reachable, Authorized, Identified, Fenced, Drained, OrphansKept and Restored.
 	// +patchMergeKey=type
 	// +patchStrategy=merge
 	// +listType=map

@@ -297,6 +297,36 @@ func (c *Cluster) KillScheduler(t testing.TB) {
 	}
 }
 
+// Backup takes a copy of everything that the cluster has stored, and gives what puts it back: the cluster is then what it was,
+// under the same UID, as after a restore of a backup of etcd. The whole control plane restarts each time.
+func (c *Cluster) Backup(t testing.TB) (restore func()) {
+	t.Helper()
+	data, copied := filepath.Join(c.dir, "etcd"), filepath.Join(t.TempDir(), "etcd")
+	still := func(act func() error) {
+		t.Helper()
+		c.mu.Lock()
+		err := c.processes.Stop(5*time.Second, func(string) bool { return true })
+		if err == nil {
+			err = act()
+		}
+		c.mu.Unlock()
+		if err != nil {
+			t.Fatalf("copy what the cluster has stored: %v", err)
+		}
+		c.RestartAPIServer(t)
+	}
+	still(func() error { return os.CopyFS(copied, os.DirFS(data)) })
+	return func() {
+		t.Helper()
+		still(func() error {
+			if err := os.RemoveAll(data); err != nil {
+				return err
+			}
+			return os.CopyFS(data, os.DirFS(copied))
+		})
+	}
+}
+
 // RestartAPIServer starts whatever does not run, and returns when all of it is ready.
 func (c *Cluster) RestartAPIServer(t testing.TB) {
 	t.Helper()

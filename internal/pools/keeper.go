@@ -6,11 +6,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"vivarium.io/vivarium/api/v1alpha1"
@@ -42,6 +44,8 @@ const (
 	reasonRefused = "CredentialsRefused"
 	// reasonNewCredentials: the pool answered with the credentials before these.
 	reasonNewCredentials = "NewCredentialsFail"
+	// reasonRestored: what the pool says of itself is older than what it said before.
+	reasonRestored = "WentBack"
 )
 
 // keeper looks after one ResourcePool: it opens it, probes it and closes it. One goroutine, so nothing about one pool
@@ -62,6 +66,10 @@ type keeper struct {
 	lastAudit time.Time
 	// proven are the credentials that the pool last answered with.
 	proven [sha256.Size]byte
+	// newest is the pool's newest resourceVersion that was seen before it was last closed.
+	newest string
+	// restored is set when the pool was found to be restored, until its ResourcePool says so.
+	restored Finding
 }
 
 // opened is a Pool that was handed out.
@@ -179,8 +187,21 @@ func (k *keeper) tryOpen(ctx context.Context, resource *v1alpha1.ResourcePool, k
 	k.answered()
 	k.lastAudit = time.Now()
 	if status.Identified.Good() {
+		now, err := revision(attempt, client)
+		if err != nil {
+			k.report(Status{
+				Reachable:  k.noAnswer(err, fingerprint(kubeconfig)),
+				Identified: notChecked(), Authorized: notChecked(),
+			})
+			return
+		}
+		k.compare(ctx, resource, now)
+		if k.checked && k.status.Restored != k.standing(resource) {
+			k.report(k.status) // whoever is given the pool asks at once
+		}
 		pool := NewPool(resource, k.registry.ControlUID(), config, client)
 		poolCtx, poolCancel := context.WithCancel(ctx)
+		pool.Saw(now)
 		k.hand(&opened{pool: pool, ctx: poolCtx, cancel: poolCancel, credentials: fingerprint(kubeconfig)})
 		boot.Logger(ctx).Info("pool opened", "pool", k.name, "server", config.Host, "version", report.Version)
 	}
@@ -211,7 +232,7 @@ func authorization(report Report) Finding {
 		}
 		return Finding{metav1.ConditionFalse, reasonMissingRights, strings.Join(problems, "; ")}
 	}
-	return Finding{metav1.ConditionTrue, reasonChecked, "the credentials suffice"}
+	return Finding{metav1.ConditionTrue, reasonChecked, strings.Join(append([]string{"the credentials suffice"}, report.Without...), "; ")}
 }
 
 // probe asks an open pool who it is. Another identity behind the same credentials closes it at once; silence counts only
@@ -241,6 +262,12 @@ func (k *keeper) probe(ctx context.Context) {
 	default:
 		k.answered()
 	}
+	if now, err := revision(attempt, k.open.pool.Client); err == nil && !k.open.pool.Continues(now) {
+		k.foundRestored(ctx, k.open.pool.Revision(), now)
+		k.report(status)
+		k.close()
+		return
+	}
 	status.Reachable = Finding{metav1.ConditionTrue, reasonChecked, "the pool's API server answers"}
 	if !status.Authorized.Good() || time.Since(k.lastAudit) > auditEvery {
 		if report, err := preflight(attempt, k.open.pool.Client, k.open.pool.Config.Host, k.open.pool.Spec().Network.Driver); err == nil {
@@ -249,6 +276,36 @@ func (k *keeper) probe(ctx context.Context) {
 		}
 	}
 	k.report(status)
+}
+
+// compare looks whether a pool that is opened goes on from where it was, or from where its ResourcePool says it was.
+func (k *keeper) compare(ctx context.Context, resource *v1alpha1.ResourcePool, now string) {
+	was := max(number(k.newest), number(resource.Status.Revision))
+	if v := number(now); v != 0 && v < was && !k.standing(resource).Good() {
+		k.foundRestored(ctx, strconv.FormatUint(was, 10), now)
+	}
+}
+
+// foundRestored notes that the pool has been restored from a backup.
+func (k *keeper) foundRestored(ctx context.Context, was, now string) {
+	k.newest = ""
+	k.restored = Finding{metav1.ConditionTrue, reasonRestored, fmt.Sprintf(
+		"the pool was at revision %s and is at %s, as when it was restored from a backup; its pods that are missing there are kept, not ready, for their containers may still run. When they do not: vivarium pool restored %s --nothing-else-runs-there", was, now, k.name)}
+	boot.Logger(ctx).Error("pool was restored from a backup", "pool", k.name, "was", was, "is", now)
+}
+
+// standing says whether the pool has been restored and its operator has not looked at that yet. From the moment that it says
+// so the ResourcePool is what remembers, for whoever comes after this process.
+func (k *keeper) standing(resource *v1alpha1.ResourcePool) Finding {
+	c := meta.FindStatusCondition(resource.Status.Conditions, v1alpha1.PoolRestored)
+	if c == nil || c.Status != metav1.ConditionTrue {
+		return k.restored
+	}
+	if _, accepted := resource.Annotations[v1alpha1.AnnotationRestored]; accepted {
+		return k.restored // of a restore that came after
+	}
+	k.restored = Finding{}
+	return Finding{c.Status, c.Reason, c.Message}
 }
 
 // noAnswer tells why a pool could not be asked, with credentials of the given fingerprint. Whether that is its trouble or ours
@@ -300,6 +357,9 @@ func (k *keeper) close() {
 	if o == nil {
 		return
 	}
+	if k.restored == (Finding{}) {
+		k.newest = o.pool.Revision()
+	}
 	o.cancel()
 	for _, h := range r.handlers {
 		if h.Removed != nil {
@@ -323,6 +383,9 @@ func (k *keeper) changed(resource *v1alpha1.ResourcePool) {
 // report publishes what is known now.
 func (k *keeper) report(status Status) {
 	r := k.registry
+	if resource, ok := r.Resource(k.name); ok {
+		status.Restored = k.standing(resource)
+	}
 	r.mu.Lock()
 	news := !k.checked || k.status != status
 	k.status, k.checked = status, true

@@ -38,6 +38,7 @@ type Pool struct {
 	Dynamic dynamic.Interface
 
 	resource atomic.Pointer[v1alpha1.ResourcePool]
+	history  history
 }
 
 // NewPool makes a Pool outside a [Registry], for tests.
@@ -100,6 +101,9 @@ func (f Finding) Good() bool { return f.Status == metav1.ConditionTrue }
 // Status is what is known about one ResourcePool, whether or not it can be handed out.
 type Status struct {
 	Reachable, Identified, Authorized Finding
+	// Restored is good while the pool has been restored from a backup and its operator has not said yet that nothing else runs
+	// there than what it knows. Otherwise it is the zero value.
+	Restored Finding
 	// Version is the pool's Kubernetes version; empty while unknown.
 	Version string
 }

@@ -32,7 +32,7 @@ func fakeCluster(t *testing.T, uid types.UID, denied ...string) *fake.Clientset 
 	client.PrependReactor("create", "selfsubjectaccessreviews", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		review := action.(k8stesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview).DeepCopy()
 		a := review.Spec.ResourceAttributes
-		review.Status.Allowed = !slices.Contains(denied, Right{a.Verb, a.Group, a.Resource, a.Subresource}.String())
+		review.Status.Allowed = !slices.Contains(denied, Right{Verb: a.Verb, Group: a.Group, Resource: a.Resource, Subresource: a.Subresource}.String())
 		return true, review, nil
 	})
 	client.Discovery().(*fakediscovery.FakeDiscovery).FakedServerVersion = &version.Info{GitVersion: "v1.36.3"}
@@ -103,7 +103,7 @@ func TestClusterRolesGrantExactlyTheRights(t *testing.T) {
 					for _, resource := range rule.Resources {
 						for _, verb := range rule.Verbs {
 							base, sub, _ := strings.Cut(resource, "/")
-							granted = append(granted, Right{verb, group, base, sub}.String())
+							granted = append(granted, Right{Verb: verb, Group: group, Resource: base, Subresource: sub}.String())
 						}
 					}
 				}
@@ -113,7 +113,7 @@ func TestClusterRolesGrantExactlyTheRights(t *testing.T) {
 			needed = append(needed, right.String())
 		}
 		// How the other rights are asked for; everybody has it unless an operator took it away.
-		needed = append(needed, Right{"create", "authorization.k8s.io", "selfsubjectaccessreviews", ""}.String())
+		needed = append(needed, Right{Verb: "create", Group: "authorization.k8s.io", Resource: "selfsubjectaccessreviews"}.String())
 		slices.Sort(granted)
 		slices.Sort(needed)
 		if diff := cmp.Diff(needed, granted); diff != "" {
@@ -156,6 +156,17 @@ func TestPreflight(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
+	}
+}
+
+// TestWhatAPoolCanDoWithout: such a right is told, and the pool is used.
+func TestWhatAPoolCanDoWithout(t *testing.T) {
+	report, err := preflight(t.Context(), fakeCluster(t, "uid-a", "list pods.metrics.k8s.io"), "https://pool", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := authorization(report); !found.Good() || !strings.Contains(found.Message, "list pods.metrics.k8s.io") || !strings.Contains(found.Message, "no figures") {
+		t.Errorf("%+v", found)
 	}
 }
 

@@ -28,6 +28,8 @@ const OldestVersion = "1.30.0"
 // Right is one thing that the credentials of a pool must be allowed to do, cluster-wide.
 type Right struct {
 	Verb, Group, Resource, Subresource string
+	// Without says what a pool lacks whose credentials lack the right, where it is a pool all the same; empty where it is none.
+	Without string
 }
 
 // String spells the right for an operator: "create pods/exec", "list networkpolicies.networking.k8s.io".
@@ -48,7 +50,7 @@ func Rights(driver string) []Right {
 	var rights []Right
 	add := func(group, resource, subresource string, verbs ...string) {
 		for _, verb := range verbs {
-			rights = append(rights, Right{verb, group, resource, subresource})
+			rights = append(rights, Right{Verb: verb, Group: group, Resource: resource, Subresource: subresource})
 		}
 	}
 	add("", "namespaces", "", "get", "list", "watch", "create", "delete")
@@ -65,7 +67,7 @@ func Rights(driver string) []Right {
 	add("networking.k8s.io", "networkpolicies", "", "get", "list", "watch", "create", "update", "delete")
 	add("", "nodes", "", "list", "watch")
 	add("", "events", "", "list", "watch")
-	add("metrics.k8s.io", "pods", "", "list")
+	rights = append(rights, Right{Verb: "list", Group: "metrics.k8s.io", Resource: "pods", Without: "its pods have no figures in kubectl top and for autoscalers"})
 	if driver == v1alpha1.DriverKubeOVN {
 		for _, resource := range []string{"vpcs", "subnets", "security-groups", "vpc-egress-gateways", "switch-lb-rules"} {
 			add("kubeovn.io", resource, "", "get", "list", "create", "update", "delete")
@@ -82,6 +84,8 @@ type Report struct {
 	Version string
 	// Missing names, in words, every right that the credentials lack; empty when they suffice.
 	Missing []string
+	// Without says what the pool lacks because of rights that it can do without.
+	Without []string
 	// Problems names what else stands in the way, such as a version that is too old.
 	Problems []string
 }
@@ -112,7 +116,7 @@ func preflight(ctx context.Context, client kubernetes.Interface, host, driver st
 			report.Problems = append(report.Problems, fmt.Sprintf("the pool runs Kubernetes %s; v%s or newer is needed", gitVersion, OldestVersion))
 		}
 	}
-	report.Missing, err = missingRights(ctx, client, driver)
+	report.Missing, report.Without, err = missingRights(ctx, client, driver)
 	if err != nil {
 		return report, fmt.Errorf("ask %s for our rights: %w", host, err)
 	}
@@ -157,9 +161,9 @@ func clusterUID(ctx context.Context, client kubernetes.Interface) (types.UID, er
 	return namespace.UID, nil
 }
 
-func missingRights(ctx context.Context, client kubernetes.Interface, driver string) ([]string, error) {
+func missingRights(ctx context.Context, client kubernetes.Interface, driver string) (words, without []string, err error) {
 	var (
-		mu      sync.Mutex // guards missing
+		mu      sync.Mutex // guards missing and without
 		missing = map[string][]string{}
 		group   errgroup.Group
 	)
@@ -177,6 +181,10 @@ func missingRights(ctx context.Context, client kubernetes.Interface, driver stri
 			if !review.Status.Allowed {
 				mu.Lock()
 				defer mu.Unlock()
+				if right.Without != "" {
+					without = append(without, fmt.Sprintf("without the right to %s %s", right, right.Without))
+					return nil
+				}
 				object := strings.TrimPrefix(right.String(), right.Verb+" ")
 				missing[object] = append(missing[object], right.Verb)
 			}
@@ -184,13 +192,13 @@ func missingRights(ctx context.Context, client kubernetes.Interface, driver stri
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var words []string
 	for object, verbs := range missing {
 		slices.Sort(verbs)
 		words = append(words, strings.Join(verbs, ", ")+" "+object)
 	}
 	slices.Sort(words)
-	return words, nil
+	slices.Sort(without)
+	return words, without, nil
 }

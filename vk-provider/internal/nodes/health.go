@@ -66,7 +66,7 @@ func judge(o outlook) health {
 	case !o.checked:
 		return health{}
 	case !silent:
-		return health{known: true, ready: true, open: o.status.Authorized.Good(), reason: reasonReady, message: "the pool answers"}
+		return health{known: true, ready: true, open: o.status.Authorized.Good() && !o.status.Restored.Good(), reason: reasonReady, message: "the pool answers"}
 	case o.fenced:
 		return health{known: true, silent: true, taint: corev1.TaintNodeOutOfService, reason: reasonFenced, message: "the pool's operator says that nothing runs there any more"}
 	case o.frozen && !o.status.Reachable.Good():

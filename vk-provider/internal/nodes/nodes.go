@@ -82,6 +82,8 @@ type Controller struct {
 	unneeded map[string]time.Time
 	// published is what admission was last told of each pool's tenants.
 	published map[string]published
+	// revised is when each pool's revision was last written down.
+	revised map[string]time.Time
 	// silentSince is since when no pool answers; zero while one does.
 	silentSince time.Time
 }
@@ -126,7 +128,7 @@ func New(config Config) (*Controller, error) {
 			workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)),
 		leases:   newLeases(config),
 		caches:   map[string]*poolcache.Cache{},
-		unneeded: map[string]time.Time{}, published: map[string]published{},
+		unneeded: map[string]time.Time{}, published: map[string]published{}, revised: map[string]time.Time{},
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package nodes
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,14 +27,45 @@ func (c *Controller) report(ctx context.Context, p *pass, found pools.Status, ch
 		want.Status.LargestFree = c.largestFree(p)
 	}
 	c.tellOrphans(want)
+	if p.cache != nil && (found.Restored.Good() || c.revisionIsOld(p.resource.Name)) {
+		want.Status.Revision = p.cache.Pool.Revision()
+	}
 	if same(p.resource.Status, want.Status) {
-		return nil
+		return c.forgetRestore(ctx, p)
 	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err := c.config.Admin.Status().Patch(call, want, client.MergeFromWithOptions(p.resource, client.MergeFromWithOptimisticLock{}), client.FieldOwner(Component))
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("write status of ResourcePool %s: %w", p.resource.Name, err)
+	}
+	return nil
+}
+
+// revisionEvery is how often it is written down how far a pool has come, when nothing else has to be.
+const revisionEvery = time.Minute
+
+// revisionIsOld reports whether it is time to write down how far a pool has come. Each look would be a write each.
+func (c *Controller) revisionIsOld(pool string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.revised[pool]) < revisionEvery {
+		return false
+	}
+	c.revised[pool] = time.Now()
+	return true
+}
+
+// forgetRestore takes the operator's word about a restore back when the condition that it is about is gone: it must not be
+// taken for one about the next.
+func (c *Controller) forgetRestore(ctx context.Context, p *pass) error {
+	_, word := p.resource.Annotations[v1alpha1.AnnotationRestored]
+	if !word || meta.FindStatusCondition(p.resource.Status.Conditions, v1alpha1.PoolRestored) != nil {
+		return nil
+	}
+	_, err := c.changePool(ctx, p.resource, func(changed *v1alpha1.ResourcePool) { delete(changed.Annotations, v1alpha1.AnnotationRestored) })
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("take %s from ResourcePool %s: %w", v1alpha1.AnnotationRestored, p.resource.Name, err)
 	}
 	return nil
 }
@@ -80,6 +112,11 @@ func summarize(status *v1alpha1.ResourcePoolStatus, p *pass, found pools.Status)
 	set(v1alpha1.PoolIdentified, found.Identified)
 	set(v1alpha1.PoolAuthorized, found.Authorized)
 	set(v1alpha1.PoolReady, verdict(p, found))
+	if found.Restored.Good() {
+		set(v1alpha1.PoolRestored, found.Restored)
+	} else {
+		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.PoolRestored)
+	}
 	if p.drained != nil {
 		set(v1alpha1.PoolDrained, p.drained.finding())
 	} else {
@@ -95,6 +132,8 @@ func verdict(p *pass, found pools.Status) pools.Finding {
 		}
 	}
 	switch {
+	case found.Restored.Good():
+		return pools.Finding{Status: metav1.ConditionFalse, Reason: v1alpha1.PoolRestored, Message: "the pool was restored from a backup, and its operator has not confirmed yet what runs there"}
 	case p.leaving():
 		return pools.Finding{Status: metav1.ConditionFalse, Reason: "Draining", Message: "the ResourcePool is being deleted; its pods are evicted first"}
 	case p.cache == nil:

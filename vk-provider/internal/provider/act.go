@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/api/v1alpha1"
@@ -426,7 +427,9 @@ func (w *worker) finish(ctx context.Context, pod *corev1.Pod) error {
 
 // lose ends a control pod whose pool pod the pool has removed.
 func (w *worker) lose(ctx context.Context, pod *corev1.Pod) error {
-	if err := w.proveGone(ctx, pod); err != nil {
+	if err := w.proveGone(ctx, pod); errors.Is(err, errRestored) {
+		return errors.Join(w.writeStatus(ctx, pod, podspec.SilentToControl(pod, now())), err)
+	} else if err != nil {
 		return err
 	}
 	if why, ok := w.wasBounced(pod); ok {
@@ -438,23 +441,31 @@ func (w *worker) lose(ctx context.Context, pod *corev1.Pod) error {
 	return w.writeStatus(ctx, pod, podspec.LostToControl(pod, metav1.NewTime(time.Now().Truncate(time.Second))))
 }
 
+// errRestored says that a pool pod is missing from a pool that was restored from a backup.
+var errRestored = errors.New("the pool was restored from a backup and does not know the pod, which may still run")
+
 // proveGone returns nil when the pool pod of a control pod is certainly gone: its deletion was seen, or the pool itself
-// says so now. A cache that has no such pod proves nothing.
+// says so now. A cache that has no such pod proves nothing, nor does a pool that has gone back in time.
 func (w *worker) proveGone(ctx context.Context, pod *corev1.Pod) error {
 	if w.seenGone(w.below, pod.UID) {
 		return nil
 	}
-	there, err := w.getPool(ctx, pod.Namespace, pod.Name)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil
-	case err != nil:
-		return err
-	case w.cache.Pool.Owns(Component, there) && controlUID(there) == pod.UID:
-		return &laterError{after: soon, cause: fmt.Errorf("pod %s/%s in pool %s is there after all", pod.Namespace, pod.Name, w.pool())}
-	default:
-		return nil
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	// A list tells how new it is, which an answer that there is no such pod does not.
+	list, err := w.cache.Pool.Client.CoreV1().Pods(pod.Namespace).List(call, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, pod.Name).String()})
+	if err != nil {
+		return fmt.Errorf("read pod %s/%s in pool %s: %w", pod.Namespace, pod.Name, w.pool(), err)
 	}
+	for i := range list.Items {
+		if there := &list.Items[i]; there.Name == pod.Name && w.cache.Pool.Owns(Component, there) && controlUID(there) == pod.UID {
+			return &laterError{after: soon, cause: fmt.Errorf("pod %s/%s in pool %s is there after all", pod.Namespace, pod.Name, w.pool())}
+		}
+	}
+	if podspec.Accepted(pod) && (!w.cache.Pool.Continues(list.ResourceVersion) || w.restored()) {
+		return &laterError{after: 5 * awhile, cause: fmt.Errorf("pod %s/%s in pool %s: %w", pod.Namespace, pod.Name, w.pool(), errRestored)}
+	}
+	return nil
 }
 
 func (w *worker) getPool(ctx context.Context, namespace, name string) (*corev1.Pod, error) {

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,49 @@ import (
 
 // book is the pool's book of pods without a place.
 func (w *worker) book() *bounce.Book { return w.config.Books.Of(w.pool()) }
+
+// recall tells the book what pods show of what another process had in it: since when they wait, and which were given back, so
+// that waits go on, owners do not begin anew, and what was too large a moment ago is not promised again.
+func (w *worker) recall() {
+	type leaver struct {
+		pod *corev1.Pod
+		at  time.Time
+	}
+	var leavers []leaver
+	book := w.book()
+	for _, node := range w.config.Cache.NodesOfPool(w.pool()) {
+		for _, pod := range w.config.Cache.PodsOnNode(node.Name) {
+			if since, waits := podspec.WaitsSince(pod); waits {
+				book.Waited(pod.UID, since.Time)
+			}
+			why, at, ok := podspec.GivenBack(pod)
+			if !ok {
+				continue
+			}
+			leavers = append(leavers, leaver{pod, at.Time})
+			if why == podspec.Unschedulable && time.Since(at.Time) < bounce.FirstHold {
+				w.learn(pod)
+			}
+		}
+	}
+	slices.SortFunc(leavers, func(a, b leaver) int { return a.at.Compare(b.at) })
+	for _, l := range leavers {
+		book.Recall(l.pod.UID, bounce.Owner(l.pod), l.pod.CreationTimestamp.Time, l.at)
+	}
+}
+
+// learn notes that the pool has no room for a pod, and reports whether its Nodes show it.
+func (w *worker) learn(pod *corev1.Pod) (shown bool) {
+	node, ok := w.config.Cache.Node(pod.Spec.NodeName)
+	if !ok {
+		return true
+	}
+	mirror := ""
+	if node.Annotations[capacity.AnnotationPoolNode] != "" {
+		mirror = node.Name
+	}
+	return w.book().Learn(mirror, capacity.Requests(pod), node.Status.Allocatable)
+}
 
 // bounceAfter is how long a pod may be without a place at first.
 func (w *worker) bounceAfter() time.Duration {
@@ -37,6 +81,9 @@ func (w *worker) bounce(ctx context.Context, s state) error {
 		book.Settled(pod.UID)
 		return nil
 	}
+	if w.restored() {
+		return &laterError{after: 5 * awhile} // it may have had a place that the pool has forgotten
+	}
 	by := bounce.Owner(pod)
 	verdict := book.Judge(pod.UID, by, w.bounceAfter())
 	if !verdict.Go {
@@ -52,14 +99,8 @@ func (w *worker) bounce(ctx context.Context, s state) error {
 		return nil
 	}
 	// Before anything makes another one it must be known that there is no room here.
-	if node, ok := w.config.Cache.Node(pod.Spec.NodeName); ok {
-		mirror := ""
-		if node.Annotations[capacity.AnnotationPoolNode] != "" {
-			mirror = node.Name
-		}
-		if !book.Learn(mirror, capacity.Requests(pod), node.Status.Allocatable) {
-			return &laterError{after: soon}
-		}
+	if !w.learn(pod) {
+		return &laterError{after: soon}
 	}
 	options := seconds(0)
 	options.Preconditions = &metav1.Preconditions{UID: &there.UID, ResourceVersion: &there.ResourceVersion}

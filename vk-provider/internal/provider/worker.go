@@ -75,6 +75,7 @@ func (w *worker) run(ctx context.Context) {
 	if !w.cache.Wait(ctx) {
 		return
 	}
+	w.recall()
 	w.enqueueAll()
 	for range w.config.Workers {
 		running.Go(func() {
@@ -116,6 +117,12 @@ func (w *worker) watchHealth(ctx context.Context) {
 func (w *worker) healthy() bool {
 	status, ok := w.config.Registry.Status(w.pool())
 	return ok && status.Reachable.Good() && status.Identified.Good() && w.cache.Fresh()
+}
+
+// restored reports whether the pool has been restored from a backup, so that what it does not know may be running.
+func (w *worker) restored() bool {
+	status, ok := w.config.Registry.Status(w.pool())
+	return !ok || status.Restored.Good()
 }
 
 func (w *worker) expire() {
@@ -186,6 +193,7 @@ func (w *worker) controlGone(pod *corev1.Pod, seen bool) {
 
 // podChanged is told that a pool pod has appeared or changed.
 func (w *worker) podChanged(pod *corev1.Pod) {
+	w.cache.Pool.Saw(pod.ResourceVersion)
 	w.queue.Add(itemFor(pod.Namespace, controlUID(pod)))
 }
 

@@ -3666,6 +3666,13 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref common.Refer
 							Format:      "int64",
 						},
 					},
+					"revision": {
+						SchemaProps: spec.SchemaProps{
+							Description: "revision is a resourceVersion at which the pool was seen lately. A pool that is behind it was restored from a backup.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
 					"kubernetesVersion": {
 						SchemaProps: spec.SchemaProps{
 							Description: "kubernetesVersion is what the pool's API server reports.",
@@ -3781,7 +3788,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_ResourcePoolStatus(ref common.Refer
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "conditions are Ready, Reachable, Authorized, Identified, Fenced, Drained and OrphansKept.",
+							Description: "conditions are Ready, Reachable, Authorized, Identified, Fenced, Drained, OrphansKept and Restored.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{
