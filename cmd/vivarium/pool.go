@@ -26,8 +26,8 @@ func newPoolCommand() *cobra.Command {
 	}
 	a.addFlags(cmd.PersistentFlags())
 	cmd.AddCommand(
-		newPoolRegisterCommand(&a), newPoolListCommand(&a), newPoolGetCommand(&a),
-		newPoolCordonCommand(&a, true), newPoolCordonCommand(&a, false), newPoolDrainCommand(&a), newPoolFenceCommand(&a),
+		newPoolRegisterCommand(&a), newPoolRefreshCommand(&a), newPoolListCommand(&a), newPoolGetCommand(&a),
+		newPoolCordonCommand(&a, true), newPoolCordonCommand(&a, false), newPoolDrainCommand(&a), newPoolFenceCommand(&a), newPoolRestoredCommand(&a),
 		newPoolRemoveCommand(&a),
 	)
 	return cmd
@@ -180,6 +180,48 @@ token is what the platform keeps. If anything fails, everything that was made is
 	return cmd
 }
 
+func newPoolRefreshCommand(a *access) *cobra.Command {
+	var kubeconfig string
+	cmd := &cobra.Command{
+		Use:   "refresh NAME --kubeconfig FILE",
+		Short: "Bring what the platform needs in a pool up to date, before an upgrade of the platform",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := exactly("NAME")(cmd, args); err != nil {
+				return err
+			}
+			if kubeconfig == "" {
+				return usageError{errors.New("--kubeconfig is required: an administrator's kubeconfig of the cluster")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			raw, err := operator.ReadKubeconfig(kubeconfig)
+			if err != nil {
+				return err
+			}
+			o, err := a.operator(cmd, false)
+			if err != nil {
+				return err
+			}
+			pool, err := o.Pool(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			manifests, err := poolManifests(pool.Spec.Network.Driver)
+			if err != nil {
+				return err
+			}
+			if err := o.Refresh(cmd.Context(), args[0], raw, manifests); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "pool %s is up to date\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "Kubeconfig of the cluster, an administrator's. Required.")
+	return cmd
+}
+
 func newPoolListCommand(a *access) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
@@ -311,6 +353,34 @@ one StatefulSet run at the same time.`,
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "nothing-runs-there", false, "Confirm that no pod of the pool can be running.")
+	return cmd
+}
+
+func newPoolRestoredCommand(a *access) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "restored NAME",
+		Short: "Confirm what runs in a pool that was restored from a backup",
+		Long: `Confirm that nothing of tenants runs in a pool that was restored from a backup but what its API server knows: its kubelets, or
+its machines, have been restarted since. The pods that the pool lost are then ended and replaced, and new ones come. If the
+word is wrong, two pods of one StatefulSet run at the same time.`,
+		Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				return usageError{errors.New("give --nothing-else-runs-there to confirm it: the platform cannot see what the pool has forgotten, and believes you")}
+			}
+			o, err := a.operator(cmd, false)
+			if err != nil {
+				return err
+			}
+			if err := o.PoolRestored(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "pool %s is used again; the pods that it lost are replaced\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "nothing-else-runs-there", false, "Confirm that no pod runs that the pool does not know.")
 	return cmd
 }
 

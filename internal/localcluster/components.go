@@ -251,11 +251,14 @@ func (s *starter) ensureTenants(ctx context.Context) error {
 	return group.Wait()
 }
 
-// ensureRegistered registers a pool that is not registered yet.
+// ensureRegistered registers a pool, or brings one up to date that is registered: this may be another release.
 func (s *starter) ensureRegistered(ctx context.Context, pool string) error {
 	exists, err := s.exists(ctx, "resourcepools", pool)
-	if err != nil || exists {
+	switch {
+	case err != nil:
 		return err
+	case exists:
+		return s.vivarium(ctx, "pool", "refresh", pool, "--kubeconfig", s.instance.poolKubeconfig(pool))
 	}
 	args := []string{"pool", "register", pool, "--kubeconfig", s.instance.poolKubeconfig(pool)}
 	if network := s.state.Pools[s.state.poolIndex(pool)].Network; network != "" {

@@ -87,6 +87,42 @@ func (o *Operator) Register(ctx context.Context, r Registration) (err error) {
 	return o.awaitPool(ctx, r.Name, r.Wait)
 }
 
+// Refresh brings what Register set up in a pool up to date: a newer release may need other rights there.
+func (o *Operator) Refresh(ctx context.Context, name string, kubeconfig []byte, manifests Manifests) error {
+	resource, err := o.Pool(ctx, name)
+	if err != nil {
+		return err
+	}
+	config, err := pools.ParseKubeconfig(kubeconfig)
+	if err != nil {
+		return err
+	}
+	config.UserAgent = "vivarium-cli"
+	asking, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	found, err := pools.Preflight(asking, config, resource.Spec.Network.Driver)
+	switch {
+	case err != nil:
+		return Explain("the pool", config.Host, err)
+	case found.ClusterUID != resource.Spec.ClusterUID:
+		return fmt.Errorf("%s is another cluster than the one that pool %s is: %s, not %s", config.Host, name, found.ClusterUID, resource.Spec.ClusterUID)
+	}
+	objects, policies, err := Registration{Manifests: manifests}.objects()
+	if err != nil {
+		return err
+	}
+	install, err := newInstaller(config)
+	if err != nil {
+		return err
+	}
+	if install.servesPolicies() {
+		objects = append(objects, policies...)
+	}
+	setup, cancelSetup := context.WithTimeout(ctx, setupTimeout)
+	defer cancelSetup()
+	return install.apply(setup, objects)
+}
+
 // identify finds out which cluster it is and whether it can become the pool.
 func (o *Operator) identify(ctx context.Context, config *rest.Config, r Registration) (pools.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)

@@ -326,6 +326,64 @@ func TestRegisterRollsBack(t *testing.T) {
 	}
 }
 
+// testRefresh: rights that an older release has not set up come with a refresh, and only in the cluster that the pool is.
+func testRefresh(t *testing.T, w *world, admin []byte) {
+	t.Helper()
+	roles := kubernetes.NewForConfigOrDie(w.pool.Config).RbacV1().ClusterRoles()
+	role, err := roles.Get(t.Context(), "vivarium-pool", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := len(role.Rules)
+	role.Rules = role.Rules[1:]
+	if _, err := roles.Update(t.Context(), role, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.operator.Refresh(t.Context(), "pool-x", admin, manifests(t)); err != nil {
+		t.Error(err)
+	}
+	if role, err = roles.Get(t.Context(), "vivarium-pool", metav1.GetOptions{}); err != nil || len(role.Rules) != want {
+		t.Errorf("after a refresh the role has %d rules of %d: %v", len(role.Rules), want, err)
+	}
+	other := w.kubeconfig(t, w.control, "control-admin", "system:masters")
+	if err := w.operator.Refresh(t.Context(), "pool-x", other, manifests(t)); err == nil || !strings.Contains(err.Error(), "is another cluster") {
+		t.Errorf("with another cluster's kubeconfig: %v", err)
+	}
+}
+
+// testRemoveCounts: a pool with pods is not removed, whatever its status says, and those that have ended do not count.
+func testRemoveCounts(t *testing.T, w *world) {
+	t.Helper()
+	core := w.operator.Control.CoreV1()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "pool-x-counted", Labels: map[string]string{names.LabelPool: "pool-x"}}}
+	if _, err := core.Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	no, none := false, int64(0)
+	for _, name := range []string{"lives", "ended"} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
+			NodeName: node.Name, AutomountServiceAccountToken: &no, Containers: []corev1.Container{{Name: "c", Image: "vivarium.test/echo:v1"}},
+		}}
+		if _, err := core.Pods(names.SystemNamespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := core.Pods(names.SystemNamespace).Patch(t.Context(), "ended", types.MergePatchType, []byte(`{"status":{"phase":"Succeeded"}}`), metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.operator.RemovePool(t.Context(), "pool-x", false, false, time.Minute); err == nil || !strings.Contains(err.Error(), "has 1 pods of tenants") {
+		t.Errorf("removed with a pod in it: %v", err)
+	}
+	for _, name := range []string{"lives", "ended"} {
+		if err := core.Pods(names.SystemNamespace).Delete(t.Context(), name, metav1.DeleteOptions{GracePeriodSeconds: &none}); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := core.Nodes().Delete(t.Context(), node.Name, metav1.DeleteOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRegister follows a registration to its end: least privilege, the second wall, a second name for the same cluster,
 // and removal.
 func TestRegister(t *testing.T) {
@@ -367,6 +425,8 @@ func TestRegister(t *testing.T) {
 		t.Errorf("the stored credentials: %+v, %v", report, err)
 	}
 	testWall(t, w, kubernetes.NewForConfigOrDie(config))
+	testRefresh(t, w, admin)
+	testRemoveCounts(t, w)
 
 	if err := w.operator.RemovePool(t.Context(), "pool-x", true, false, 3*time.Minute); err != nil {
 		t.Fatal(err)

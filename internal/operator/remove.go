@@ -7,9 +7,11 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -85,6 +87,20 @@ func (o *Operator) FencePool(ctx context.Context, name string) error {
 	})
 }
 
+// PoolRestored notes the operator's word that nothing of tenants runs in a restored pool but what its API server knows.
+func (o *Operator) PoolRestored(ctx context.Context, name string) error {
+	resource, err := o.Pool(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !meta.IsStatusConditionTrue(resource.Status.Conditions, v1alpha1.PoolRestored) {
+		return fmt.Errorf("pool %s was not found to be restored from a backup, so there is nothing to confirm", name)
+	}
+	return o.changePool(ctx, name, func(resource *v1alpha1.ResourcePool) {
+		metav1.SetMetaDataAnnotation(&resource.ObjectMeta, v1alpha1.AnnotationRestored, "true")
+	})
+}
+
 // changePool changes a ResourcePool.
 func (o *Operator) changePool(ctx context.Context, name string, change func(*v1alpha1.ResourcePool)) error {
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
@@ -107,8 +123,14 @@ func (o *Operator) RemovePool(ctx context.Context, name string, evict, force boo
 	if err != nil {
 		return err
 	}
-	if pods := resource.Status.Pods; pods > 0 && !evict && !force && resource.DeletionTimestamp == nil {
-		return fmt.Errorf("pool %s has %d pods of tenants: empty it first (vivarium pool drain %s), or give --evict to have them evicted now", name, pods, name)
+	if !evict && !force && resource.DeletionTimestamp == nil {
+		pods, err := o.podsOf(ctx, name)
+		if err != nil {
+			return err
+		}
+		if pods > 0 {
+			return fmt.Errorf("pool %s has %d pods of tenants: empty it first (vivarium pool drain %s), or give --evict to have them evicted now", name, pods, name)
+		}
 	}
 	if err := o.Admin.Delete(ctx, resource, client.Preconditions{UID: &resource.UID}); client.IgnoreNotFound(err) != nil {
 		return o.admin(err)
@@ -137,6 +159,26 @@ func (o *Operator) RemovePool(ctx context.Context, name string, evict, force boo
 		return fmt.Errorf("delete the stored credentials of pool %s: %w", name, err)
 	}
 	return nil
+}
+
+// podsOf counts the pods that a pool has now and that have not ended. The pool's status says it a moment later.
+func (o *Operator) podsOf(ctx context.Context, pool string) (count int, err error) {
+	nodes, err := o.Control.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: names.LabelPool + "=" + pool})
+	if err != nil {
+		return 0, Explain("the control cluster", "", fmt.Errorf("list the virtual nodes of pool %s: %w", pool, err))
+	}
+	for _, node := range nodes.Items {
+		pods, err := o.Control.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: fields.AndSelectors(
+			fields.OneTermEqualSelector("spec.nodeName", node.Name),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+		).String()})
+		if err != nil {
+			return 0, Explain("the control cluster", "", fmt.Errorf("list the pods of pool %s: %w", pool, err))
+		}
+		count += len(pods.Items)
+	}
+	return count, nil
 }
 
 // Uninstall removes from a cluster what [Operator.Register] set up there, with an administrator's kubeconfig. It refuses
