@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
@@ -25,8 +26,25 @@ import (
 	"vivarium.io/vivarium/internal/names"
 )
 
-// fakeAdmin tells reflectors that it does not stream lists, which controller-runtime's fake forgets to.
-type fakeAdmin struct{ client.WithWatch }
+// fakeAdmin tells reflectors that it does not stream lists, which controller-runtime's fake forgets to, and the test when it
+// is watched.
+type fakeAdmin struct {
+	client.WithWatch
+	watched chan struct{}
+}
+
+func (a fakeAdmin) Watch(ctx context.Context, list client.ObjectList, options ...client.ListOption) (watch.Interface, error) {
+	w, err := a.WithWatch.Watch(ctx, list, options...)
+	tell(a.watched)
+	return w, err
+}
+
+func tell(done chan struct{}) {
+	select {
+	case done <- struct{}{}:
+	default:
+	}
+}
 
 func (fakeAdmin) IsWatchListSemanticsUnSupported() bool { return true }
 
@@ -48,10 +66,16 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		admin:    fakeAdmin{ctrlfake.NewClientBuilder().WithScheme(scheme).Build()},
+		admin:    fakeAdmin{ctrlfake.NewClientBuilder().WithScheme(scheme).Build(), make(chan struct{}, 1)},
 		control:  fakeCluster(t, "control-1"),
 		clusters: map[string]*fake.Clientset{},
 	}
+	secretsWatched := make(chan struct{}, 1)
+	w.control.PrependWatchReactor("secrets", func(a k8stesting.Action) (bool, watch.Interface, error) {
+		stream, err := w.control.Tracker().Watch(a.GetResource(), a.GetNamespace())
+		tell(secretsWatched)
+		return true, stream, err
+	})
 	registry, err := NewRegistry(RegistryConfig{
 		Admin: w.admin, Control: w.control, UserAgent: "test",
 		ProbeEvery: time.Millisecond, RetryEvery: time.Millisecond, UnreachableAfter: 20 * time.Millisecond,
@@ -88,6 +112,9 @@ func newWorld(t *testing.T) *world {
 			t.Errorf("pools are open after Run: %v", open)
 		}
 	})
+	// What is made between a list and the watch after it the fakes never tell.
+	<-secretsWatched
+	<-w.admin.watched
 	return w
 }
 
