@@ -241,7 +241,7 @@ func play(t *testing.T, e *explorer, script script) {
 // TestRandom: allocators that come and go, are cut off and come back with what they knew, against one store that fails at
 // random, with pods that come and go and a clock that moves.
 func TestRandom(t *testing.T) {
-	rounds := 300
+	rounds := 100
 	if testing.Short() {
 		rounds = 30
 	}
