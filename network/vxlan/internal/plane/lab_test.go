@@ -56,26 +56,19 @@ var (
 	apiAddr      = netip.AddrPortFrom(worldAddr, 6443)
 )
 
-// possible skips the test where its namespaces cannot be made; where CI says that they can, that is a failure.
+// possible skips the test where it is not root, or before the machine has the programs, which `vivarium up` installs. A
+// kernel that lacks something makes it fail.
 func possible(t *testing.T) {
 	t.Helper()
-	reason := ""
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
 	if _, err := program("nft"); err != nil {
-		reason = err.Error()
+		t.Skip(err)
 	}
 	if pluginsDir() == "" {
-		reason = "the stock CNI plugins are not installed"
+		t.Skip("the stock CNI plugins are not installed")
 	}
-	if reason == "" {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
 }
 
 func pluginsDir() string {
