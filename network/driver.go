@@ -42,6 +42,8 @@ type Binder interface {
 //     the calls about it. Callers give every call a deadline;
 //   - changes only what carries the platform's labels, the pool's control identity included, and returns [ErrForeign]
 //     for an object of the wanted name that does not. It never adopts one;
+//   - knows neither order nor use of VPCs and subnets that it keeps nothing of in a pool, because they exist at a provider:
+//     what is said of those below is then for whoever made them there;
 //   - wraps its causes; what is none of the kinds in errors.go is transient and tried again with backoff.
 type Driver interface {
 	Binder

@@ -20,7 +20,7 @@ func VPCOf(o *v1alpha1.VPC, api netip.AddrPort) (*VPC, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: VPC %s: %w", ErrInvalid, o.Name, err)
 	}
-	v := &VPC{Name: o.Name, UID: o.UID, Tenant: tenant, MTU: int(o.Spec.MTU), Egress: EgressSharedNAT, API: api}
+	v := &VPC{Name: o.Name, UID: o.UID, Tenant: tenant, MTU: int(o.Spec.MTU), Egress: EgressSharedNAT, API: api, ProviderID: o.Spec.ProviderID}
 	if o.Spec.Egress != "" {
 		v.Egress = Egress(o.Spec.Egress)
 	}
@@ -28,7 +28,7 @@ func VPCOf(o *v1alpha1.VPC, api netip.AddrPort) (*VPC, error) {
 		return nil, fmt.Errorf("%w: VPC %s: %w", ErrInvalid, o.Name, err)
 	}
 	for _, group := range o.Spec.SecurityGroups {
-		g := SecurityGroup{Name: group.Name}
+		g := SecurityGroup{Name: group.Name, ProviderID: group.ProviderID}
 		if g.Ingress, err = rulesOf(group.Ingress); err == nil {
 			g.Egress, err = rulesOf(group.Egress)
 		}
@@ -42,7 +42,7 @@ func VPCOf(o *v1alpha1.VPC, api netip.AddrPort) (*VPC, error) {
 
 // SubnetOf gives the values of a Subnet object that is in the VPC with that UID.
 func SubnetOf(o *v1alpha1.Subnet, vpc types.UID) (*Subnet, error) {
-	s := &Subnet{Name: o.Name, UID: o.UID, VPC: vpc, VNI: o.Status.VNI}
+	s := &Subnet{Name: o.Name, UID: o.UID, VPC: vpc, VNI: o.Status.VNI, ProviderID: o.Spec.ProviderID}
 	var err error
 	if s.CIDRs, err = prefixesOf(o.Spec.CIDRs); err != nil {
 		return nil, fmt.Errorf("%w: subnet %s: %w", ErrInvalid, o.Name, err)

@@ -17,14 +17,14 @@ var equateAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, net
 func TestObjects(t *testing.T) {
 	api := netip.MustParseAddrPort("192.0.2.1:6443")
 	v, err := VPCOf(&v1alpha1.VPC{ObjectMeta: metav1.ObjectMeta{Name: "abc123-main", UID: "v"}, Spec: v1alpha1.VPCSpec{
-		Tenant: "abc123", CIDRs: []string{"10.0.0.0/16"}, MTU: 1400, Egress: v1alpha1.EgressNone,
-		SecurityGroups: []v1alpha1.SecurityGroup{{Name: "web", Ingress: []v1alpha1.SecurityRule{{
+		Tenant: "abc123", CIDRs: []string{"10.0.0.0/16"}, MTU: 1400, Egress: v1alpha1.EgressNone, ProviderID: "vpc-1",
+		SecurityGroups: []v1alpha1.SecurityGroup{{Name: "web", ProviderID: "sg-1", Ingress: []v1alpha1.SecurityRule{{
 			Protocol: v1alpha1.ProtocolTCP, Ports: []string{"443", "8000-8099"}, CIDRs: []string{"10.0.1.0/24"}, Groups: []string{"lb"},
 		}}}},
 	}}, api)
 	want := &VPC{
-		Name: "abc123-main", UID: "v", Tenant: "abc123", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}, MTU: 1400, Egress: EgressNone, API: api,
-		SecurityGroups: []SecurityGroup{{Name: "web", Ingress: []SecurityRule{{
+		Name: "abc123-main", UID: "v", Tenant: "abc123", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}, MTU: 1400, Egress: EgressNone, API: api, ProviderID: "vpc-1",
+		SecurityGroups: []SecurityGroup{{Name: "web", ProviderID: "sg-1", Ingress: []SecurityRule{{
 			Protocol: "TCP", Ports: []PortRange{{443, 443}, {8000, 8099}}, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}, Groups: []string{"lb"},
 		}}}},
 	}
@@ -32,10 +32,10 @@ func TestObjects(t *testing.T) {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 	s, err := SubnetOf(&v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: "abc123-web", UID: "s"},
-		Spec:   v1alpha1.SubnetSpec{CIDRs: []string{"10.0.1.0/24", "fd00::/64"}, Gateway: []string{"10.0.1.9"}},
+		Spec:   v1alpha1.SubnetSpec{CIDRs: []string{"10.0.1.0/24", "fd00::/64"}, Gateway: []string{"10.0.1.9"}, ProviderID: "vsw-1"},
 		Status: v1alpha1.SubnetStatus{VNI: 7}}, "v")
 	wantSubnet := &Subnet{
-		Name: "abc123-web", UID: "s", VPC: "v", VNI: 7, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("fd00::/64")},
+		Name: "abc123-web", UID: "s", VPC: "v", VNI: 7, ProviderID: "vsw-1", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("fd00::/64")},
 		Gateway: []netip.Addr{netip.MustParseAddr("10.0.1.9"), netip.MustParseAddr("fd00::1")},
 	}
 	if diff := cmp.Diff(wantSubnet, s, equateAddresses); err != nil || diff != "" {

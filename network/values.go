@@ -79,6 +79,8 @@ type VPC struct {
 	// Services are the ranges of the tenant's Service addresses, which no subnet overlaps; empty until Services of a
 	// tenant have addresses in its VPC.
 	Services []netip.Prefix
+	// ProviderID names the network that exists already at a provider, for drivers that map to one; empty elsewhere.
+	ProviderID string
 	// Resolver answers the pods' DNS questions; the zero value until tenants have a DNS of their own.
 	Resolver netip.Addr
 }
@@ -86,7 +88,9 @@ type VPC struct {
 // SecurityGroup is a named filter. A pod in no group has no filter; what a pod in groups may receive or send is what any
 // rule of any of its groups allows, and answers to that.
 type SecurityGroup struct {
-	Name            string
+	Name string
+	// ProviderID names the group that exists already at a provider, whose rules hold; empty elsewhere.
+	ProviderID      string
 	Ingress, Egress []SecurityRule
 }
 
@@ -118,6 +122,8 @@ type Subnet struct {
 	// VNI is the number of its layer-2 segment, 1 to 2^24-1: the same in all pools, no other subnet's, and not soon another's
 	// when the subnet is gone.
 	VNI uint32
+	// ProviderID names the subnet that exists already at a provider, for drivers that map to one; empty elsewhere.
+	ProviderID string
 }
 
 // Endpoint is one pod's place in a VPC.

@@ -23,10 +23,16 @@ const (
 	DriverVXLAN = "vxlan"
 	// DriverKubeOVN is for pools whose network plugin is Kube-OVN.
 	DriverKubeOVN = "kube-ovn"
+	// DriverECI, DriverACS and DriverVCI are for pools whose pods run at a cloud.
+	DriverECI = "eci"
+	DriverACS = "acs"
+	DriverVCI = "vci"
 )
 
 // Drivers gives the network drivers that pools can have, the default first.
-func Drivers() []string { return []string{DriverFlat, DriverVXLAN, DriverKubeOVN} }
+func Drivers() []string {
+	return []string{DriverFlat, DriverVXLAN, DriverKubeOVN, DriverECI, DriverACS, DriverVCI}
+}
 
 // SetDefaultsTenant fills in what the operator left out of a Tenant. It never changes a value that is set.
 func SetDefaultsTenant(t *Tenant) {

@@ -40,6 +40,9 @@ type SubnetSpec struct {
 	// address of a prefix, the gateway and the broadcast address are never given to pods.
 	// +listType=atomic
 	Reserved []string `json:"reserved,omitempty"`
+	// providerID names the subnet at a provider of pools, as in vsw-0abc, where it was made already. Spelled as the VPC's. Pools
+	// of drivers that map to a provider need it. It can be set once. Default: none.
+	ProviderID string `json:"providerID,omitempty"`
 }
 
 // SubnetStatus is what the platform reports of a subnet.

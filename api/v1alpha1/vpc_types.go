@@ -67,12 +67,19 @@ type VPCSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	SecurityGroups []SecurityGroup `json:"securityGroups,omitempty"`
+	// providerID names the network that the VPC is at a provider of pools, as in vpc-0abc, where it was made already: 1 to 128
+	// letters, digits, dots, dashes and underscores. Pools of drivers that map to a provider need it. It can be set once.
+	// Default: none.
+	ProviderID string `json:"providerID,omitempty"`
 }
 
 // SecurityGroup is a named filter. Answers to what is allowed are always allowed.
 type SecurityGroup struct {
 	// name is a DNS label, unique in the VPC.
 	Name string `json:"name"`
+	// providerID names the group at a provider of pools, where it was made already and has its rules: such a group has none
+	// here. Spelled as the VPC's. Default: none.
+	ProviderID string `json:"providerID,omitempty"`
 	// ingress are the rules for what the group's pods may receive; without any they receive nothing.
 	// +listType=atomic
 	Ingress []SecurityRule `json:"ingress,omitempty"`

@@ -12,6 +12,7 @@ import (
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/flat"
 	"vivarium.io/vivarium/network/kubeovn"
+	"vivarium.io/vivarium/network/mapping"
 	"vivarium.io/vivarium/network/vxlan"
 )
 
@@ -20,7 +21,7 @@ const Default = flat.Name
 
 // All gives every driver.
 func All() []network.Driver {
-	return []network.Driver{flat.Driver{}, vxlan.Driver{}, kubeovn.Driver{}}
+	return append([]network.Driver{flat.Driver{}, vxlan.Driver{}, kubeovn.Driver{}}, mapping.Drivers()...)
 }
 
 // ByName gives the driver that a ResourcePool names, [Default] for an empty name.

@@ -38,6 +38,9 @@ type Harness struct {
 	// Obstruct puts an object that is not ours where the driver would make the namespace's; nil where nothing can be in
 	// the way.
 	Obstruct func(t *testing.T, pool network.Pool, namespace network.Namespace)
+	// Mapping is true for a driver that keeps nothing of VPCs and subnets in pools, because they exist at a provider: it cannot
+	// know in what order they were ensured, nor what uses them.
+	Mapping bool
 	// Running turns a bound pool pod into one that runs with the addresses. Default: sets status.podIPs.
 	Running func(pod *corev1.Pod, ips []netip.Addr)
 }
@@ -113,14 +116,14 @@ func binding(driver network.Driver, namespace network.Namespace) network.PodBind
 func vpc(tenant names.TenantID, uid types.UID) *network.VPC {
 	return &network.VPC{
 		Name: string(tenant) + "-main", UID: "vpc-" + uid, Tenant: tenant, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")},
-		Egress: network.EgressSharedNAT, API: netip.MustParseAddrPort("192.0.2.10:6443"),
+		Egress: network.EgressSharedNAT, API: netip.MustParseAddrPort("192.0.2.10:6443"), ProviderID: "vpc-provider-" + string(uid),
 	}
 }
 
 func subnet(vpcUID, uid types.UID) *network.Subnet {
 	return &network.Subnet{
 		Name: "web", UID: "subnet-" + uid, VPC: "vpc-" + vpcUID, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/24")},
-		Gateway: []netip.Addr{netip.MustParseAddr("10.20.0.1")}, VNI: 4242,
+		Gateway: []netip.Addr{netip.MustParseAddr("10.20.0.1")}, VNI: 4242, ProviderID: "subnet-provider-" + string(uid),
 	}
 }
 
@@ -223,6 +226,9 @@ func testObservePod(t *testing.T, h Harness) {
 	ips := in.IPs
 	if len(ips) == 0 {
 		ips = []netip.Addr{netip.MustParseAddr("10.244.1.9")}
+		if in.Subnet != nil {
+			ips = []netip.Addr{netip.MustParseAddr("10.20.0.9")}
+		}
 	}
 	running := fresh()
 	h.Running(running, ips)

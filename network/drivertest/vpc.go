@@ -20,7 +20,7 @@ func testVPC(t *testing.T, h Harness) {
 	empty := h.Snapshot(t, driver, pool)
 	v, s := vpc(red.Tenant, "1"), subnet("1", "1")
 
-	if got, err := driver.EnsureSubnet(t.Context(), pool, v, s); !errors.Is(err, network.ErrNotReady) || got.Ready {
+	if got, err := driver.EnsureSubnet(t.Context(), pool, v, s); !h.Mapping && (!errors.Is(err, network.ErrNotReady) || got.Ready) {
 		t.Errorf("a subnet before its VPC: %+v, %v; want ErrNotReady", got, err)
 	}
 	for range 2 {
@@ -38,7 +38,7 @@ func testVPC(t *testing.T, h Harness) {
 	if _, err := driver.EnsureSubnet(t.Context(), pool, v, subnet("2", "2")); !errors.Is(err, network.ErrInvalid) {
 		t.Errorf("a subnet of another VPC: %v, want ErrInvalid", err)
 	}
-	if err := driver.DeleteVPC(t.Context(), pool, v); !errors.Is(err, network.ErrInUse) {
+	if err := driver.DeleteVPC(t.Context(), pool, v); !h.Mapping && !errors.Is(err, network.ErrInUse) {
 		t.Errorf("DeleteVPC with a subnet: %v, want ErrInUse", err)
 	}
 	live := network.LiveSet{AsOf: time.Now().Add(time.Hour), VPCs: map[types.UID]bool{v.UID: true}, Subnets: map[types.UID]bool{s.UID: true}}

@@ -296,7 +296,7 @@ func testPod(t *testing.T, pool network.Pool) {
 	}
 	pod = simulateCNI(t, pool, pod)
 	got, err := (Driver{}).ObservePod(pod)
-	if want := "[10.20.0.9 fd00:20::9]"; err != nil || !got.Ready || fmt.Sprint(got.IPs) != want {
+	if want := "[fd00:20::9 10.20.0.9]"; err != nil || !got.Ready || fmt.Sprint(got.IPs) != want {
 		t.Errorf("in its network: %+v, %v; want %s", got, err, want)
 	}
 

@@ -27,7 +27,7 @@ const (
 )
 
 // plan is what a pod was bound to, in an annotation of its own: Kube-OVN overwrites those that it reads with what it did.
-// Its fields are the values of Kube-OVN's annotations.
+// Its fields are the values of Kube-OVN's annotations, but that the addresses are in the order in which they were chosen.
 type plan struct{ router, logicalSwitch, addresses, mac string }
 
 func (p plan) String() string {
@@ -55,22 +55,21 @@ func (Driver) BindPod(in network.PodBinding) (network.PodMutation, error) {
 		}
 		return network.PodMutation{Annotations: map[string]string{network.BindingAnnotation: binding.String()}}, nil
 	}
-	ips := slices.SortedFunc(slices.Values(in.IPs), netip.Addr.Compare)
-	if len(ips) != len(in.Subnet.CIDRs) || in.MAC == "" {
+	if len(in.IPs) != len(in.Subnet.CIDRs) || in.MAC == "" {
 		return network.PodMutation{}, fmt.Errorf("%w: pod %s/%s needs an address for each range of subnet %s and a MAC", network.ErrInvalid, in.Pod.Namespace, in.Pod.Name, in.Subnet.Name)
 	}
 	for _, cidr := range in.Subnet.CIDRs {
-		if !slices.ContainsFunc(ips, cidr.Contains) {
+		if !slices.ContainsFunc(in.IPs, cidr.Contains) {
 			return network.PodMutation{}, fmt.Errorf("%w: pod %s/%s has no address in %s", network.ErrInvalid, in.Pod.Namespace, in.Pod.Name, cidr)
 		}
 	}
 	binding.VPC, binding.Subnet = in.VPC.UID, in.Subnet.UID
-	planned := plan{vpcName(in.VPC), subnetName(in.Subnet), strings.Join(words(ips), ","), in.MAC}
+	planned := plan{vpcName(in.VPC), subnetName(in.Subnet), strings.Join(words(in.IPs), ","), in.MAC}
 	annotations := map[string]string{
 		network.BindingAnnotation: binding.String(),
 		annotationPlan:            planned.String(),
 		keySwitch:                 planned.logicalSwitch,
-		keyAddress:                planned.addresses,
+		keyAddress:                sorted(in.IPs), // Kube-OVN wants IPv4 first
 		keyMAC:                    planned.mac,
 		// The port takes and sends nothing but under these addresses.
 		keyPortSecurity: "true",
@@ -99,8 +98,16 @@ func (Driver) ObservePod(poolPod *corev1.Pod) (network.PodNetworkStatus, error) 
 	if !ok {
 		return network.PodNetworkStatus{}, fmt.Errorf("%w: annotation %s is %q", network.ErrBindingMismatch, annotationPlan, poolPod.Annotations[annotationPlan])
 	}
+	var ips []netip.Addr
+	for text := range strings.SplitSeq(planned.addresses, ",") {
+		ip, err := netip.ParseAddr(text)
+		if err != nil {
+			return network.PodNetworkStatus{}, fmt.Errorf("%w: annotation %s has address %q", network.ErrBindingMismatch, annotationPlan, text)
+		}
+		ips = append(ips, ip)
+	}
 	allocated := poolPod.Annotations[keyAllocated] == "true"
-	done := map[string]string{keySwitch: planned.logicalSwitch, keyAddress: planned.addresses, keyMAC: planned.mac}
+	done := map[string]string{keySwitch: planned.logicalSwitch, keyAddress: sorted(ips), keyMAC: planned.mac}
 	if allocated {
 		done[keyRouter] = planned.router
 	}
@@ -115,11 +122,17 @@ func (Driver) ObservePod(poolPod *corev1.Pod) (network.PodNetworkStatus, error) 
 	if !allocated {
 		return network.PodNetworkStatus{}, fmt.Errorf("%w: the pod has addresses that Kube-OVN did not give it", network.ErrBindingMismatch)
 	}
-	got := words(slices.SortedFunc(slices.Values(status.IPs), netip.Addr.Compare))
-	if strings.Join(got, ",") != planned.addresses {
-		return network.PodNetworkStatus{}, fmt.Errorf("%w: the pod has %v, planned was %s", network.ErrBindingMismatch, got, planned.addresses)
+	if got := sorted(status.IPs); got != sorted(ips) {
+		return network.PodNetworkStatus{}, fmt.Errorf("%w: the pod has %s, planned was %s", network.ErrBindingMismatch, got, planned.addresses)
 	}
+	// The tenant sees them in its subnet's order, whichever family the pool puts first.
+	status.IPs = ips
 	return status, nil
+}
+
+// sorted spells addresses as Kube-OVN does.
+func sorted(ips []netip.Addr) string {
+	return strings.Join(words(slices.SortedFunc(slices.Values(ips), netip.Addr.Compare)), ",")
 }
 
 // OwnedKeys implements [network.Binder].

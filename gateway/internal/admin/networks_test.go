@@ -24,6 +24,12 @@ func TestValidateVPC(t *testing.T) {
 	}{
 		"Good":          {func(*vpc) {}, ""},
 		"SixToo":        {cidrs("10.0.0.0/16", "fd00:1::/48"), ""},
+		"Provider":      {func(x *vpc) { x.Spec.ProviderID = "vpc-0A.b_1" }, ""},
+		"ProviderList":  {func(x *vpc) { x.Spec.ProviderID = "vpc-1,vpc-2" }, `spec.providerID: Invalid value: "vpc-1,vpc-2"`},
+		"ProviderGroup": {func(x *vpc) { x.Spec.SecurityGroups = []v1alpha1.SecurityGroup{{Name: "web", ProviderID: "sg-1"}} }, ""},
+		"GroupOfBoth": {func(x *vpc) {
+			x.Spec.SecurityGroups = []v1alpha1.SecurityGroup{{Name: "web", ProviderID: "sg-1", Egress: []v1alpha1.SecurityRule{{}}}}
+		}, "spec.securityGroups[0].providerID: Forbidden: a group of a provider has its rules there"},
 		"NoTenant":      {func(x *vpc) { x.Spec.Tenant = "" }, "spec.tenant: Required value"},
 		"BadTenant":     {func(x *vpc) { x.Spec.Tenant = "Demo" }, `spec.tenant: Invalid value: "Demo"`},
 		"OthersName":    {func(x *vpc) { x.Name = "demo02-main" }, `metadata.name: Invalid value: "demo02-main": must be the tenant's ID, a dash and a name, as in "demo01-main"`},
@@ -75,16 +81,18 @@ func TestChangeVPC(t *testing.T) {
 		change func(*vpc)
 		want   string
 	}{
-		"Append":  {func(x *vpc) { x.Spec.CIDRs = append(x.Spec.CIDRs, "10.2.0.0/16") }, ""},
-		"Egress":  {func(x *vpc) { x.Spec.Egress = v1alpha1.EgressNone }, ""},
-		"Shrink":  {func(x *vpc) { x.Spec.CIDRs = x.Spec.CIDRs[:1] }, "spec.cidrs: Forbidden: may only be appended to: must begin with 10.0.0.0/16, 10.1.0.0/16"},
-		"Reorder": {func(x *vpc) { x.Spec.CIDRs = []string{"10.1.0.0/16", "10.0.0.0/16"} }, "spec.cidrs"},
-		"Tenant":  {func(x *vpc) { x.Spec.Tenant = "demo02" }, "spec.tenant: Forbidden"},
-		"MTU":     {func(x *vpc) { x.Spec.MTU = 1400 }, "spec.mtu: Forbidden"},
+		"Append":       {func(x *vpc) { x.Spec.CIDRs = append(x.Spec.CIDRs, "10.2.0.0/16") }, ""},
+		"Egress":       {func(x *vpc) { x.Spec.Egress = v1alpha1.EgressNone }, ""},
+		"Shrink":       {func(x *vpc) { x.Spec.CIDRs = x.Spec.CIDRs[:1] }, "spec.cidrs: Forbidden: may only be appended to: must begin with 10.0.0.0/16, 10.1.0.0/16"},
+		"Reorder":      {func(x *vpc) { x.Spec.CIDRs = []string{"10.1.0.0/16", "10.0.0.0/16"} }, "spec.cidrs"},
+		"Tenant":       {func(x *vpc) { x.Spec.Tenant = "demo02" }, "spec.tenant: Forbidden"},
+		"MTU":          {func(x *vpc) { x.Spec.MTU = 1400 }, "spec.mtu: Forbidden"},
+		"Provider":     {func(x *vpc) { x.Spec.ProviderID = "vpc-2" }, "spec.providerID: Forbidden"},
+		"LoseProvider": {func(x *vpc) { x.Spec.ProviderID = "" }, "spec.providerID: Forbidden"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			old := &vpc{Spec: v1alpha1.VPCSpec{Tenant: "demo01", CIDRs: []string{"10.0.0.0/16", "10.1.0.0/16"}}}
+			old := &vpc{Spec: v1alpha1.VPCSpec{Tenant: "demo01", CIDRs: []string{"10.0.0.0/16", "10.1.0.0/16"}, ProviderID: "vpc-1"}}
 			x := old.DeepCopy()
 			tc.change(x)
 			check(t, validateVPCUpdate(x, old).ToAggregate(), tc.want)
@@ -103,6 +111,7 @@ func TestValidateSubnet(t *testing.T) {
 	}{
 		"Good":             {func(*subnet) {}, ""},
 		"OneFamily":        {cidrs("10.0.1.0/24"), ""},
+		"ProviderList":     {func(x *subnet) { x.Spec.ProviderID = "a b" }, "spec.providerID: Invalid value"},
 		"NoVPC":            {func(x *subnet) { x.Spec.VPC = "" }, "spec.vpc: Required value"},
 		"BadVPC":           {func(x *subnet) { x.Spec.VPC = "main" }, "spec.vpc: Invalid value"},
 		"OthersVPC":        {func(x *subnet) { x.Spec.VPC = "demo02-main" }, `metadata.name: Invalid value: "demo01-web": must be the tenant's ID, a dash and a name, as in "demo02-main"`},
@@ -152,6 +161,7 @@ func TestChangeSubnet(t *testing.T) {
 		"CIDRsGrow":    {func(x *subnet) { x.Spec.CIDRs = append(x.Spec.CIDRs, "fd00::/64") }, "spec.cidrs: Forbidden"},
 		"Zone":         {func(x *subnet) { x.Spec.Zone = "b" }, "spec.zone: Forbidden"},
 		"Gateway":      {func(x *subnet) { x.Spec.Gateway = []string{"10.0.1.2"} }, "spec.gateway: Forbidden"},
+		"Provider":     {func(x *subnet) { x.Spec.ProviderID = "vsw-1" }, ""},
 		"GatewayUnset": {func(x *subnet) { x.Spec.Gateway = nil; v1alpha1.SetDefaultsSubnet(x) }, ""},
 	}
 	for name, tc := range cases {

@@ -72,6 +72,7 @@ func validateSubnet(s *v1alpha1.Subnet) field.ErrorList {
 	prefixes, found := validateSubnetCIDRs(s.Spec.CIDRs, spec.Child("cidrs"))
 	problems = append(problems, found...)
 	problems = append(problems, validateSubnetPlace(s.Spec.Pools, s.Spec.Zone, spec)...)
+	problems = append(problems, validateProviderID(s.Spec.ProviderID, spec.Child("providerID"))...)
 	if len(found) > 0 {
 		// What gateways and reserved addresses must lie in is not known.
 		return problems
@@ -167,7 +168,7 @@ func validateSubnetUpdate(s, old *v1alpha1.Subnet) field.ErrorList {
 	if lost := lostPools(s.Spec.Pools, old.Spec.Pools); lost != "" {
 		problems = append(problems, field.Forbidden(spec.Child("pools"), "may only grow: "+lost))
 	}
-	return problems
+	return append(problems, validateProviderIDUpdate(s.Spec.ProviderID, old.Spec.ProviderID, spec.Child("providerID"))...)
 }
 
 // lostPools says which pools a change of spec.pools takes away; none of them named means all of them.

@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,7 +148,26 @@ func validateVPCSpec(v *v1alpha1.VPCSpec, spec *field.Path) field.ErrorList {
 	if modes := v1alpha1.EgressModes(); !slices.Contains(modes, v.Egress) {
 		problems = append(problems, field.NotSupported(spec.Child("egress"), v.Egress, modes))
 	}
+	problems = append(problems, validateProviderID(v.ProviderID, spec.Child("providerID"))...)
 	return append(problems, validateSecurityGroups(v.SecurityGroups, spec.Child("securityGroups"))...)
+}
+
+var providerIDs = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+
+// validateProviderID checks what becomes a part of annotations that are lists.
+func validateProviderID(id string, path *field.Path) field.ErrorList {
+	if id == "" || providerIDs.MatchString(id) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, id, "must be 1 to 128 letters, digits, dots, dashes and underscores")}
+}
+
+// validateProviderIDUpdate keeps what pods that run are in.
+func validateProviderIDUpdate(id, old string, path *field.Path) field.ErrorList {
+	if old == "" || id == old {
+		return nil
+	}
+	return field.ErrorList{field.Forbidden(path, "cannot be changed: pods that run are there")}
 }
 
 func validateVPCUpdate(v, old *v1alpha1.VPC) field.ErrorList {
@@ -162,7 +182,7 @@ func validateVPCUpdate(v, old *v1alpha1.VPC) field.ErrorList {
 	if v.Spec.MTU != old.Spec.MTU {
 		problems = append(problems, field.Forbidden(spec.Child("mtu"), "cannot be changed: pods that run keep theirs"))
 	}
-	return problems
+	return append(problems, validateProviderIDUpdate(v.Spec.ProviderID, old.Spec.ProviderID, spec.Child("providerID"))...)
 }
 
 // mostGroups and mostRules bound what every node that has pods of a VPC must filter by.
@@ -186,6 +206,10 @@ func validateSecurityGroups(groups []v1alpha1.SecurityGroup, path *field.Path) f
 			problems = append(problems, field.Duplicate(name, g.Name))
 		}
 		known[g.Name] = true
+		problems = append(problems, validateProviderID(g.ProviderID, path.Index(i).Child("providerID"))...)
+		if g.ProviderID != "" && len(g.Ingress)+len(g.Egress) > 0 {
+			problems = append(problems, field.Forbidden(path.Index(i).Child("providerID"), "a group of a provider has its rules there, and none here"))
+		}
 	}
 	for i, g := range groups {
 		for direction, rules := range map[string][]v1alpha1.SecurityRule{"ingress": g.Ingress, "egress": g.Egress} {

@@ -3823,6 +3823,13 @@ func schema_vivariumio_vivarium_api_v1alpha1_SecurityGroup(ref common.ReferenceC
 							Format:      "",
 						},
 					},
+					"providerID": {
+						SchemaProps: spec.SchemaProps{
+							Description: "providerID names the group at a provider of pools, where it was made already and has its rules: such a group has none here. Spelled as the VPC's. Default: none.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
 					"ingress": {
 						VendorExtensible: spec.VendorExtensible{
 							Extensions: spec.Extensions{
@@ -4348,6 +4355,13 @@ func schema_vivariumio_vivarium_api_v1alpha1_SubnetSpec(ref common.ReferenceCall
 									},
 								},
 							},
+						},
+					},
+					"providerID": {
+						SchemaProps: spec.SchemaProps{
+							Description: "providerID names the subnet at a provider of pools, as in vsw-0abc, where it was made already. Spelled as the VPC's. Pools of drivers that map to a provider need it. It can be set once. Default: none.",
+							Type:        []string{"string"},
+							Format:      "",
 						},
 					},
 				},
@@ -5059,6 +5073,13 @@ func schema_vivariumio_vivarium_api_v1alpha1_VPCSpec(ref common.ReferenceCallbac
 									},
 								},
 							},
+						},
+					},
+					"providerID": {
+						SchemaProps: spec.SchemaProps{
+							Description: "providerID names the network that the VPC is at a provider of pools, as in vpc-0abc, where it was made already: 1 to 128 letters, digits, dots, dashes and underscores. Pools of drivers that map to a provider need it. It can be set once. Default: none.",
+							Type:        []string{"string"},
+							Format:      "",
 						},
 					},
 				},
