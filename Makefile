@@ -58,6 +58,10 @@ bin/vivarium:
 kubernetes: build ## Build the Kubernetes programs into the user's cache: minutes once, then nothing.
 	@bin/vivarium build
 
+.PHONY: tools
+tools: build ## Install the system's programs that real nodes need, where there can be such nodes.
+	@bin/vivarium build --tools
+
 .PHONY: clients
 clients: build ## Build the clients that are tested (older kubectls, Helm, kustomize) likewise.
 	@bin/vivarium build --clients
@@ -78,7 +82,7 @@ clean: ## Remove what was built here. The user's cache stays; `make down` comes 
 ##@ Prove it
 
 .PHONY: test
-test: build lint clients test-integration e2e ## Everything that proves it on this machine.
+test: build lint tools clients test-integration e2e ## Everything that proves it on this machine.
 	@echo "==> all tests passed"
 
 .PHONY: test-unit
@@ -87,12 +91,12 @@ test-unit: ## Only what needs no cluster.
 	@go test -short -timeout 20m $(PACKAGES)
 
 .PHONY: test-integration
-test-integration: clients ## Unit tests, and those on real control planes and nodes.
+test-integration: tools clients ## Unit tests, and those on real control planes and nodes.
 	@echo "==> unit and integration tests"
 	@CI=true go test -timeout 40m $(PACKAGES)
 
 .PHONY: e2e
-e2e: clients ## The built programs against a whole system on this machine.
+e2e: tools clients ## The built programs against a whole system on this machine.
 	@echo "==> end-to-end tests"
 	@E2E=1 CI=true go test -count=1 -timeout 60m -v ./e2e
 

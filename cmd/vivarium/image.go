@@ -34,7 +34,7 @@ func newImageCommand() *cobra.Command {
 }
 
 func newBuildCommand() *cobra.Command {
-	var images, clients bool
+	var images, clients, tools bool
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build ahead of time what `up` needs: the programs of Kubernetes, and images",
@@ -53,6 +53,11 @@ func newBuildCommand() *cobra.Command {
 				return err
 			}
 			progress.Say("Kubernetes %s is in %s", binaries.Version(), binaries.Dir())
+			if tools {
+				if err := localcluster.InstallTools(cmd.Context(), progress); err != nil {
+					return err
+				}
+			}
 			if clients {
 				if err := buildClients(cmd.Context(), source, progress); err != nil {
 					return err
@@ -72,6 +77,7 @@ func newBuildCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&images, "images", false, "Make the images for local nodes, too.")
+	cmd.Flags().BoolVar(&tools, "tools", false, "Install the system's programs that real nodes need, where there can be such nodes.")
 	cmd.Flags().BoolVar(&clients, "clients", false, "Build the clients that the tests run, too: older kubectls, Helm, kustomize.")
 	return cmd
 }

@@ -38,6 +38,15 @@ func missingTools() []string {
 	return slices.Compact(packages)
 }
 
+// InstallTools installs the system's programs that real nodes need, where this machine can have such nodes; elsewhere it
+// does nothing.
+func InstallTools(ctx context.Context, progress *Progress) error {
+	if node.Possible() != nil {
+		return nil
+	}
+	return installTools(ctx, progress)
+}
+
 // installTools installs what is missing where that is possible, and otherwise says what to install.
 func installTools(ctx context.Context, progress *Progress) error {
 	packages := missingTools()

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
+	"vivarium.io/vivarium/internal/kubetest"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/network/vxlan/internal/state"
 )
@@ -56,18 +57,22 @@ var (
 	apiAddr      = netip.AddrPortFrom(worldAddr, 6443)
 )
 
-// possible skips the test where it is not root, or before the machine has the programs, which `vivarium up` installs. A
-// kernel that lacks something makes it fail.
+// possible skips the test where it is not root, and where the machine lacks the programs, which `make tools` installs; in
+// CI that is a failure, as is a kernel that lacks something.
 func possible(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	if _, err := program("nft"); err != nil {
-		t.Skip(err)
+	_, err := program("nft")
+	if err == nil && pluginsDir() == "" {
+		err = errors.New("the stock CNI plugins are not installed")
 	}
-	if pluginsDir() == "" {
-		t.Skip("the stock CNI plugins are not installed")
+	switch {
+	case err != nil && kubetest.InCI():
+		t.Fatalf("%v; run `make tools` first", err)
+	case err != nil:
+		t.Skip(err)
 	}
 }
 
