@@ -217,19 +217,19 @@ func (w *podsWorld) prepareControl(ctx context.Context) error {
 	if err := w.apply(ctx, w.control, string(manifests), counted(controlUser)); err != nil {
 		return err
 	}
+	config, err := w.control.plane.AdminConfig()
+	if err != nil {
+		return err
+	}
+	if w.admin, err = admintest.Install(ctx, config); err != nil {
+		return err
+	}
 	for n := range burstTenants {
 		if err := w.tenant(ctx, burstNamespace(n)); err != nil {
 			return err
 		}
 	}
 	if err := w.tenant(ctx, lateNamespace); err != nil {
-		return err
-	}
-	config, err := w.control.plane.AdminConfig()
-	if err != nil {
-		return err
-	}
-	if w.admin, err = admintest.Install(ctx, config); err != nil {
 		return err
 	}
 	return w.arguments()

@@ -505,6 +505,28 @@ func testWall(t *testing.T, w *world, platform kubernetes.Interface) {
 		_, err := client.CoreV1().Pods(p.Namespace).Create(ctx, p, metav1.CreateOptions{})
 		return err
 	}
+	// Each policy begins to count by itself.
+	try := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+	for what, probe := range map[string]func() error{
+		"pods": func() error {
+			_, err := platform.CoreV1().Pods("abc123-web").Create(ctx, pod(func(p *corev1.Pod) { p.Spec.HostNetwork = true }), try)
+			return err
+		},
+		"bindings": func() error {
+			_, err := platform.CoreV1().Pods("abc123-web").Create(ctx, pod(func(p *corev1.Pod) { p.Annotations = nil }), try)
+			return err
+		},
+		"secrets": func() error {
+			_, err := platform.CoreV1().Secrets("kube-system").Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}}, try)
+			return err
+		},
+	} {
+		for deadline := time.Now().Add(3 * time.Minute); !apierrors.IsForbidden(probe()); time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the policy of %s is not in force", what)
+			}
+		}
+	}
 	refused := map[string]struct {
 		err  error
 		want string

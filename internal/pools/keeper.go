@@ -262,8 +262,9 @@ func (k *keeper) probe(ctx context.Context) {
 	default:
 		k.answered()
 	}
-	if now, err := revision(attempt, k.open.pool.Client); err == nil && !k.open.pool.Continues(now) {
-		k.foundRestored(ctx, k.open.pool.Revision(), now)
+	mark := k.open.pool.Mark()
+	if now, err := revision(attempt, k.open.pool.Client); err == nil && !k.open.pool.Continues(mark, now) {
+		k.foundRestored(ctx, strconv.FormatUint(mark, 10), now)
 		k.report(status)
 		k.close()
 		return

@@ -33,11 +33,10 @@ func (h *history) see(version string) {
 	}
 }
 
-// holds reports whether a version that is the cluster's newest by its own word goes on from what was seen. When it does not,
-// it never does again.
-func (h *history) holds(version string) bool {
-	v, newest := number(version), h.newest.Load()
-	if v != 0 && newest != 0 && (v < newest || v > newest+leap) {
+// holds reports whether a version that is the cluster's newest by its own word goes on from a mark that was taken before the
+// cluster was asked: what was seen since, of the same cluster, may well be newer. When it does not, it never does again.
+func (h *history) holds(mark uint64, version string) bool {
+	if v := number(version); v != 0 && mark != 0 && (v < mark || v > mark+leap) {
 		h.restart.Store(true)
 	}
 	h.see(version)
@@ -56,10 +55,16 @@ func number(version string) uint64 {
 // Saw notes the resourceVersion of a pod that came from the pool.
 func (p *Pool) Saw(resourceVersion string) { p.history.see(resourceVersion) }
 
-// Continues reports whether an answer of the pool goes on from what it has told before, by the resourceVersion of a list
-// of pods that was read from its store. False says that the pool has been restored from a backup: nothing that is known of it holds, and
-// that something is not there proves nothing. The Pool is closed soon, and opened anew.
-func (p *Pool) Continues(resourceVersion string) bool { return p.history.holds(resourceVersion) }
+// Mark is what [Pool.Continues] compares with; take it before the pool is asked.
+func (p *Pool) Mark() uint64 { return p.history.newest.Load() }
+
+// Continues reports whether an answer of the pool goes on from what it had told when the mark was taken, by the
+// resourceVersion of a list of pods that was asked for after that and read from its store. False says that the pool has been
+// restored from a backup: nothing that is known of it holds, and that something is not there proves nothing. The Pool is
+// closed soon, and opened anew.
+func (p *Pool) Continues(mark uint64, resourceVersion string) bool {
+	return p.history.holds(mark, resourceVersion)
+}
 
 // Revision is the newest resourceVersion that the pool was seen at; empty for none.
 func (p *Pool) Revision() string {

@@ -19,15 +19,17 @@ func TestHistory(t *testing.T) {
 	type step struct {
 		seen, list string
 		want       bool
+		meanwhile  string // seen while the list was under way
 	}
 	for name, steps := range map[string][]step{
-		"Nothing":    {{"", "5", true}, {"", "5", true}, {"", "6", true}},
-		"NoNumbers":  {{"abc", "", true}, {"", "x", true}},
-		"Back":       {{"", "100", true}, {"", "99", false}, {"", "200", false}},
-		"BehindAPod": {{"", "100", true}, {"150", "149", false}},
-		"Ahead":      {{"150", "150", true}, {"140", "151", true}},
-		"Raised":     {{"", "100", true}, {"", "1000000100", false}},
-		"Far":        {{"", "100", true}, {"", "400000100", true}},
+		"Nothing":    {{list: "5", want: true}, {list: "5", want: true}, {list: "6", want: true}},
+		"NoNumbers":  {{seen: "abc", want: true}, {list: "x", want: true}},
+		"Back":       {{list: "100", want: true}, {list: "99"}, {list: "200"}},
+		"BehindAPod": {{list: "100", want: true}, {seen: "150", list: "149"}},
+		"Overtaken":  {{list: "353", want: true, meanwhile: "354"}, {list: "354", want: true}, {list: "353"}},
+		"Ahead":      {{seen: "150", list: "150", want: true}, {seen: "140", list: "151", want: true}},
+		"Raised":     {{list: "100", want: true}, {list: "1000000100"}},
+		"Far":        {{list: "100", want: true}, {list: "400000100", want: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &Pool{}
@@ -35,7 +37,11 @@ func TestHistory(t *testing.T) {
 				if s.seen != "" {
 					p.Saw(s.seen)
 				}
-				if got := p.Continues(s.list); got != s.want {
+				mark := p.Mark()
+				if s.meanwhile != "" {
+					p.Saw(s.meanwhile)
+				}
+				if got := p.Continues(mark, s.list); got != s.want {
 					t.Errorf("step %d: %t", n, got)
 				}
 			}

@@ -452,6 +452,7 @@ func (w *worker) proveGone(ctx context.Context, pod *corev1.Pod) error {
 	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	mark := w.cache.Pool.Mark()
 	// A list tells how new it is, which an answer that there is no such pod does not.
 	list, err := w.cache.Pool.Client.CoreV1().Pods(pod.Namespace).List(call, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, pod.Name).String()})
 	if err != nil {
@@ -462,7 +463,7 @@ func (w *worker) proveGone(ctx context.Context, pod *corev1.Pod) error {
 			return &laterError{after: soon, cause: fmt.Errorf("pod %s/%s in pool %s is there after all", pod.Namespace, pod.Name, w.pool())}
 		}
 	}
-	if podspec.Accepted(pod) && (!w.cache.Pool.Continues(list.ResourceVersion) || w.restored()) {
+	if podspec.Accepted(pod) && (!w.cache.Pool.Continues(mark, list.ResourceVersion) || w.restored()) {
 		return &laterError{after: 5 * awhile, cause: fmt.Errorf("pod %s/%s in pool %s: %w", pod.Namespace, pod.Name, w.pool(), errRestored)}
 	}
 	return nil
