@@ -302,7 +302,7 @@ func TestThirdPool(t *testing.T) {
 		t.Fatalf("local-pool: %v\n%s", err, out)
 	}
 	kubeconfig := filepath.Join(suite.runDir, "pools", "pool-c.kubeconfig")
-	if out, err := vivarium(t.Context(), "pool", "register", "pool-c", "--kubeconfig", kubeconfig); err != nil {
+	if out, err := vivarium(t.Context(), "pool", "register", "pool-c", "--kubeconfig", kubeconfig, "--network="+suite.network); err != nil {
 		t.Fatalf("pool register: %v\n%s", err, out)
 	}
 	each(t, func(t *testing.T, c client, ns string) {
