@@ -12,6 +12,7 @@ import (
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/netkeys"
+	"vivarium.io/vivarium/internal/ranges"
 )
 
 // VPCOf gives the values of a VPC object. api is where the pool's nodes find the gateway.
@@ -24,7 +25,7 @@ func VPCOf(o *v1alpha1.VPC, api netip.AddrPort) (*VPC, error) {
 	if o.Spec.Egress != "" {
 		v.Egress = Egress(o.Spec.Egress)
 	}
-	if v.CIDRs, err = prefixesOf(o.Spec.CIDRs); err != nil {
+	if v.CIDRs, err = ranges.ParsePrefixes(o.Spec.CIDRs); err != nil {
 		return nil, fmt.Errorf("%w: VPC %s: %w", ErrInvalid, o.Name, err)
 	}
 	for _, group := range o.Spec.SecurityGroups {
@@ -44,7 +45,7 @@ func VPCOf(o *v1alpha1.VPC, api netip.AddrPort) (*VPC, error) {
 func SubnetOf(o *v1alpha1.Subnet, vpc types.UID) (*Subnet, error) {
 	s := &Subnet{Name: o.Name, UID: o.UID, VPC: vpc, VNI: o.Status.VNI, ProviderID: o.Spec.ProviderID}
 	var err error
-	if s.CIDRs, err = prefixesOf(o.Spec.CIDRs); err != nil {
+	if s.CIDRs, err = ranges.ParsePrefixes(o.Spec.CIDRs); err != nil {
 		return nil, fmt.Errorf("%w: subnet %s: %w", ErrInvalid, o.Name, err)
 	}
 	for _, text := range o.Spec.Gateway {
@@ -60,24 +61,12 @@ func SubnetOf(o *v1alpha1.Subnet, vpc types.UID) (*Subnet, error) {
 	return s, nil
 }
 
-func prefixesOf(list []string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, text := range list {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, prefix.Masked())
-	}
-	return out, nil
-}
-
 func rulesOf(list []v1alpha1.SecurityRule) ([]SecurityRule, error) {
 	var out []SecurityRule
 	for _, rule := range list {
 		r := SecurityRule{Protocol: string(rule.Protocol), Groups: slices.Clone(rule.Groups)}
 		var err error
-		if r.CIDRs, err = prefixesOf(rule.CIDRs); err != nil {
+		if r.CIDRs, err = ranges.ParsePrefixes(rule.CIDRs); err != nil {
 			return nil, err
 		}
 		for _, text := range rule.Ports {

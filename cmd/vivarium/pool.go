@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -328,60 +329,48 @@ takes. The platform does it: when this command ends early the drain goes on, and
 	return cmd
 }
 
+// newPoolWordCommand is a command by which an operator gives the word about a pool that the platform cannot have itself.
+func newPoolWordCommand(a *access, cmd *cobra.Command, word, meaning, asks, done string, give func(*operator.Operator, context.Context, string) error) *cobra.Command {
+	var given bool
+	cmd.Args = exactly("NAME")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !given {
+			return usageError{fmt.Errorf("give --%s to confirm it: %s", word, asks)}
+		}
+		o, err := a.operator(cmd, false)
+		if err != nil {
+			return err
+		}
+		if err := give(o, cmd.Context(), args[0]); err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "pool %s %s\n", args[0], done)
+		return nil
+	}
+	cmd.Flags().BoolVar(&given, word, false, meaning)
+	return cmd
+}
+
 func newPoolFenceCommand(a *access) *cobra.Command {
-	var yes bool
-	cmd := &cobra.Command{
+	return newPoolWordCommand(a, &cobra.Command{
 		Use:   "fence NAME",
 		Short: "Confirm that nothing runs any more in a pool that does not answer",
 		Long: `Confirm that nothing runs any more in a pool that does not answer: its machines are off, or cut off from all that their pods
 could harm. Its pods are ended at once and replaced elsewhere, those of StatefulSets too. If the word is wrong, two pods of
 one StatefulSet run at the same time.`,
-		Args: exactly("NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if !yes {
-				return usageError{errors.New("give --nothing-runs-there to confirm it: the platform cannot see the pool and believes you")}
-			}
-			o, err := a.operator(cmd, false)
-			if err != nil {
-				return err
-			}
-			if err := o.FencePool(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "pool %s fenced until it answers again\n", args[0])
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&yes, "nothing-runs-there", false, "Confirm that no pod of the pool can be running.")
-	return cmd
+	}, "nothing-runs-there", "Confirm that no pod of the pool can be running.",
+		"the platform cannot see the pool and believes you", "fenced until it answers again", (*operator.Operator).FencePool)
 }
 
 func newPoolRestoredCommand(a *access) *cobra.Command {
-	var yes bool
-	cmd := &cobra.Command{
+	return newPoolWordCommand(a, &cobra.Command{
 		Use:   "restored NAME",
 		Short: "Confirm what runs in a pool that was restored from a backup",
 		Long: `Confirm that nothing of tenants runs in a pool that was restored from a backup but what its API server knows: its kubelets, or
 its machines, have been restarted since. The pods that the pool lost are then ended and replaced, and new ones come. If the
 word is wrong, two pods of one StatefulSet run at the same time.`,
-		Args: exactly("NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if !yes {
-				return usageError{errors.New("give --nothing-else-runs-there to confirm it: the platform cannot see what the pool has forgotten, and believes you")}
-			}
-			o, err := a.operator(cmd, false)
-			if err != nil {
-				return err
-			}
-			if err := o.PoolRestored(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "pool %s is used again; the pods that it lost are replaced\n", args[0])
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&yes, "nothing-else-runs-there", false, "Confirm that no pod runs that the pool does not know.")
-	return cmd
+	}, "nothing-else-runs-there", "Confirm that no pod runs that the pool does not know.",
+		"the platform cannot see what the pool has forgotten, and believes you", "is used again; the pods that it lost are replaced", (*operator.Operator).PoolRestored)
 }
 
 func newPoolRemoveCommand(a *access) *cobra.Command {

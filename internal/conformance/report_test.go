@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,9 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-var update = flag.Bool("update", false, "write the golden file")
+	"vivarium.io/vivarium/internal/golden"
+)
 
 func results(t *testing.T) *Results {
 	t.Helper()
@@ -66,19 +65,7 @@ func TestMarkdown(t *testing.T) {
 	if err := results(t).Markdown(&out, About{Version: "v1.36.3", Nodes: "local clusters"}, known); err != nil {
 		t.Fatal(err)
 	}
-	golden := filepath.Join("testdata", "page.md")
-	if *update {
-		if err := os.WriteFile(golden, []byte(out.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), out.String()); diff != "" {
-		t.Errorf("page (-want +got):\n%s", diff)
-	}
+	golden.Compare(t, "page.md", out.String())
 }
 
 func TestReasons(t *testing.T) {

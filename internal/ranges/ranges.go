@@ -26,6 +26,19 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
+// ParsePrefixes reads a list of them; its error says which is wrong.
+func ParsePrefixes(texts []string) ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	for _, text := range texts {
+		prefix, err := ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q %w", text, err)
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
+}
+
 // ParseAddr reads an address in its one canonical form.
 func ParseAddr(s string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(s)

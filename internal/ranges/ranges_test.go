@@ -27,6 +27,17 @@ func TestParsePrefix(t *testing.T) {
 	}
 }
 
+func TestParsePrefixes(t *testing.T) {
+	if got, err := ParsePrefixes([]string{"10.0.0.0/16", "fd00:1::/64"}); err != nil || len(got) != 2 || got[1] != netip.MustParsePrefix("fd00:1::/64") {
+		t.Errorf("got %v, %v", got, err)
+	}
+	got, err := ParsePrefixes([]string{"10.0.0.0/16", "10.1.0.1/16"})
+	said(t, "a list", err, `"10.1.0.1/16" must be written as 10.1.0.0/16`)
+	if got != nil {
+		t.Errorf("an error with prefixes: %v", got)
+	}
+}
+
 func TestParseRange(t *testing.T) {
 	for text, want := range map[string]string{
 		"10.0.0.5":            "",

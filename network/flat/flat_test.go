@@ -1,19 +1,14 @@
 package flat
 
 import (
-	"context"
-	"net"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/rest"
-	clienttesting "k8s.io/client-go/testing"
 
 	"vivarium.io/vivarium/internal/kubetest"
 	"vivarium.io/vivarium/internal/names"
@@ -25,56 +20,19 @@ func harness(pool func(*testing.T, ...network.Namespace) network.Pool) drivertes
 	return drivertest.Harness{
 		Driver: func(*testing.T) network.Driver { return Driver{} },
 		Pool:   pool,
-		Silent: silentPool,
+		Silent: drivertest.SilentPool,
 		Snapshot: func(t *testing.T, _ network.Driver, pool network.Pool) any {
 			t.Helper()
-			list, err := pool.Client.NetworkingV1().NetworkPolicies(metav1.NamespaceAll).List(context.WithoutCancel(t.Context()), metav1.ListOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return append([]networkingv1.NetworkPolicy(nil), list.Items...)
+			return drivertest.Fences(t, pool)
 		},
-		Obstruct: func(t *testing.T, pool network.Pool, namespace network.Namespace) {
-			t.Helper()
-			_, err := pool.Client.NetworkingV1().NetworkPolicies(string(namespace.Name)).Create(t.Context(), &networkingv1.NetworkPolicy{
-				// Forged labels are not enough either: the control identity is another's.
-				ObjectMeta: metav1.ObjectMeta{Name: fenceName, Labels: map[string]string{names.LabelManagedBy: managedBy, names.LabelControl: "another"}},
-			}, metav1.CreateOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-		},
+		Obstruct: drivertest.ForeignFence,
 	}
 }
 
 func TestContract(t *testing.T) {
 	drivertest.Run(t, harness(func(*testing.T, ...network.Namespace) network.Pool {
-		client := fake.NewClientset()
-		client.PrependReactor("create", "networkpolicies", func(action clienttesting.Action) (bool, runtime.Object, error) {
-			if create, ok := action.(clienttesting.CreateAction); ok {
-				if policy, ok := create.GetObject().(*networkingv1.NetworkPolicy); ok {
-					policy.CreationTimestamp = metav1.Now()
-				}
-			}
-			return false, nil, nil
-		})
-		return network.Pool{Name: "pool-a", ControlUID: "control", Client: client}
+		return drivertest.FakePool(nil)
 	}))
-}
-
-// silentPool listens and never answers.
-func silentPool(t *testing.T) network.Pool {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://" + listener.Addr().String()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return network.Pool{Name: "silent", ControlUID: "control", Client: client}
 }
 
 // allows evaluates the fence of a namespace as a network plugin would, for traffic between pods of two namespaces.

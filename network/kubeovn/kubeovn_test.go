@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -19,29 +17,21 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
-	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/rest"
-	clienttesting "k8s.io/client-go/testing"
 
+	"vivarium.io/vivarium/internal/golden"
 	"vivarium.io/vivarium/internal/kubetest"
-	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/drivertest"
 )
-
-var update = flag.Bool("update", false, "write what is compared with anew")
 
 var (
 	red  = network.Namespace{Name: "abc123-web", Tenant: "abc123"}
@@ -85,10 +75,9 @@ func redPod() network.PodBinding {
 // spelled spells what a pool has of ours, without what changes by itself.
 func spelled(t *testing.T, pool network.Pool) any {
 	t.Helper()
-	ctx := context.WithoutCancel(t.Context())
 	found := map[string]any{}
 	for _, k := range inOrder {
-		list, err := k.in(pool).List(ctx, metav1.ListOptions{})
+		list, err := k.in(pool).List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,12 +86,8 @@ func spelled(t *testing.T, pool network.Pool) any {
 			found[k.name+" "+o.GetName()] = map[string]any{"spec": o.Object["spec"], "labels": o.GetLabels(), "uid": o.GetUID(), "generation": o.GetGeneration()}
 		}
 	}
-	fences, err := pool.Client.NetworkingV1().NetworkPolicies(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range fences.Items {
-		found["NetworkPolicy "+fences.Items[i].Namespace] = fences.Items[i].Spec
+	for _, fence := range drivertest.Fences(t, pool) {
+		found["NetworkPolicy "+fence.Namespace] = fence.Spec
 	}
 	return found
 }
@@ -128,26 +113,10 @@ func harness(pool func(*testing.T, ...network.Namespace) network.Pool) drivertes
 			simulateKubeOVN(t, p)
 			return p
 		},
-		Silent: func(t *testing.T) network.Pool {
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { listener.Close() })
-			config := &rest.Config{Host: "http://" + listener.Addr().String()}
-			return network.Pool{Name: "silent", ControlUID: "control", Client: kubernetes.NewForConfigOrDie(config), Dynamic: dynamic.NewForConfigOrDie(config)}
-		},
+		Silent:   drivertest.SilentPool,
 		Snapshot: func(t *testing.T, _ network.Driver, pool network.Pool) any { return spelled(t, pool) },
-		Obstruct: func(t *testing.T, pool network.Pool, namespace network.Namespace) {
-			t.Helper()
-			_, err := pool.Client.NetworkingV1().NetworkPolicies(string(namespace.Name)).Create(t.Context(), &networkingv1.NetworkPolicy{
-				ObjectMeta: metav1.ObjectMeta{Name: "vivarium-fence", Labels: map[string]string{names.LabelManagedBy: managedBy, names.LabelControl: "another"}},
-			}, metav1.CreateOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-		},
-		Running: running,
+		Obstruct: drivertest.ForeignFence,
+		Running:  running,
 	}
 }
 
@@ -157,19 +126,7 @@ func fakePool() network.Pool {
 	for _, k := range inOrder {
 		kinds[group.WithResource(k.plural)] = k.name + "List"
 	}
-	stamp := func(action clienttesting.Action) (bool, runtime.Object, error) {
-		if create, ok := action.(clienttesting.CreateAction); ok {
-			if o, ok := create.GetObject().(metav1.Object); ok {
-				o.SetCreationTimestamp(metav1.Now())
-				o.SetUID(types.UID(fmt.Sprintf("%s/%s", o.GetNamespace(), o.GetName())))
-			}
-		}
-		return false, nil, nil
-	}
-	client, custom := fake.NewClientset(), dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds)
-	client.PrependReactor("create", "*", stamp)
-	custom.PrependReactor("create", "*", stamp)
-	return network.Pool{Name: "pool-a", ControlUID: "control", Client: client, Dynamic: custom}
+	return drivertest.FakePool(kinds)
 }
 
 func TestContract(t *testing.T) {
@@ -415,19 +372,7 @@ func TestObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(&out, "Pod\n%s\n", raw)
-	golden := filepath.Join("testdata", "objects.txt")
-	if *update {
-		if err := os.WriteFile(golden, []byte(out.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), out.String()); diff != "" {
-		t.Errorf("against %s (-want +got), which -update writes anew:\n%s", golden, diff)
-	}
+	golden.Compare(t, "objects.txt", out.String())
 }
 
 func TestBindPodWantsEveryAddress(t *testing.T) {

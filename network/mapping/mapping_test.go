@@ -1,33 +1,24 @@
 package mapping
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
 
+	"vivarium.io/vivarium/internal/golden"
 	"vivarium.io/vivarium/internal/netkeys"
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/drivertest"
 )
-
-var update = flag.Bool("update", false, "write what is compared with anew")
 
 func TestContract(t *testing.T) {
 	for _, driver := range Drivers() {
@@ -35,26 +26,13 @@ func TestContract(t *testing.T) {
 			drivertest.Run(t, drivertest.Harness{
 				Mapping: true,
 				Driver:  func(*testing.T) network.Driver { return driver },
-				Pool: func(*testing.T, ...network.Namespace) network.Pool {
-					client := fake.NewClientset()
-					client.PrependReactor("create", "networkpolicies", func(action clienttesting.Action) (bool, runtime.Object, error) {
-						if create, ok := action.(clienttesting.CreateAction); ok {
-							if policy, ok := create.GetObject().(*networkingv1.NetworkPolicy); ok {
-								policy.CreationTimestamp = metav1.Now()
-							}
-						}
-						return false, nil, nil
-					})
-					return network.Pool{Name: "pool-a", ControlUID: "control", Client: client}
-				},
+				Pool:    func(*testing.T, ...network.Namespace) network.Pool { return drivertest.FakePool(nil) },
+				Silent:  drivertest.SilentPool,
 				Snapshot: func(t *testing.T, _ network.Driver, pool network.Pool) any {
 					t.Helper()
-					list, err := pool.Client.NetworkingV1().NetworkPolicies(metav1.NamespaceAll).List(context.WithoutCancel(t.Context()), metav1.ListOptions{})
-					if err != nil {
-						t.Fatal(err)
-					}
-					return append([]networkingv1.NetworkPolicy(nil), list.Items...)
+					return drivertest.Fences(t, pool)
 				},
+				Obstruct: drivertest.ForeignFence,
 			})
 		})
 	}
@@ -94,19 +72,7 @@ func TestPods(t *testing.T) {
 		}
 		fmt.Fprintf(&out, "%s\n%s\n", driver.Name(), raw)
 	}
-	golden := filepath.Join("testdata", "pods.txt")
-	if *update {
-		if err := os.WriteFile(golden, []byte(out.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), out.String()); diff != "" {
-		t.Errorf("against %s (-want +got), which -update writes anew:\n%s", golden, diff)
-	}
+	golden.Compare(t, "pods.txt", out.String())
 }
 
 func TestRefuses(t *testing.T) {

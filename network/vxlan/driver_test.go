@@ -1,7 +1,6 @@
 package vxlan
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,74 +11,33 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/rest"
-	clienttesting "k8s.io/client-go/testing"
 
-	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/drivertest"
 	"vivarium.io/vivarium/network/vxlan/internal/state"
 )
 
-func pool(*testing.T, ...network.Namespace) network.Pool {
-	client := fake.NewClientset()
-	client.PrependReactor("create", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		if create, ok := action.(clienttesting.CreateAction); ok {
-			if object, ok := create.GetObject().(metav1.Object); ok {
-				object.SetCreationTimestamp(metav1.Now())
-			}
-		}
-		return false, nil, nil
-	})
-	return network.Pool{Name: "pool-a", ControlUID: "control", Client: client}
-}
+func pool(*testing.T, ...network.Namespace) network.Pool { return drivertest.FakePool(nil) }
 
 func harness() drivertest.Harness {
 	return drivertest.Harness{
 		Driver: func(*testing.T) network.Driver { return Driver{} },
 		Pool:   pool,
-		Silent: func(t *testing.T) network.Pool {
-			t.Helper()
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { listener.Close() })
-			client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://" + listener.Addr().String()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return network.Pool{Name: "silent", ControlUID: "control", Client: client}
-		},
+		Silent: drivertest.SilentPool,
 		Snapshot: func(t *testing.T, _ network.Driver, pool network.Pool) any {
 			t.Helper()
-			ctx := context.WithoutCancel(t.Context())
-			policies, err := pool.Client.NetworkingV1().NetworkPolicies(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			objects, err := pool.Client.CoreV1().ConfigMaps(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+			objects, err := pool.Client.CoreV1().ConfigMaps(metav1.NamespaceAll).List(t.Context(), metav1.ListOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			return struct {
-				Policies []networkingv1.NetworkPolicy
-				Objects  []corev1.ConfigMap
-			}{append([]networkingv1.NetworkPolicy(nil), policies.Items...), append([]corev1.ConfigMap(nil), objects.Items...)}
+				Fences  []networkingv1.NetworkPolicy
+				Objects []corev1.ConfigMap
+			}{drivertest.Fences(t, pool), append([]corev1.ConfigMap(nil), objects.Items...)}
 		},
-		Obstruct: func(t *testing.T, pool network.Pool, namespace network.Namespace) {
-			t.Helper()
-			_, err := pool.Client.NetworkingV1().NetworkPolicies(string(namespace.Name)).Create(t.Context(), &networkingv1.NetworkPolicy{
-				ObjectMeta: metav1.ObjectMeta{Name: "vivarium-fence", Labels: map[string]string{names.LabelManagedBy: managedBy, names.LabelControl: "another"}},
-			}, metav1.CreateOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-		},
+		Obstruct: drivertest.ForeignFence,
 		// The node knows the pod by an address of its own; any other is what it is.
 		Running: func(pod *corev1.Pod, ips []netip.Addr) {
 			if netip.MustParsePrefix("10.20.0.0/16").Contains(ips[0]) {

@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/internal/ranges"
 	"vivarium.io/vivarium/network/vxlan/internal/plane"
 	"vivarium.io/vivarium/network/vxlan/internal/state"
 )
@@ -61,11 +62,11 @@ func New(options *Options) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--tunnel-address: %w", err)
 	}
-	protected, err := parsePrefixes(options.Protected)
+	protected, err := ranges.ParsePrefixes(options.Protected)
 	if err != nil {
 		return nil, fmt.Errorf("--protected: %w", err)
 	}
-	allowed, err := parsePrefixes(options.Allowed)
+	allowed, err := ranges.ParsePrefixes(options.Allowed)
 	if err != nil {
 		return nil, fmt.Errorf("--allowed: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	cliflag "k8s.io/component-base/cli/flag"
+
+	"vivarium.io/vivarium/internal/ranges"
 )
 
 // Options are the agent's flags.
@@ -54,21 +56,9 @@ func (o *Options) Validate() []error {
 		problems = append(problems, fmt.Errorf("--network-config, --network-config-path: come together"))
 	}
 	for flag, list := range map[string][]string{"--protected": o.Protected, "--allowed": o.Allowed} {
-		if _, err := parsePrefixes(list); err != nil {
+		if _, err := ranges.ParsePrefixes(list); err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", flag, err))
 		}
 	}
 	return problems
-}
-
-func parsePrefixes(list []string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, text := range list {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, prefix.Masked())
-	}
-	return out, nil
 }
