@@ -1,5 +1,5 @@
 // Package adminclient makes clients of the gateway's admin API, group vivarium.io, for everybody who is not the gateway.
-// They read and write live; whoever needs a cache builds an informer on one.
+// They read and write live; whoever needs a cache builds an informer on [ListWatch].
 //
 // It must never dial by itself: a client can be made before the gateway is up. Start at [New].
 package adminclient

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/adminclient"
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 )
@@ -93,7 +94,7 @@ func NewRegistry(config RegistryConfig) (*Registry, error) {
 		config.Connect = connector(config.UserAgent)
 	}
 	r := &Registry{config: config, keepers: map[string]*keeper{}}
-	r.resources = cache.NewSharedIndexInformer(resourcePools(config.Admin), &v1alpha1.ResourcePool{}, 0, cache.Indexers{})
+	r.resources = cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.ResourcePoolList](config.Admin), &v1alpha1.ResourcePool{}, 0, cache.Indexers{})
 	r.secrets = cache.NewSharedIndexInformer(
 		cache.ToListWatcherWithWatchListSemantics(credentials(config.Control), config.Control),
 		&corev1.Secret{}, 0, cache.Indexers{})
@@ -120,18 +121,6 @@ func connector(userAgent string) func([]byte) (*rest.Config, kubernetes.Interfac
 		client, err := kubernetes.NewForConfig(typed)
 		return config, client, err
 	}
-}
-
-func resourcePools(admin client.WithWatch) cache.ListerWatcher {
-	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			list := &v1alpha1.ResourcePoolList{}
-			return list, admin.List(ctx, list, &client.ListOptions{Raw: &options})
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			return admin.Watch(ctx, &v1alpha1.ResourcePoolList{}, &client.ListOptions{Raw: &options})
-		},
-	}, admin)
 }
 
 // credentials lists the platform's own Secrets, all of them: a field selector on their type would hide one that the

@@ -10,9 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
+	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -20,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/adminclient"
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
@@ -110,60 +110,18 @@ func newFabric(c *Controller, registry *pools.Registry, recorder record.EventRec
 		objects:   queue[objectKey](), places: queue[podKey](), meshes: queue[types.UID](),
 		views: map[string]*view{}, waiting: map[podKey]bool{}, states: map[string]poolState{}, known: map[string]bool{},
 	}
-	f.tenants = adminInformer(c.admin, &v1alpha1.Tenant{}, func() client.ObjectList { return &v1alpha1.TenantList{} }, nil)
-	f.vpcs = adminInformer(c.admin, &v1alpha1.VPC{}, func() client.ObjectList { return &v1alpha1.VPCList{} }, cache.Indexers{byUID: uidIndex})
-	f.subnets = adminInformer(c.admin, &v1alpha1.Subnet{}, func() client.ObjectList { return &v1alpha1.SubnetList{} }, cache.Indexers{byVPC: vpcIndex})
-	core := c.control.CoreV1()
-	f.namespaces = coreInformer(c.control, &corev1.Namespace{}, nil,
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return core.Namespaces().List(ctx, tenants(o))
-		},
-		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return core.Namespaces().Watch(ctx, tenants(o))
-		})
-	f.nodes = coreInformer(c.control, &corev1.Node{}, nil,
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return core.Nodes().List(ctx, virtual(o))
-		},
-		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return core.Nodes().Watch(ctx, virtual(o))
-		})
-	f.pods = coreInformer(c.control, &corev1.Pod{}, cache.Indexers{byUID: uidIndex, cache.NamespaceIndex: cache.MetaNamespaceIndexFunc},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return core.Pods("").List(ctx, bound(o))
-		},
-		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return core.Pods("").Watch(ctx, bound(o))
-		})
+	f.tenants = cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.TenantList](c.admin), &v1alpha1.Tenant{}, 0, cache.Indexers{})
+	f.vpcs = cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.VPCList](c.admin), &v1alpha1.VPC{}, 0, cache.Indexers{byUID: uidIndex})
+	f.subnets = cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.SubnetList](c.admin), &v1alpha1.Subnet{}, 0, cache.Indexers{byVPC: vpcIndex})
+	f.namespaces = informers.NewFilteredNamespaceInformer(c.control, 0, cache.Indexers{}, tenants)
+	f.nodes = informers.NewFilteredNodeInformer(c.control, 0, cache.Indexers{}, virtual)
+	f.pods = informers.NewFilteredPodInformer(c.control, metav1.NamespaceAll, 0,
+		cache.Indexers{byUID: uidIndex, cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}, bound)
 	return f, errors.Join(
 		f.tenants.SetTransform(trimTenant), f.nodes.SetTransform(trimNode), f.pods.SetTransform(trimPod),
 		on(f.tenants, f.tenantChanged), on(f.vpcs, f.vpcChanged), on(f.subnets, f.subnetChanged),
 		on(f.namespaces, f.namespaceChanged), on(f.nodes, func(*corev1.Node) {}), on(f.pods, func(pod *corev1.Pod) { f.places.Add(keyOf(pod)) }),
 	)
-}
-
-func adminInformer(admin client.WithWatch, example runtime.Object, list func() client.ObjectList, indexers cache.Indexers) cache.SharedIndexInformer {
-	return cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			objects := list()
-			return objects, admin.List(ctx, objects, &client.ListOptions{Raw: &options})
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			return admin.Watch(ctx, list(), &client.ListOptions{Raw: &options})
-		},
-	}, admin), example, 0, orNone(indexers))
-}
-
-func coreInformer(c kubernetes.Interface, example runtime.Object, indexers cache.Indexers, list cache.ListWithContextFunc, watch cache.WatchFuncWithContext) cache.SharedIndexInformer {
-	lw := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{ListWithContextFunc: list, WatchFuncWithContext: watch}, c)
-	return cache.NewSharedIndexInformer(lw, example, 0, orNone(indexers))
-}
-
-func orNone(indexers cache.Indexers) cache.Indexers {
-	if indexers == nil {
-		return cache.Indexers{}
-	}
-	return indexers
 }
 
 // on calls changed with every object that comes, changes or goes.

@@ -9,9 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
+	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"vivarium.io/vivarium/api/v1alpha1"
@@ -36,27 +35,11 @@ type view struct {
 
 // attach looks at a pool from the first VPC on, until ctx is done.
 func (f *fabric) attach(ctx context.Context, pool *pools.Pool) error {
-	core := pool.Client.CoreV1()
-	ours := func(o metav1.ListOptions) metav1.ListOptions {
-		o.LabelSelector = pool.Selector(podMaker)
-		return o
-	}
+	ours := func(o *metav1.ListOptions) { o.LabelSelector = pool.Selector(podMaker) }
 	v := &view{
-		pool: pool,
-		pods: coreInformer(pool.Client, &corev1.Pod{}, cache.Indexers{byUID: controlUIDIndex},
-			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return core.Pods("").List(ctx, ours(o))
-			},
-			func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				return core.Pods("").Watch(ctx, ours(o))
-			}),
-		nodes: coreInformer(pool.Client, &corev1.Node{}, nil,
-			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return core.Nodes().List(ctx, o)
-			},
-			func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				return core.Nodes().Watch(ctx, o)
-			}),
+		pool:  pool,
+		pods:  informers.NewFilteredPodInformer(pool.Client, metav1.NamespaceAll, 0, cache.Indexers{byUID: controlUIDIndex}, ours),
+		nodes: informers.NewNodeInformer(pool.Client, 0, cache.Indexers{}),
 	}
 	addresses := map[string]netip.Addr{} // only the handler of nodes uses it, one call at a time
 	err := errors.Join(

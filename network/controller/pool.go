@@ -10,8 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
+	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
@@ -56,22 +55,13 @@ type worker struct {
 }
 
 func newWorker(pool *pools.Pool, drivers DriverFn, conditions *conditions, m *metrics, t timing, live liveFn) *worker {
-	client := pool.Client.CoreV1().Namespaces()
-	selector := names.LabelControl + "=" + string(pool.ControlUID) + "," + names.LabelTenant
 	return &worker{
 		pool: pool, drivers: drivers, conditions: conditions, metrics: m, timing: t, live: live,
 		state: map[names.ControlNamespace]error{},
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[names.ControlNamespace](100*time.Millisecond, 30*time.Second)),
-		namespaces: cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-				options.LabelSelector = selector
-				return client.List(ctx, options)
-			},
-			WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-				options.LabelSelector = selector
-				return client.Watch(ctx, options)
-			},
-		}, pool.Client), &corev1.Namespace{}, 0, cache.Indexers{}),
+		namespaces: informers.NewFilteredNamespaceInformer(pool.Client, 0, cache.Indexers{}, func(o *metav1.ListOptions) {
+			o.LabelSelector = names.LabelControl + "=" + string(pool.ControlUID) + "," + names.LabelTenant
+		}),
 	}
 }
 
@@ -86,17 +76,7 @@ func (w *worker) driver() (network.Driver, error) { return w.drivers(w.pool.Spec
 func (w *worker) run(ctx context.Context) {
 	defer w.conditions.forget(w.pool.Name)
 	defer w.metrics.namespaces.DeletePartialMatch(map[string]string{"pool": w.pool.Name})
-	add := func(object any) {
-		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-			object = tombstone.Obj
-		}
-		if namespace, ok := object.(*corev1.Namespace); ok {
-			w.queue.Add(names.ControlNamespace(namespace.Name))
-		}
-	}
-	if _, err := w.namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: add, UpdateFunc: func(_, object any) { add(object) }, DeleteFunc: add,
-	}); err != nil {
+	if err := on(w.namespaces, func(ns *corev1.Namespace) { w.queue.Add(names.ControlNamespace(ns.Name)) }); err != nil {
 		boot.Logger(ctx).Error("cannot watch a pool", "pool", w.pool.Name, "error", err)
 		return
 	}

@@ -15,20 +15,13 @@ import (
 // What follows keeps of the objects that are watched what is asked of them, and nothing else: of tenants no credentials,
 // of pods no specs.
 
-func tenants(o metav1.ListOptions) metav1.ListOptions {
-	o.LabelSelector = names.LabelTenant
-	return o
-}
+func tenants(o *metav1.ListOptions) { o.LabelSelector = names.LabelTenant }
 
-func virtual(o metav1.ListOptions) metav1.ListOptions {
-	o.LabelSelector = names.LabelPool
-	return o
-}
+func virtual(o *metav1.ListOptions) { o.LabelSelector = names.LabelPool }
 
 // bound leaves out pods that no scheduler has placed yet.
-func bound(o metav1.ListOptions) metav1.ListOptions {
+func bound(o *metav1.ListOptions) {
 	o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
-	return o
 }
 
 func trimTenant(object any) (any, error) {
@@ -90,9 +83,5 @@ func serves(subnet *v1alpha1.Subnet, pool *v1alpha1.ResourcePool) bool {
 	if len(subnet.Spec.Pools) > 0 && !slices.Contains(subnet.Spec.Pools, pool.Name) {
 		return false
 	}
-	zone := pool.Spec.Location.Zone
-	if zone == "" {
-		zone = pool.Name
-	}
-	return subnet.Spec.Zone == "" || subnet.Spec.Zone == zone
+	return subnet.Spec.Zone == "" || subnet.Spec.Zone == pool.Spec.Location.Zone
 }

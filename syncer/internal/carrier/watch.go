@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"vivarium.io/vivarium/internal/names"
@@ -60,18 +60,9 @@ func copyInformer(pool *pools.Pool, resource kind.Resource, source *cache.ListWa
 
 // NamespaceInformer watches our namespaces in a pool.
 func NamespaceInformer(pool *pools.Pool) cache.SharedIndexInformer {
-	client := pool.Client.CoreV1().Namespaces()
-	selector := NamespaceSelector(pool)
-	return cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.LabelSelector = selector
-			return client.List(ctx, options)
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.LabelSelector = selector
-			return client.Watch(ctx, options)
-		},
-	}, pool.Client), &corev1.Namespace{}, 0, cache.Indexers{})
+	return informers.NewFilteredNamespaceInformer(pool.Client, 0, cache.Indexers{}, func(o *metav1.ListOptions) {
+		o.LabelSelector = NamespaceSelector(pool)
+	})
 }
 
 // NamespaceSelector selects the tenants' namespaces of our control cluster in a pool; pools.OwnsNamespace says which of

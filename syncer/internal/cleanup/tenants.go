@@ -9,14 +9,13 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/adminclient"
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
@@ -53,19 +52,10 @@ type Tenants struct {
 
 // NewTenants makes a Tenants; nothing is dialled before Run.
 func NewTenants(config TenantsConfig) *Tenants {
-	admin := config.Admin
 	return &Tenants{
-		config: config,
-		informer: cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-				list := &v1alpha1.TenantList{}
-				return list, admin.List(ctx, list, &client.ListOptions{Raw: &options})
-			},
-			WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-				return admin.Watch(ctx, &v1alpha1.TenantList{}, &client.ListOptions{Raw: &options})
-			},
-		}, admin), &v1alpha1.Tenant{}, 0, cache.Indexers{}),
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[names.TenantID](retryFirst, retryLast)),
+		config:   config,
+		informer: cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.TenantList](config.Admin), &v1alpha1.Tenant{}, 0, cache.Indexers{}),
+		queue:    workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[names.TenantID](retryFirst, retryLast)),
 	}
 }
 

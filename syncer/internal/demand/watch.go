@@ -1,15 +1,13 @@
 package demand
 
 import (
-	"context"
 	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
+	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -26,19 +24,14 @@ const (
 	byTenant    = "tenant"
 )
 
+// bound leaves out pods that no scheduler has placed yet.
+func bound(o *metav1.ListOptions) {
+	o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
+}
+
 // podInformer keeps what is needed of every pod that is bound to a node.
 func podInformer(control kubernetes.Interface) cache.SharedIndexInformer {
-	bound := fields.OneTermNotEqualSelector("spec.nodeName", "").String()
-	informer := cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.FieldSelector = bound
-			return control.CoreV1().Pods(metav1.NamespaceAll).List(ctx, options)
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.FieldSelector = bound
-			return control.CoreV1().Pods(metav1.NamespaceAll).Watch(ctx, options)
-		},
-	}, control), &corev1.Pod{}, 0, cache.Indexers{
+	informer := informers.NewFilteredPodInformer(control, metav1.NamespaceAll, 0, cache.Indexers{
 		byNode: func(object any) ([]string, error) {
 			if pod, ok := object.(*corev1.Pod); ok {
 				return []string{pod.Spec.NodeName}, nil
@@ -56,7 +49,7 @@ func podInformer(control kubernetes.Interface) cache.SharedIndexInformer {
 			}
 			return keys, nil
 		},
-	})
+	}, bound)
 	return transformed(informer, func(object any) any {
 		if pod, ok := object.(*corev1.Pod); ok {
 			return slim(pod)
@@ -92,16 +85,7 @@ func slim(pod *corev1.Pod) *corev1.Pod {
 }
 
 func nodeInformer(control kubernetes.Interface) cache.SharedIndexInformer {
-	informer := cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.LabelSelector = names.LabelPool
-			return control.CoreV1().Nodes().List(ctx, options)
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.LabelSelector = names.LabelPool
-			return control.CoreV1().Nodes().Watch(ctx, options)
-		},
-	}, control), &corev1.Node{}, 0, cache.Indexers{})
+	informer := informers.NewFilteredNodeInformer(control, 0, cache.Indexers{}, func(o *metav1.ListOptions) { o.LabelSelector = names.LabelPool })
 	return transformed(informer, func(object any) any {
 		node, ok := object.(*corev1.Node)
 		if !ok {
@@ -115,23 +99,14 @@ func nodeInformer(control kubernetes.Interface) cache.SharedIndexInformer {
 }
 
 func namespaceInformer(control kubernetes.Interface) cache.SharedIndexInformer {
-	informer := cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.LabelSelector = names.LabelTenant
-			return control.CoreV1().Namespaces().List(ctx, options)
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.LabelSelector = names.LabelTenant
-			return control.CoreV1().Namespaces().Watch(ctx, options)
-		},
-	}, control), &corev1.Namespace{}, 0, cache.Indexers{
+	informer := informers.NewFilteredNamespaceInformer(control, 0, cache.Indexers{
 		byTenant: func(object any) ([]string, error) {
 			if namespace, ok := object.(*corev1.Namespace); ok {
 				return []string{namespace.Labels[names.LabelTenant]}, nil
 			}
 			return nil, nil
 		},
-	})
+	}, func(o *metav1.ListOptions) { o.LabelSelector = names.LabelTenant })
 	return transformed(informer, func(object any) any {
 		namespace, ok := object.(*corev1.Namespace)
 		if !ok {

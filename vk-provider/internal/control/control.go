@@ -13,9 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
+	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -36,36 +35,12 @@ type Cache struct {
 
 // New makes a Cache; Run fills it.
 func New(client kubernetes.Interface) (*Cache, error) {
-	core := client.CoreV1()
 	c := &Cache{
-		pods: informer(client, &corev1.Pod{}, cache.Indexers{byUID: uidIndex, byNode: nodeIndex, cache.NamespaceIndex: cache.MetaNamespaceIndexFunc},
-			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return core.Pods("").List(ctx, bound(o))
-			},
-			func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				return core.Pods("").Watch(ctx, bound(o))
-			}),
-		nodes: informer(client, &corev1.Node{}, cache.Indexers{byPool: poolIndex},
-			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return core.Nodes().List(ctx, labelled(o, names.LabelPool))
-			},
-			func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				return core.Nodes().Watch(ctx, labelled(o, names.LabelPool))
-			}),
-		namespaces: informer(client, &corev1.Namespace{}, cache.Indexers{},
-			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return core.Namespaces().List(ctx, labelled(o, names.LabelTenant))
-			},
-			func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				return core.Namespaces().Watch(ctx, labelled(o, names.LabelTenant))
-			}),
-		services: informer(client, &corev1.Service{}, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc},
-			func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return core.Services("").List(ctx, o)
-			},
-			func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				return core.Services("").Watch(ctx, o)
-			}),
+		pods: informers.NewFilteredPodInformer(client, metav1.NamespaceAll, 0,
+			cache.Indexers{byUID: uidIndex, byNode: nodeIndex, cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}, bound),
+		nodes:      informers.NewFilteredNodeInformer(client, 0, cache.Indexers{byPool: poolIndex}, labelled(names.LabelPool)),
+		namespaces: informers.NewFilteredNamespaceInformer(client, 0, cache.Indexers{}, labelled(names.LabelTenant)),
+		services:   informers.NewServiceInformer(client, metav1.NamespaceAll, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}),
 	}
 	for _, i := range c.all() {
 		transform := withoutManagedFields
@@ -79,20 +54,13 @@ func New(client kubernetes.Interface) (*Cache, error) {
 	return c, nil
 }
 
-func informer(client kubernetes.Interface, example runtime.Object, indexers cache.Indexers, list cache.ListWithContextFunc, watch cache.WatchFuncWithContext) cache.SharedIndexInformer {
-	lw := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{ListWithContextFunc: list, WatchFuncWithContext: watch}, client)
-	return cache.NewSharedIndexInformer(lw, example, 0, indexers)
-}
-
 // bound leaves out pods that no scheduler has placed yet.
-func bound(o metav1.ListOptions) metav1.ListOptions {
+func bound(o *metav1.ListOptions) {
 	o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
-	return o
 }
 
-func labelled(o metav1.ListOptions, key string) metav1.ListOptions {
-	o.LabelSelector = key
-	return o
+func labelled(key string) func(*metav1.ListOptions) {
+	return func(o *metav1.ListOptions) { o.LabelSelector = key }
 }
 
 func withoutManagedFields(object any) (any, error) {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"vivarium.io/vivarium/internal/names"
@@ -45,36 +46,23 @@ type Cache struct {
 func New(pool *pools.Pool, component string) (*Cache, error) {
 	c := &Cache{Pool: pool, component: component}
 	core := pool.Client.CoreV1()
-	c.pods = informer(pool, &corev1.Pod{}, cache.Indexers{byControlUID: controlUIDIndex},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	c.pods = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			return core.Pods("").List(ctx, o)
 		},
-		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			w, err := core.Pods("").Watch(ctx, o)
 			if err != nil {
 				return nil, err
 			}
 			return c.counted(w), nil
-		})
-	c.nodes = informer(pool, &corev1.Node{}, cache.Indexers{},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return core.Nodes().List(ctx, o)
 		},
-		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return core.Nodes().Watch(ctx, o)
-		})
+	}, pool.Client), &corev1.Pod{}, 0, cache.Indexers{byControlUID: controlUIDIndex})
+	c.nodes = informers.NewNodeInformer(pool.Client, 0, cache.Indexers{})
 	// Only what may be ours; pools.OwnsNamespace has the last word.
-	ours := func(o metav1.ListOptions) metav1.ListOptions {
+	c.namespaces = informers.NewFilteredNamespaceInformer(pool.Client, 0, cache.Indexers{}, func(o *metav1.ListOptions) {
 		o.LabelSelector = names.LabelControl + "=" + string(pool.ControlUID)
-		return o
-	}
-	c.namespaces = informer(pool, &corev1.Namespace{}, cache.Indexers{},
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return core.Namespaces().List(ctx, ours(o))
-		},
-		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return core.Namespaces().Watch(ctx, ours(o))
-		})
+	})
 	if err := c.watchReferences(); err != nil {
 		return nil, err
 	}
@@ -85,11 +73,6 @@ func New(pool *pools.Pool, component string) (*Cache, error) {
 		return nil, fmt.Errorf("watch pool %s: %w", pool.Name, err)
 	}
 	return c, nil
-}
-
-func informer(pool *pools.Pool, example runtime.Object, indexers cache.Indexers, list cache.ListWithContextFunc, watch cache.WatchFuncWithContext) cache.SharedIndexInformer {
-	lw := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{ListWithContextFunc: list, WatchFuncWithContext: watch}, pool.Client)
-	return cache.NewSharedIndexInformer(lw, example, 0, indexers)
 }
 
 // counted makes an open watch known for as long as it delivers.

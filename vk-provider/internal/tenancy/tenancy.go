@@ -10,12 +10,11 @@ import (
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/adminclient"
 	"vivarium.io/vivarium/internal/names"
 )
 
@@ -26,15 +25,7 @@ type Tenants struct {
 
 // New makes Tenants; Run fills it.
 func New(admin client.WithWatch) (*Tenants, error) {
-	t := &Tenants{informer: cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			list := &v1alpha1.TenantList{}
-			return list, admin.List(ctx, list, &client.ListOptions{Raw: &options})
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			return admin.Watch(ctx, &v1alpha1.TenantList{}, &client.ListOptions{Raw: &options})
-		},
-	}, admin), &v1alpha1.Tenant{}, 0, cache.Indexers{})}
+	t := &Tenants{informer: cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.TenantList](admin), &v1alpha1.Tenant{}, 0, cache.Indexers{})}
 	if err := t.informer.SetTransform(onlyLabels); err != nil {
 		return nil, fmt.Errorf("watch Tenants: %w", err)
 	}

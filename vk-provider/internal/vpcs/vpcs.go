@@ -14,13 +14,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/adminclient"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/network"
 )
@@ -50,22 +49,10 @@ const (
 func New(admin client.WithWatch, mode ModeFn) *Cache {
 	return &Cache{
 		mode:    mode,
-		vpcs:    informer(admin, &v1alpha1.VPC{}, func() client.ObjectList { return &v1alpha1.VPCList{} }, cache.Indexers{byUID: uidIndex}),
-		subnets: informer(admin, &v1alpha1.Subnet{}, func() client.ObjectList { return &v1alpha1.SubnetList{} }, cache.Indexers{byUID: uidIndex}),
-		blocks:  informer(admin, &v1alpha1.IPBlock{}, func() client.ObjectList { return &v1alpha1.IPBlockList{} }, cache.Indexers{byPod: podIndex}),
+		vpcs:    cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.VPCList](admin), &v1alpha1.VPC{}, 0, cache.Indexers{byUID: uidIndex}),
+		subnets: cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.SubnetList](admin), &v1alpha1.Subnet{}, 0, cache.Indexers{byUID: uidIndex}),
+		blocks:  cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.IPBlockList](admin), &v1alpha1.IPBlock{}, 0, cache.Indexers{byPod: podIndex}),
 	}
-}
-
-func informer(admin client.WithWatch, example runtime.Object, list func() client.ObjectList, indexers cache.Indexers) cache.SharedIndexInformer {
-	return cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			objects := list()
-			return objects, admin.List(ctx, objects, &client.ListOptions{Raw: &options})
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			return admin.Watch(ctx, list(), &client.ListOptions{Raw: &options})
-		},
-	}, admin), example, 0, indexers)
 }
 
 func uidIndex(object any) ([]string, error) {
