@@ -121,6 +121,7 @@ func newFabric(c *Controller, registry *pools.Registry, recorder record.EventRec
 		f.tenants.SetTransform(trimTenant), f.nodes.SetTransform(trimNode), f.pods.SetTransform(trimPod),
 		on(f.tenants, f.tenantChanged), on(f.vpcs, f.vpcChanged), on(f.subnets, f.subnetChanged),
 		on(f.namespaces, f.namespaceChanged), on(f.nodes, func(*corev1.Node) {}), on(f.pods, func(pod *corev1.Pod) { f.places.Add(keyOf(pod)) }),
+		f.onFilters(),
 	)
 }
 

@@ -329,6 +329,24 @@ func TestVPCs(t *testing.T) {
 		}
 		return nil
 	})
+	// The groups that a running pod is in are told when they change, for it alone or for its namespace.
+	grouped := func(want string) {
+		t.Helper()
+		eventually(t, "groups", func() error {
+			if got := w.driver.Endpoints("pool-a", vpc.UID); len(got) != 1 || strings.Join(got[0].SecurityGroups, ",") != want {
+				return fmt.Errorf("endpoints %+v", got)
+			}
+			return nil
+		})
+	}
+	annotate := func(value string) []byte {
+		return []byte(`{"metadata":{"annotations":{"network.vivarium.io/security-groups":` + value + `}}}`)
+	}
+	w.must(w.control.CoreV1().Namespaces().Patch(t.Context(), "red001-web", types.MergePatchType, annotate(`"db,web"`), metav1.PatchOptions{}))
+	grouped("db,web")
+	w.must(w.control.CoreV1().Pods("red001-web").Patch(t.Context(), "first", types.MergePatchType, annotate(`"web"`), metav1.PatchOptions{}))
+	grouped("web")
+	w.must(w.control.CoreV1().Namespaces().Patch(t.Context(), "red001-web", types.MergePatchType, annotate(`null`), metav1.PatchOptions{}))
 	w.remove(w.control, first)
 	time.Sleep(2 * time.Second) // what must not happen has time to
 	if w.places()[first.UID].Released != nil {

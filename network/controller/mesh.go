@@ -215,14 +215,59 @@ func (f *fabric) endpoint(v *view, s *network.Subnet, a v1alpha1.IPAllocation) (
 		Subnet: s.UID, IPs: s.At(a.Index), MAC: network.MAC(a.Index), Node: tunnelAddress(node), Pool: a.Pool,
 		Pod: network.PodKey{Namespace: names.ControlNamespace(a.Namespace), Name: a.Name, UID: a.PodUID},
 	}
-	if pod := findUID[corev1.Pod](f.pods, a.PodUID); pod != nil {
-		var annotations map[string]string
-		if namespace := find[corev1.Namespace](f.namespaces, a.Namespace); namespace != nil {
-			annotations = namespace.Annotations
-		}
-		if wishes, err := network.SelectionOf(pod.Annotations, annotations); err == nil {
-			e.SecurityGroups = wishes.SecurityGroups
-		}
+	// One whose filters nobody can tell is left out: its node then holds it to those that it was made with.
+	pod, namespace := findUID[corev1.Pod](f.pods, a.PodUID), find[corev1.Namespace](f.namespaces, a.Namespace)
+	if pod == nil || namespace == nil {
+		return network.Endpoint{}, false
 	}
+	wishes, err := network.SelectionOf(pod.Annotations, namespace.Annotations)
+	if err != nil {
+		return network.Endpoint{}, false
+	}
+	e.SecurityGroups = wishes.SecurityGroups
 	return e, e.Node.IsValid()
+}
+
+// filtersChanged has pools told anew of the VPC of a tenant, of which something changed that filters depend on.
+func (f *fabric) filtersChanged(namespace string) {
+	id, _, ok := names.SplitNamespace(names.ControlNamespace(namespace))
+	if !ok {
+		return
+	}
+	tenant := find[v1alpha1.Tenant](f.tenants, string(id))
+	if tenant == nil || tenant.Spec.Network.Mode != v1alpha1.NetworkVPC {
+		return
+	}
+	if vpc := find[v1alpha1.VPC](f.vpcs, id.VPC(tenant.Spec.Network)); vpc != nil {
+		f.meshes.AddAfter(vpc.UID, meshDelay)
+	}
+}
+
+// onFilters watches the pods and namespaces whose keys and labels decide what may pass.
+func (f *fabric) onFilters() error {
+	same := func(before, after map[string]string) bool {
+		return before[netkeys.SecurityGroups] == after[netkeys.SecurityGroups]
+	}
+	_, err := f.pods.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
+		UpdateFunc: func(before, after any) {
+			old, isPod := before.(*corev1.Pod)
+			pod, ok := after.(*corev1.Pod)
+			if isPod && ok && !same(old.Annotations, pod.Annotations) {
+				f.filtersChanged(pod.Namespace)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = f.namespaces.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
+		UpdateFunc: func(before, after any) {
+			old, isNamespace := before.(*corev1.Namespace)
+			namespace, ok := after.(*corev1.Namespace)
+			if isNamespace && ok && !same(old.Annotations, namespace.Annotations) {
+				f.filtersChanged(namespace.Name)
+			}
+		},
+	})
+	return err
 }

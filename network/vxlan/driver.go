@@ -39,7 +39,8 @@ func (Driver) Name() string { return Name }
 // Capabilities implements [network.Driver]. Enforced is false for the sake of the tenants without a VPC.
 func (Driver) Capabilities() network.Capabilities {
 	return network.Capabilities{
-		VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, DualStack: true, Probes: network.ProbesAll,
+		VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, SecurityGroups: true, DualStack: true,
+		Probes: network.ProbesAll,
 	}
 }
 
@@ -57,9 +58,6 @@ func (Driver) BindPod(in network.PodBinding) (network.PodMutation, error) {
 	if err := in.Validate(); err != nil {
 		return network.PodMutation{}, err
 	}
-	if len(in.SecurityGroups) > 0 {
-		return network.PodMutation{}, fmt.Errorf("%w: security groups", network.ErrCapability)
-	}
 	binding := network.Binding{Tenant: in.Tenant, Driver: Name}
 	if in.VPC == nil {
 		if in.MAC != "" {
@@ -76,7 +74,7 @@ func (Driver) BindPod(in network.PodBinding) (network.PodMutation, error) {
 	if err := subnet.Validate(in.IPs, in.MAC); err != nil {
 		return network.PodMutation{}, fmt.Errorf("%w: %w", network.ErrInvalid, err)
 	}
-	place, err := json.Marshal(state.Place{Pod: in.Pod.UID, IPs: in.IPs, MAC: in.MAC})
+	place, err := json.Marshal(state.Place{Pod: in.Pod.UID, IPs: in.IPs, MAC: in.MAC, Groups: in.SecurityGroups})
 	if err != nil {
 		return network.PodMutation{}, fmt.Errorf("%w: %w", network.ErrInvalid, err)
 	}
@@ -124,8 +122,37 @@ func (Driver) ObservePod(poolPod *corev1.Pod) (network.PodNetworkStatus, error) 
 func vpcState(vpc *network.VPC) state.VPC {
 	return state.VPC{
 		UID: vpc.UID, Name: vpc.Name, Tenant: vpc.Tenant, CIDRs: vpc.CIDRs, MTU: vpc.MTU,
-		Egress: vpc.Egress != network.EgressNone, API: vpc.API,
+		Egress: vpc.Egress != network.EgressNone, API: vpc.API, Groups: groupState(vpc.SecurityGroups),
 	}
+}
+
+// groupState gives security groups as policies for the pods that are in them.
+func groupState(groups []network.SecurityGroup) []network.Policy {
+	var out []network.Policy
+	for _, group := range groups {
+		out = append(out, network.Policy{
+			Pods: group.Name, Receive: true, Send: true, From: groupRules(group.Ingress), To: groupRules(group.Egress),
+		})
+	}
+	return out
+}
+
+func groupRules(rules []network.SecurityRule) []network.PolicyRule {
+	var out []network.PolicyRule
+	for _, rule := range rules {
+		r := network.PolicyRule{Anyone: len(rule.CIDRs)+len(rule.Groups) == 0, Sets: rule.Groups}
+		for _, cidr := range rule.CIDRs {
+			r.Blocks = append(r.Blocks, network.PolicyBlock{CIDR: cidr})
+		}
+		for _, ports := range rule.Ports {
+			r.Ports = append(r.Ports, network.PolicyPort{Protocol: rule.Protocol, First: ports.First, Last: ports.Last})
+		}
+		if len(rule.Ports) == 0 && rule.Protocol != "" {
+			r.Ports = []network.PolicyPort{{Protocol: rule.Protocol}}
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 func subnetState(subnet *network.Subnet) state.Subnet {

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -150,5 +152,44 @@ func TestShards(t *testing.T) {
 	}
 	if seen != len(endpoints) {
 		t.Errorf("%d of %d endpoints came back", seen, len(endpoints))
+	}
+}
+
+// TestGroups: security groups come to the nodes whole, as rules that nodes know, and a pod's with the pod.
+func TestGroups(t *testing.T) {
+	p := pool(t)
+	v := &network.VPC{Name: "v", UID: "v", Tenant: "abc123", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, SecurityGroups: []network.SecurityGroup{{
+		Name:    "web",
+		Ingress: []network.SecurityRule{{}, {Protocol: "ICMP"}, {Protocol: "TCP", Ports: []network.PortRange{{First: 80, Last: 90}}, CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Groups: []string{"db"}}},
+	}}}
+	if _, err := (Driver{}).EnsureVPC(t.Context(), p, v); err != nil {
+		t.Fatal(err)
+	}
+	object, err := p.Client.CoreV1().ConfigMaps(state.Namespace).Get(t.Context(), state.VPCName("v"), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := state.ReadVPC(object.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []network.Policy{{Pods: "web", Receive: true, Send: true, From: []network.PolicyRule{
+		{Anyone: true},
+		{Anyone: true, Ports: []network.PolicyPort{{Protocol: "ICMP"}}},
+		{
+			Sets: []string{"db"}, Blocks: []network.PolicyBlock{{CIDR: netip.MustParsePrefix("192.0.2.0/24")}},
+			Ports: []network.PolicyPort{{Protocol: "TCP", First: 80, Last: 90}},
+		},
+	}}}
+	if !reflect.DeepEqual(got.Groups, want) {
+		t.Errorf("groups are %+v, want %+v", got.Groups, want)
+	}
+	mutation, err := Driver{}.BindPod(network.PodBinding{
+		Tenant: "abc123", Pod: network.PodKey{Namespace: "abc123-web", Name: "p", UID: "1"}, VPC: v, SecurityGroups: []string{"web"},
+		Subnet: &network.Subnet{UID: "s", VPC: "v", VNI: 7, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, Gateway: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
+		IPs:    []netip.Addr{netip.MustParseAddr("10.0.0.9")}, MAC: "02:00:00:00:00:09",
+	})
+	if err != nil || !strings.Contains(mutation.Annotations[state.PlaceAnnotation], `"groups":["web"]`) {
+		t.Errorf("BindPod = %+v, %v", mutation, err)
 	}
 }

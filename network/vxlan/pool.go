@@ -140,7 +140,7 @@ func (Driver) EnsureEndpoints(ctx context.Context, pool network.Pool, vpc *netwo
 	}
 	var all []state.Endpoint
 	for _, e := range network.SortedEndpoints(endpoints) {
-		all = append(all, state.Endpoint{Pod: e.Pod.UID, Subnet: e.Subnet, IPs: e.IPs, MAC: e.MAC, Node: e.Node})
+		all = append(all, state.Endpoint{Pod: e.Pod.UID, Subnet: e.Subnet, IPs: e.IPs, MAC: e.MAC, Node: e.Node, Groups: e.SecurityGroups})
 	}
 	want, err := state.Shards(vpc.UID, all)
 	if err != nil {

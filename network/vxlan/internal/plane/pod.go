@@ -160,6 +160,11 @@ func (n *Node) plug(s *space, desired *state.Desired, subnet *state.Subnet, pod 
 	if err := n.savePod(pod); err != nil {
 		return nil, err
 	}
+	if filtered(desired, []Pod{*pod}) {
+		if err := s.disconnect(pod.IPs); err != nil {
+			return nil, err
+		}
+	}
 	if err := n.refresh(s, desired); err != nil {
 		return nil, err
 	}
@@ -207,7 +212,10 @@ func (n *Node) refresh(s *space, desired *state.Desired) error {
 	if err := n.mesh(s, desired, pods); err != nil {
 		return err
 	}
-	r := n.vpcRules(&desired.VPC, s.transit, pods)
+	if err := s.track(filtered(desired, pods)); err != nil {
+		return err
+	}
+	r := n.vpcRules(desired, s.transit, pods)
 	if err := r.load(s.ns); err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ const (
 	guardTunnel    guard = "tunnel packets of strangers"
 	guardEgress    guard = "egress"
 	guardNamespace guard = "forwarding into VPCs"
+	guardGroups    guard = "security groups"
 )
 
 // rules is a text for nft, built line by line.
@@ -184,8 +185,8 @@ func nfproto(four bool) string {
 }
 
 // vpcRules are those of one VPC on this node, with the pods that it has here.
-func (n *Node) vpcRules(vpc *state.VPC, transit transit, pods []Pod) *rules {
-	r := &rules{omit: n.config.omit}
+func (n *Node) vpcRules(desired *state.Desired, transit transit, pods []Pod) *rules {
+	r, vpc := &rules{omit: n.config.omit}, &desired.VPC
 	n.portRules(r, vpc, pods)
 
 	r.table("inet", vpcTable)
@@ -248,7 +249,13 @@ func (n *Node) vpcRules(vpc *state.VPC, transit transit, pods []Pod) *rules {
 	r.rule("icmpv6 type echo-request iifname . ip6 daddr @gateways6 accept")
 	r.end()
 
+	if filtered(desired, pods) {
+		r.filterRules(desired, pods)
+	}
 	r.chain("forward", "type filter hook forward priority filter; policy drop;")
+	if filtered(desired, pods) {
+		r.rule("iifname @subnets jump arrive")
+	}
 	// Between subnets first, and whatever connection tracking thinks: the way back leaves by the gateway of another node, so
 	// each node sees one direction.
 	r.rule("iifname @subnets oifname @subnets accept")

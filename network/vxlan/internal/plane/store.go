@@ -35,6 +35,8 @@ type Pod struct {
 	Subnet    types.UID    `json:"subnet"`
 	IPs       []netip.Addr `json:"ips"`
 	MAC       string       `json:"mac"`
+	// Groups are the security groups that it is in as long as nobody has said otherwise.
+	Groups []string `json:"groups,omitempty"`
 
 	// Infra is the address by which this node alone knows the pod.
 	Infra netip.Addr `json:"infra,omitzero"`

@@ -206,7 +206,10 @@ func (n *Node) number(vpc types.UID) (transit, error) {
 
 // filter loads the VPC's rules where they are not those that are there.
 func (n *Node) filter(s *space, desired *state.Desired, pods []Pod) error {
-	r := n.vpcRules(&desired.VPC, s.transit, pods)
+	if err := s.track(filtered(desired, pods)); err != nil {
+		return err
+	}
+	r := n.vpcRules(desired, s.transit, pods)
 	loaded := filepath.Join(n.vpcDir(desired.UID), "rules")
 	if before, err := os.ReadFile(loaded); err == nil && string(before) == r.text.String() {
 		if r.verify(s.ns, "bridge "+vpcTable, "inet "+vpcTable) == nil {

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/network"
 )
 
 // VPC is one tenant's private network as the nodes of a pool need it.
@@ -33,6 +34,9 @@ type VPC struct {
 	// API is where the tenant's API is, seen from the nodes; not valid where pods do not get it.
 	API     netip.AddrPort `json:"api,omitzero"`
 	Subnets []Subnet       `json:"subnets,omitempty"`
+	// Groups are the security groups' rules: each policy is about the pods of the group that it is named after. A pod in
+	// groups passes what both they and the policies allow.
+	Groups []network.Policy `json:"groups,omitempty"`
 }
 
 // Subnet is one L2 segment.
@@ -54,6 +58,8 @@ type Endpoint struct {
 	MAC    string       `json:"mac"`
 	// Node is the tunnel address of the node that it is on.
 	Node netip.Addr `json:"node"`
+	// Groups are the names of the security groups that it is in.
+	Groups []string `json:"groups,omitempty"`
 }
 
 // Place is what a pod's annotation [PlaceAnnotation] says of its place in its subnet. VPC and subnet are in its binding.
@@ -61,6 +67,8 @@ type Place struct {
 	Pod types.UID    `json:"pod"`
 	IPs []netip.Addr `json:"ips"`
 	MAC string       `json:"mac"`
+	// Groups are the security groups that the pod is in from its first packet on, until its endpoint says otherwise.
+	Groups []string `json:"groups,omitempty"`
 }
 
 // PlaceAnnotation is on every pool pod that is in a VPC.
@@ -118,6 +126,11 @@ func (v *VPC) Validate() error {
 			if !cidr.IsValid() || cidr != cidr.Masked() || !cidr.Contains(s.Gateway[n]) || n > 0 && cidr.Addr().Is4() == s.CIDRs[0].Addr().Is4() {
 				return fmt.Errorf("VPC %s: subnet %s with CIDRs %v and gateways %v", v.UID, s.UID, s.CIDRs, s.Gateway)
 			}
+		}
+	}
+	for i := range v.Groups {
+		if err := v.Groups[i].Validate(); err != nil {
+			return fmt.Errorf("VPC %s: %w", v.UID, err)
 		}
 	}
 	return nil
