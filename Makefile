@@ -19,7 +19,7 @@ export NETWORK RUN_DIR PORT_BASE NODES POOLS NODES_PER_POOL TENANTS
 
 # How much `make bench` measures: smoke, default or full.
 BENCH_SCALE ?= default
-# Which parts, as a regular expression: pods are the vk-provider's, everything else is the gateway's.
+# Which parts, as a regular expression: pods are the vk-provider's, what begins with vpc is about VPCs, everything else is the gateway's.
 BENCH_ONLY ?=
 
 # Where failing tests leave their logs.
@@ -124,7 +124,7 @@ conformance-nodes: ## The same of what runs in pods: docs/conformance-nodes.md.
 	@$(MAKE) --no-print-directory conformance FOCUS='\[sig-(node|apps)\].*\[Conformance\]' PAGE=docs/conformance-nodes.md
 
 .PHONY: bench
-bench: build kubernetes ## What gateway and vk-provider cost, against doing without; takes BENCH_SCALE and BENCH_ONLY.
+bench: build kubernetes ## What gateway, vk-provider and VPCs cost, against doing without; takes BENCH_SCALE and BENCH_ONLY.
 	@go build -trimpath -buildvcs=false -o bin/ ./bench
 	@bin/bench -scale $(BENCH_SCALE) -version '$(VERSION)' -only '$(BENCH_ONLY)' -gateway bin/gateway -vk-provider bin/vk-provider -json _artifacts/bench.json
 

@@ -33,7 +33,7 @@ var rules = []rule{
 	{"cmd/vpc-agent", []string{"network/vxlan", "internal/boot"}},
 	{"cmd/vivarium-vpc", []string{"network/vxlan"}},
 	{"cmd/vivarium", []string{"api", "internal", "charts"}},
-	{"bench", []string{"api", "internal", "charts"}},
+	{"bench", []string{"api", "internal", "charts", "network"}},
 	{"e2e", []string{"api", "internal/kubetest"}},
 	{"hack", nil},
 }

@@ -16,10 +16,13 @@ import (
 	"vivarium.io/vivarium/internal/localcluster"
 )
 
-// TestMain is the plain proxy where the program under test starts itself as one.
+// TestMain is the plain proxy, or a node, where the program under test starts itself as one.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == proxyCommand {
 		exit(runProxy(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == vpcNodeCommand {
+		exit(runVPCNode(os.Args[2:]))
 	}
 	os.Exit(m.Run())
 }
@@ -88,12 +91,12 @@ func TestRun(t *testing.T) {
 // programs builds what is measured, and gives the flags that say where it is.
 func programs(t *testing.T, source, dir string) []string {
 	t.Helper()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "./cmd/gateway", "./cmd/vk-provider")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "./cmd/...")
 	build.Dir = source
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the programs: %v\n%s", err, out)
 	}
-	return []string{"-gateway", filepath.Join(dir, "gateway"), "-vk-provider", filepath.Join(dir, "vk-provider")}
+	return []string{"-gateway", filepath.Join(dir, "gateway"), "-vk-provider", filepath.Join(dir, "vk-provider"), "-programs", dir}
 }
 
 // TestStops shows that a run that is given up ends, and leaves nothing.

@@ -20,6 +20,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == proxyCommand {
 		exit(runProxy(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == vpcNodeCommand {
+		exit(runVPCNode(os.Args[2:]))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	exit(command(ctx, os.Args[1:], os.Stdout, os.Stderr))
@@ -41,9 +44,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	scaleName := flags.String("scale", "default", "How large: "+strings.Join(scaleNames(), ", ")+". Flags below win over it.")
 	flags.StringVar(&c.gateway, "gateway", "bin/gateway", "The built gateway.")
 	flags.StringVar(&c.provider, "vk-provider", "bin/vk-provider", "The built vk-provider.")
+	flags.StringVar(&c.programs, "programs", "bin", "The directory of the other built programs, which the parts about VPCs need.")
 	flags.StringVar(&c.beside, "beside", "", "Another built gateway, which gets a lane of its own: two builds compared in one run.")
 	flags.StringVar(&c.gatewayVersion, "version", "unknown", "What to call the version of both in the report.")
-	flags.StringVar(&c.only, "only", "", "Regular expression: measure only the parts whose name matches; the vk-provider's is "+podsPart+".")
+	flags.StringVar(&c.only, "only", "", "Regular expression: measure only the parts whose name matches; the vk-provider's is "+podsPart+", those of VPCs begin with "+vpcPart+".")
 	flags.BoolVar(&c.keep, "keep", false, "Keep the processes' files and say where they are.")
 	file := flags.String("json", "", "Write the report to this file.")
 	render := flags.String("render", "", "Do not measure: read the report in this file.")

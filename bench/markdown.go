@@ -73,17 +73,9 @@ func (r *Report) markdown() string {
 	if r.Pods != nil {
 		r.Pods.markdown(say, head, row)
 	}
-	say("\n%s", addresses)
+	vpcMarkdown(r.VPCs, say, head, row)
 	return out.String()
 }
-
-// addresses is what is measured where it is made and needs no clusters.
-const addresses = `## Addresses of VPCs
-
-A second of processor time gives out 65,000 addresses of one subnet (aim: 10,000), to 256 callers at once, with every block
-encoded and decoded as the admin API takes it; the store itself is in memory. 10,000 addresses take about 200 writes.
-
-    go test -run - -bench Allocate ./network/ipam`
 
 // madeBy is the command that measures at a scale: that of make, or the program itself where flags made it another.
 func madeBy(s Scale) string {

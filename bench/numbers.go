@@ -13,6 +13,13 @@ func number(into *int) func(string) error {
 	}
 }
 
+func duration(into *time.Duration) func(string) error {
+	return func(text string) (err error) {
+		*into, err = time.ParseDuration(text)
+		return err
+	}
+}
+
 // quantile of values that need not be sorted; zero for none.
 func quantile(values []time.Duration, q float64) time.Duration {
 	if len(values) == 0 {

@@ -27,19 +27,25 @@ type Report struct {
 
 	// Pods is nil where the vk-provider was not measured.
 	Pods *PodsReport `json:"pods,omitempty"`
+	// VPCs are the sections about tenants' VPCs that were measured.
+	VPCs []*VPCReport `json:"vpcs,omitempty"`
 }
 
-// with gives the report with what it lacks from another one: a run of the gateway's parts alone leaves the pods' as they
-// were, and the other way round.
+// with gives the report with what it lacks from another one: a run of some parts alone leaves the
+// others as they were.
 func (r *Report) with(other *Report) *Report {
 	if len(r.Operations) == 0 && len(r.Figures) == 0 && len(r.Benchmarks) == 0 {
 		whole := *other
-		whole.Pods = r.Pods
+		if r.Pods != nil {
+			whole.Pods = r.Pods
+		}
+		whole.VPCs = withVPCs(r.VPCs, other.VPCs)
 		return &whole
 	}
 	if r.Pods == nil {
 		r.Pods = other.Pods
 	}
+	r.VPCs = withVPCs(r.VPCs, other.VPCs)
 	return r
 }
 
@@ -209,6 +215,9 @@ func (r *Report) text() string {
 	}
 	if r.Pods != nil {
 		out.WriteString(r.Pods.text())
+	}
+	for _, section := range r.VPCs {
+		out.WriteString(section.text())
 	}
 	fmt.Fprintf(&out, "\n%s, %d cores (%s), Kubernetes %s, Go %s, vivarium %s, scale %s, %d s\n",
 		r.Date, r.Cores, r.Processor, r.Kubernetes, r.Go, r.Vivarium, r.Scale.Name, r.Seconds)

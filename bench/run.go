@@ -18,6 +18,7 @@ type config struct {
 	scale          Scale
 	gateway        string
 	provider       string
+	programs       string
 	beside         string
 	gatewayVersion string
 	only           string
@@ -59,6 +60,9 @@ func run(ctx context.Context, c config) (_ *Report, err error) {
 			return nil, fmt.Errorf("%s: %w; run `make build` first", program.flag, err)
 		}
 	}
+	if c.programs, err = filepath.Abs(c.programs); err != nil {
+		return nil, err
+	}
 	if c.beside != "" {
 		if c.beside, err = filepath.Abs(c.beside); err != nil {
 			return nil, err
@@ -92,6 +96,9 @@ func run(ctx context.Context, c config) (_ *Report, err error) {
 		if report.Pods, err = measurePods(ctx, c, dir, source); err != nil {
 			return nil, fmt.Errorf("%s: %w", podsPart, err)
 		}
+	}
+	if report.VPCs, err = measureVPCs(ctx, c, dir, source, only); err != nil {
+		return nil, err
 	}
 	report.Seconds = int(time.Since(begin).Seconds())
 	return report, nil
