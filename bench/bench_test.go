@@ -44,7 +44,7 @@ func TestRun(t *testing.T) {
 		t.Skip(kubetest.ErrNoPrograms)
 	}
 	dir := t.TempDir()
-	built := programs(t, source, dir)
+	built := programs(t, source, dir, "gateway", "vk-provider")
 	var stdout, stderr bytes.Buffer
 	file, page := filepath.Join(dir, "bench.json"), filepath.Join(dir, "page.md")
 	args := append(built, "-scale", "smoke", "-only", "get|create|list|watch", "-json", file)
@@ -88,15 +88,21 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// programs builds what is measured, and gives the flags that say where it is.
-func programs(t *testing.T, source, dir string) []string {
+// programs builds what is measured, and gives the flags that say where it is. What is not built has this program in its place.
+func programs(t *testing.T, source, dir string, names ...string) []string {
 	t.Helper()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "./cmd/...")
+	arguments := []string{"build", "-o", dir}
+	at := map[string]string{"gateway": os.Args[0], "vk-provider": os.Args[0]}
+	for _, name := range names {
+		arguments = append(arguments, "./cmd/"+name)
+		at[name] = filepath.Join(dir, name)
+	}
+	build := exec.CommandContext(t.Context(), "go", arguments...)
 	build.Dir = source
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the programs: %v\n%s", err, out)
 	}
-	return []string{"-gateway", filepath.Join(dir, "gateway"), "-vk-provider", filepath.Join(dir, "vk-provider"), "-programs", dir}
+	return []string{"-gateway", at["gateway"], "-vk-provider", at["vk-provider"], "-programs", dir}
 }
 
 // TestStops shows that a run that is given up ends, and leaves nothing.

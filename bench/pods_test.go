@@ -36,7 +36,7 @@ func TestPods(t *testing.T) {
 	dir := t.TempDir()
 	var stdout, stderr bytes.Buffer
 	file, other, page := filepath.Join(dir, "pods.json"), filepath.Join(dir, "other.json"), filepath.Join(dir, "page.md")
-	args := append(programs(t, source, dir), "-scale", "smoke", "-only", podsPart, "-json", file)
+	args := append(programs(t, source, dir, "vk-provider"), "-scale", "smoke", "-only", podsPart, "-json", file)
 	if err := command(t.Context(), args, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}

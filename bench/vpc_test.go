@@ -13,6 +13,9 @@ import (
 	"vivarium.io/vivarium/internal/localcluster"
 )
 
+// vpcPrograms are what the parts about VPCs run.
+var vpcPrograms = []string{"vivarium-vpc", "vpc-agent"}
+
 // TestVPC measures everything about VPCs once, on a scale that shows nothing but that it works. No time is looked at.
 func TestVPC(t *testing.T) {
 	if testing.Short() {
@@ -32,7 +35,7 @@ func TestVPC(t *testing.T) {
 	dir := t.TempDir()
 	var stdout, stderr bytes.Buffer
 	file, page := filepath.Join(dir, "vpc.json"), filepath.Join(dir, "page.md")
-	args := append(programs(t, source, dir), "-scale", "smoke", "-only", "^"+vpcPart, "-json", file)
+	args := append(programs(t, source, dir, vpcPrograms...), "-scale", "smoke", "-only", "^"+vpcPart, "-json", file)
 	if err := command(t.Context(), args, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}
@@ -89,7 +92,7 @@ func TestVPC(t *testing.T) {
 	}
 	// What another run found out about something else stays.
 	other := filepath.Join(dir, "other.json")
-	if err := writeReport(other, &Report{Pods: &PodsReport{Date: "2026-01-01"}, VPCs: []*VPCReport{{Name: vpcPart + "-node", Date: "2026-01-01"}}}); err != nil {
+	if err := writeReport(other, &Report{Pods: &PodsReport{Date: "2026-01-01", Scale: Scale{PoolRounds: 1}}, VPCs: []*VPCReport{{Name: vpcPart + "-node", Date: "2026-01-01"}}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := command(t.Context(), []string{"-render", file, "-with", other, "-json", other, "-markdown", page}, &stdout, &stderr); err != nil {
