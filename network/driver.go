@@ -96,6 +96,15 @@ type Mesher interface {
 	EnsureEndpoints(ctx context.Context, pool Pool, vpc *VPC, endpoints []Endpoint) error
 }
 
+// Filterer is an optional power of a [Mesher]: it holds the pods of a VPC to policies. Which pods a policy is about and whom
+// it allows is in the sets of endpoints.
+type Filterer interface {
+	// EnsurePolicies makes a pool hold a VPC's pods to exactly these policies. While there are any, a pod whose endpoint a
+	// node was not told of yet receives and sends nothing there. The VPC was ensured before; [ErrNotReady] when the pool
+	// does not know it. With one that [Policy.Validate] refuses nothing changes. They are gone with the VPC.
+	EnsurePolicies(ctx context.Context, pool Pool, vpc *VPC, policies []Policy) error
+}
+
 // ProbeMode says which of a tenant's probes a driver's pods can have.
 type ProbeMode string
 
@@ -109,8 +118,8 @@ const (
 
 // Capabilities is what a driver can do.
 type Capabilities struct {
-	// VPC is false for drivers that know no VPCs and subnets; OverlappingCIDRs, CrossPool, ExplicitIP and SecurityGroups
-	// are false then too.
+	// VPC is false for drivers that know no VPCs and subnets; OverlappingCIDRs, CrossPool, ExplicitIP, SecurityGroups
+	// and NetworkPolicies are false then too.
 	VPC bool
 	// OverlappingCIDRs allows two VPCs with equal addresses in one pool.
 	OverlappingCIDRs bool
@@ -120,6 +129,8 @@ type Capabilities struct {
 	ExplicitIP bool
 	// SecurityGroups filters between pods of one VPC.
 	SecurityGroups bool
+	// NetworkPolicies says that the driver is a [Filterer], so that NetworkPolicies of tenants hold in their VPCs.
+	NetworkPolicies bool
 	// DualStack gives pods an IPv4 and an IPv6 address.
 	DualStack bool
 	// Enforced is true when the driver itself makes tenants unreachable to each other once EnsureNamespace, or the subnet,

@@ -135,6 +135,10 @@ type Endpoint struct {
 	MAC string
 	// SecurityGroups are the names of the groups that the pod is in, in order.
 	SecurityGroups []string
+	// Sets are those that policies name and the pod is in, in order; Ports the numbers of its ports that policies name. Only
+	// drivers that are [Filterer] look at them.
+	Sets  []string
+	Ports []NamedPort
 	// Node is the address under which other nodes reach the node that the pod runs on, and Pool the pool of that node.
 	Node netip.Addr
 	Pool string

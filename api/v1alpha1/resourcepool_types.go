@@ -266,6 +266,8 @@ const (
 	CapabilityDualStack NetworkCapability = "DualStack"
 	// CapabilitySecurityGroups is filters between pods of one VPC.
 	CapabilitySecurityGroups NetworkCapability = "SecurityGroups"
+	// CapabilityNetworkPolicies is NetworkPolicies of tenants that hold in their VPCs.
+	CapabilityNetworkPolicies NetworkCapability = "NetworkPolicies"
 	// CapabilityCrossPool is a VPC whose pods are in several pools.
 	CapabilityCrossPool NetworkCapability = "CrossPool"
 )

@@ -132,6 +132,7 @@ func (c *conditions) able(resource *v1alpha1.ResourcePool) *v1alpha1.PoolNetwork
 		{can.VPC, v1alpha1.CapabilityVPC},
 		{can.VPC && can.DualStack, v1alpha1.CapabilityDualStack},
 		{can.SecurityGroups, v1alpha1.CapabilitySecurityGroups},
+		{can.NetworkPolicies, v1alpha1.CapabilityNetworkPolicies},
 		{can.CrossPool, v1alpha1.CapabilityCrossPool},
 	} {
 		if capability.has {

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	informers "k8s.io/client-go/informers/core/v1"
+	networkinginformers "k8s.io/client-go/informers/networking/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -74,6 +76,7 @@ type fabric struct {
 
 	tenants, vpcs, subnets  cache.SharedIndexInformer
 	namespaces, nodes, pods cache.SharedIndexInformer
+	policies                cache.SharedIndexInformer
 	// needed is closed when the first VPC is seen: until then nobody's pods are watched.
 	needed chan struct{}
 	need   sync.Once
@@ -89,6 +92,10 @@ type fabric struct {
 	waiting map[podKey]bool
 	// states are those of pools when they were last looked at.
 	states map[string]poolState
+	// enforced is what a pool was told of a VPC's policies, until the VPC is looked at again.
+	enforced map[enforcedKey][sha256.Size]byte
+	// unenforced are the policies of which it was told that a pool does not hold pods to them, by generation.
+	unenforced map[unenforcedKey]int64
 	// known are the tenants with a VPC; only the handler of tenants uses it, one call at a time.
 	known map[string]bool
 }
@@ -100,6 +107,8 @@ func queue[T comparable]() workqueue.TypedRateLimitingInterface[T] {
 const (
 	byUID = "uid"
 	byVPC = "vpc"
+	// byTenant is by the tenant of the namespace.
+	byTenant = "tenant"
 )
 
 func newFabric(c *Controller, registry *pools.Registry, recorder record.EventRecorder, m *metrics) (*fabric, error) {
@@ -109,6 +118,7 @@ func newFabric(c *Controller, registry *pools.Registry, recorder record.EventRec
 		needed:    make(chan struct{}),
 		objects:   queue[objectKey](), places: queue[podKey](), meshes: queue[types.UID](),
 		views: map[string]*view{}, waiting: map[podKey]bool{}, states: map[string]poolState{}, known: map[string]bool{},
+		enforced: map[enforcedKey][sha256.Size]byte{}, unenforced: map[unenforcedKey]int64{},
 	}
 	f.tenants = cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.TenantList](c.admin), &v1alpha1.Tenant{}, 0, cache.Indexers{})
 	f.vpcs = cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.VPCList](c.admin), &v1alpha1.VPC{}, 0, cache.Indexers{byUID: uidIndex})
@@ -117,8 +127,9 @@ func newFabric(c *Controller, registry *pools.Registry, recorder record.EventRec
 	f.nodes = informers.NewFilteredNodeInformer(c.control, 0, cache.Indexers{}, virtual)
 	f.pods = informers.NewFilteredPodInformer(c.control, metav1.NamespaceAll, 0,
 		cache.Indexers{byUID: uidIndex, cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}, bound)
+	f.policies = networkinginformers.NewNetworkPolicyInformer(c.control, metav1.NamespaceAll, 0, cache.Indexers{byTenant: tenantIndex})
 	return f, errors.Join(
-		f.tenants.SetTransform(trimTenant), f.nodes.SetTransform(trimNode), f.pods.SetTransform(trimPod),
+		f.policies.SetTransform(trimPolicy), f.tenants.SetTransform(trimTenant), f.nodes.SetTransform(trimNode), f.pods.SetTransform(trimPod),
 		on(f.tenants, f.tenantChanged), on(f.vpcs, f.vpcChanged), on(f.subnets, f.subnetChanged),
 		on(f.namespaces, f.namespaceChanged), on(f.nodes, func(*corev1.Node) {}), on(f.pods, func(pod *corev1.Pod) { f.places.Add(keyOf(pod)) }),
 		f.onFilters(),
@@ -146,7 +157,7 @@ func (f *fabric) run(ctx context.Context, t timing) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	own := []cache.SharedIndexInformer{f.tenants, f.vpcs, f.subnets}
-	others := []cache.SharedIndexInformer{f.namespaces, f.nodes, f.pods}
+	others := []cache.SharedIndexInformer{f.namespaces, f.nodes, f.pods, f.policies}
 	for _, i := range own {
 		group.Go(func() { i.RunWithContext(ctx) })
 	}

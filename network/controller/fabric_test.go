@@ -14,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -347,6 +348,64 @@ func TestVPCs(t *testing.T) {
 	w.must(w.control.CoreV1().Pods("red001-web").Patch(t.Context(), "first", types.MergePatchType, annotate(`"web"`), metav1.PatchOptions{}))
 	grouped("web")
 	w.must(w.control.CoreV1().Namespaces().Patch(t.Context(), "red001-web", types.MergePatchType, annotate(`null`), metav1.PatchOptions{}))
+
+	// A policy of the tenant's is told before who is in its sets, which follows labels; another tenant's is nobody's here.
+	policies := w.control.NetworkingV1().NetworkPolicies
+	policy := func(namespace string) *networkingv1.NetworkPolicy {
+		made, err := policies(namespace).Create(t.Context(), &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: "p"},
+			Spec: networkingv1.NetworkPolicySpec{
+				PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}},
+				Ingress:     []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "x"}}}}}},
+			},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made
+	}
+	w.namespace(w.control, "zzz999-web", map[string]string{names.LabelTenant: "zzz999"})
+	policy("zzz999-web")
+	own := policy("red001-web")
+	eventually(t, "policy", func() error {
+		if got := w.driver.Policies("pool-a", vpc.UID); len(got) != 1 || !got[0].Receive || got[0].Send || len(got[0].From) != 1 {
+			return fmt.Errorf("policies %+v", got)
+		}
+		return nil
+	})
+	inSets := func(want int) {
+		t.Helper()
+		eventually(t, "sets", func() error {
+			if got := w.driver.Endpoints("pool-a", vpc.UID); len(got) != 1 || len(got[0].Sets) != want {
+				return fmt.Errorf("endpoints %+v", got)
+			}
+			return nil
+		})
+	}
+	inSets(0)
+	label := func(value string) []byte { return []byte(`{"metadata":{"labels":{` + value + `}}}`) }
+	w.must(w.control.CoreV1().Pods("red001-web").Patch(t.Context(), "first", types.MergePatchType, label(`"app":"a"`), metav1.PatchOptions{}))
+	inSets(1)
+	w.must(w.control.CoreV1().Namespaces().Patch(t.Context(), "red001-web", types.MergePatchType, label(`"tier":"x"`), metav1.PatchOptions{}))
+	inSets(2)
+	w.must(nil, policies("red001-web").Delete(t.Context(), own.Name, metav1.DeleteOptions{}))
+	inSets(0)
+	if got := w.driver.Policies("pool-a", vpc.UID); len(got) != 0 {
+		t.Errorf("policies %+v", got)
+	}
+	// A driver that cannot says so to the tenant.
+	w.driver.Unfiltered.Store(true)
+	policy("red001-web")
+	eventually(t, "event", func() error {
+		list, err := w.control.CoreV1().Events("red001-web").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=NetworkPolicy"})
+		if err != nil {
+			return err
+		}
+		if len(list.Items) != 1 || list.Items[0].Reason != reasonNotEnforced || !strings.Contains(list.Items[0].Message, "pool-a-0") {
+			return fmt.Errorf("events %+v", list.Items)
+		}
+		return nil
+	})
 	w.remove(w.control, first)
 	time.Sleep(2 * time.Second) // what must not happen has time to
 	if w.places()[first.UID].Released != nil {

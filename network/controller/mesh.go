@@ -18,6 +18,7 @@ import (
 	"vivarium.io/vivarium/internal/netkeys"
 	"vivarium.io/vivarium/internal/pools"
 	"vivarium.io/vivarium/network"
+	"vivarium.io/vivarium/network/netpolicy"
 )
 
 // podMaker is who makes pods in pools.
@@ -145,7 +146,8 @@ func (f *fabric) visitMesh(ctx context.Context, uid types.UID) error {
 	if err != nil {
 		return nil // its own visit tells
 	}
-	endpoints, complete := f.endpoints(vpc)
+	objects, compiled := f.policiesOf(v.Tenant)
+	endpoints, complete := f.endpoints(vpc, compiled)
 	if !complete {
 		// Telling a pool of some pods only would cut off the others.
 		return fmt.Errorf("%w: the pods of VPC %s are not all known yet", network.ErrNotReady, vpc.Name)
@@ -156,6 +158,13 @@ func (f *fabric) visitMesh(ctx context.Context, uid types.UID) error {
 			continue
 		}
 		_, err := f.inPool(ctx, binding.Pool, func(ctx context.Context, pool network.Pool, driver network.Driver) (network.PoolBinding, error) {
+			// Policies first: a pod whose endpoint comes later is shut, and one that has no policy yet would be open.
+			if err := f.enforce(ctx, pool, driver, v, compiled.Policies); err != nil {
+				return network.PoolBinding{}, err
+			}
+			if len(objects) > 0 && !driver.Capabilities().NetworkPolicies {
+				f.tellUnenforced(pool.Name, objects)
+			}
 			if mesher, ok := driver.(network.Mesher); ok {
 				return network.PoolBinding{}, mesher.EnsureEndpoints(ctx, pool, v, endpoints)
 			}
@@ -168,7 +177,7 @@ func (f *fabric) visitMesh(ctx context.Context, uid types.UID) error {
 
 // endpoints gives where the pods of a VPC run: what they were given, and the nodes that their pools put them on. It is
 // incomplete while a pool that answers has not told of all its pods; one that does not answer keeps what it told last.
-func (f *fabric) endpoints(vpc *v1alpha1.VPC) (list []network.Endpoint, complete bool) {
+func (f *fabric) endpoints(vpc *v1alpha1.VPC, compiled *netpolicy.Compiled) (list []network.Endpoint, complete bool) {
 	f.mu.Lock()
 	views := make(map[string]*view, len(f.views))
 	for name, v := range f.views {
@@ -194,7 +203,7 @@ func (f *fabric) endpoints(vpc *v1alpha1.VPC) (list []network.Endpoint, complete
 			if !v.pods.HasSynced() || !v.nodes.HasSynced() {
 				return nil, false
 			}
-			if e, ok := f.endpoint(v, s, a); ok {
+			if e, ok := f.endpoint(v, s, a, compiled); ok {
 				list = append(list, e)
 			}
 		}
@@ -202,7 +211,7 @@ func (f *fabric) endpoints(vpc *v1alpha1.VPC) (list []network.Endpoint, complete
 	return list, true
 }
 
-func (f *fabric) endpoint(v *view, s *network.Subnet, a v1alpha1.IPAllocation) (network.Endpoint, bool) {
+func (f *fabric) endpoint(v *view, s *network.Subnet, a v1alpha1.IPAllocation, compiled *netpolicy.Compiled) (network.Endpoint, bool) {
 	poolPod := findUID[corev1.Pod](v.pods, a.PodUID)
 	if poolPod == nil || poolPod.Spec.NodeName == "" || poolPod.Status.Phase == corev1.PodSucceeded || poolPod.Status.Phase == corev1.PodFailed {
 		return network.Endpoint{}, false
@@ -225,49 +234,6 @@ func (f *fabric) endpoint(v *view, s *network.Subnet, a v1alpha1.IPAllocation) (
 		return network.Endpoint{}, false
 	}
 	e.SecurityGroups = wishes.SecurityGroups
+	e.Sets, e.Ports = compiled.Of(pod, namespace.Labels)
 	return e, e.Node.IsValid()
-}
-
-// filtersChanged has pools told anew of the VPC of a tenant, of which something changed that filters depend on.
-func (f *fabric) filtersChanged(namespace string) {
-	id, _, ok := names.SplitNamespace(names.ControlNamespace(namespace))
-	if !ok {
-		return
-	}
-	tenant := find[v1alpha1.Tenant](f.tenants, string(id))
-	if tenant == nil || tenant.Spec.Network.Mode != v1alpha1.NetworkVPC {
-		return
-	}
-	if vpc := find[v1alpha1.VPC](f.vpcs, id.VPC(tenant.Spec.Network)); vpc != nil {
-		f.meshes.AddAfter(vpc.UID, meshDelay)
-	}
-}
-
-// onFilters watches the pods and namespaces whose keys and labels decide what may pass.
-func (f *fabric) onFilters() error {
-	same := func(before, after map[string]string) bool {
-		return before[netkeys.SecurityGroups] == after[netkeys.SecurityGroups]
-	}
-	_, err := f.pods.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
-		UpdateFunc: func(before, after any) {
-			old, isPod := before.(*corev1.Pod)
-			pod, ok := after.(*corev1.Pod)
-			if isPod && ok && !same(old.Annotations, pod.Annotations) {
-				f.filtersChanged(pod.Namespace)
-			}
-		},
-	})
-	if err != nil {
-		return err
-	}
-	_, err = f.namespaces.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
-		UpdateFunc: func(before, after any) {
-			old, isNamespace := before.(*corev1.Namespace)
-			namespace, ok := after.(*corev1.Namespace)
-			if isNamespace && ok && !same(old.Annotations, namespace.Annotations) {
-				f.filtersChanged(namespace.Name)
-			}
-		},
-	})
-	return err
 }

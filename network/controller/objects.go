@@ -54,6 +54,7 @@ func (f *fabric) visitVPC(ctx context.Context, name string) error {
 		}
 		return driver.EnsureVPC(ctx, pool, v)
 	})
+	f.forgetEnforced(o.UID)
 	f.meshes.Add(o.UID)
 	return errors.Join(f.writeVPC(ctx, o, bindings, judgePools(bindings, targets)), err)
 }
@@ -381,6 +382,7 @@ func (f *fabric) deleteVPC(ctx context.Context, o *v1alpha1.VPC) error {
 	if !controllerutil.ContainsFinalizer(o, v1alpha1.FinalizerNetwork) {
 		return nil
 	}
+	f.forgetEnforced(o.UID)
 	var subnets v1alpha1.SubnetList
 	if err := f.admin.List(ctx, &subnets); err != nil {
 		return fmt.Errorf("read Subnets: %w", err)

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
@@ -51,9 +52,11 @@ func trimPod(object any) (any, error) {
 	small := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
-			Annotations: pod.Annotations, DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: pod.OwnerReferences,
+			Labels: pod.Labels, Annotations: pod.Annotations, DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: pod.OwnerReferences,
 		},
-		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName},
+		Spec: corev1.PodSpec{
+			NodeName: pod.Spec.NodeName, Containers: namedPorts(pod.Spec.Containers), InitContainers: namedPorts(pod.Spec.InitContainers),
+		},
 		Status: corev1.PodStatus{Phase: pod.Status.Phase},
 	}
 	for _, c := range pod.Status.Conditions {
@@ -62,6 +65,44 @@ func trimPod(object any) (any, error) {
 		}
 	}
 	return small, nil
+}
+
+// namedPorts keeps of containers the ports that policies can name.
+func namedPorts(containers []corev1.Container) []corev1.Container {
+	var out []corev1.Container
+	for i := range containers {
+		small := corev1.Container{RestartPolicy: containers[i].RestartPolicy}
+		for _, port := range containers[i].Ports {
+			if port.Name != "" {
+				small.Ports = append(small.Ports, corev1.ContainerPort{Name: port.Name, Protocol: port.Protocol, ContainerPort: port.ContainerPort})
+			}
+		}
+		if len(small.Ports) > 0 {
+			out = append(out, small)
+		}
+	}
+	return out
+}
+
+func trimPolicy(object any) (any, error) {
+	policy, ok := object.(*networkingv1.NetworkPolicy)
+	if !ok {
+		return object, nil
+	}
+	return &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: policy.Namespace, Name: policy.Name, UID: policy.UID, ResourceVersion: policy.ResourceVersion, Generation: policy.Generation},
+		Spec:       policy.Spec,
+	}, nil
+}
+
+// tenantIndex is by the tenant that a namespace's name says.
+func tenantIndex(object any) ([]string, error) {
+	if o, ok := object.(metav1.Object); ok {
+		if id, _, ok := names.SplitNamespace(names.ControlNamespace(o.GetNamespace())); ok {
+			return []string{string(id)}, nil
+		}
+	}
+	return nil, nil
 }
 
 func uidIndex(object any) ([]string, error) {

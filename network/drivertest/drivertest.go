@@ -67,6 +67,7 @@ func Run(t *testing.T, h Harness) {
 		"ForeignObjects":      testForeignObjects,
 		"VPC":                 testVPC,
 		"Endpoints":           testEndpoints,
+		"Policies":            testPolicies,
 		"ReleasePod":          testReleasePod,
 		"Sweep":               testSweep,
 		"SilentPool":          testSilentPool,
@@ -87,7 +88,7 @@ func testNameAndCapabilities(t *testing.T, h Harness) {
 	if c != driver.Capabilities() {
 		t.Error("the capabilities are not constant")
 	}
-	if !c.VPC && (c.OverlappingCIDRs || c.CrossPool || c.ExplicitIP || c.SecurityGroups) {
+	if !c.VPC && (c.OverlappingCIDRs || c.CrossPool || c.ExplicitIP || c.SecurityGroups || c.NetworkPolicies) {
 		t.Errorf("capabilities of VPCs without VPCs: %+v", c)
 	}
 	if c.Probes != network.ProbesAll && c.Probes != network.ProbesExecOnly {

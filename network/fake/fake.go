@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,6 +37,8 @@ type Call struct {
 type Driver struct {
 	// Fail, when set, is asked before each method that writes; its error is returned. Set it before the driver is used.
 	Fail func(Call) error
+	// Unfiltered makes it a driver without NetworkPolicies.
+	Unfiltered atomic.Bool
 
 	mu    sync.Mutex // guards what follows
 	calls []Call
@@ -48,6 +51,7 @@ type poolState struct {
 	vpcs       map[types.UID]made[network.VPC]
 	subnets    map[types.UID]made[network.Subnet]
 	endpoints  map[types.UID][]network.Endpoint // by VPC
+	policies   map[types.UID][]network.Policy   // by VPC
 }
 
 type made[T any] struct {
@@ -56,8 +60,9 @@ type made[T any] struct {
 }
 
 var (
-	_ network.Driver = (*Driver)(nil)
-	_ network.Mesher = (*Driver)(nil)
+	_ network.Driver   = (*Driver)(nil)
+	_ network.Mesher   = (*Driver)(nil)
+	_ network.Filterer = (*Driver)(nil)
 )
 
 // New makes an empty driver.
@@ -100,8 +105,18 @@ func (d *Driver) Dump(pool string) []string {
 	for uid, endpoints := range s.endpoints {
 		list = append(list, fmt.Sprintf("endpoints of %s %+v", uid, endpoints))
 	}
+	for uid, policies := range s.policies {
+		list = append(list, fmt.Sprintf("policies of %s %+v", uid, policies))
+	}
 	slices.Sort(list)
 	return list
+}
+
+// Policies gives what a pool holds a VPC's pods to.
+func (d *Driver) Policies(pool string, vpc types.UID) []network.Policy {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.state(pool).policies[vpc])
 }
 
 // Endpoints gives what a pool knows of a VPC's pods, in order.
@@ -115,8 +130,8 @@ func (d *Driver) Endpoints(pool string, vpc types.UID) []network.Endpoint {
 func (*Driver) Name() string { return Name }
 
 // Capabilities implements [network.Driver].
-func (*Driver) Capabilities() network.Capabilities {
-	return network.Capabilities{VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, Enforced: true, DualStack: true, PodIPIsTenantIP: true, Probes: network.ProbesAll}
+func (d *Driver) Capabilities() network.Capabilities {
+	return network.Capabilities{VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, NetworkPolicies: !d.Unfiltered.Load(), Enforced: true, DualStack: true, PodIPIsTenantIP: true, Probes: network.ProbesAll}
 }
 
 const addressAnnotation = "fake.network.vivarium.io/addresses"
@@ -222,6 +237,25 @@ func (d *Driver) EnsureEndpoints(ctx context.Context, pool network.Pool, vpc *ne
 	})
 }
 
+// EnsurePolicies implements [network.Filterer].
+func (d *Driver) EnsurePolicies(ctx context.Context, pool network.Pool, vpc *network.VPC, policies []network.Policy) error {
+	return d.write(ctx, Call{"EnsurePolicies", pool.Name, string(vpc.UID)}, func(s *poolState) error {
+		for i := range policies {
+			if err := policies[i].Validate(); err != nil {
+				return err
+			}
+		}
+		if _, ok := s.vpcs[vpc.UID]; !ok {
+			return fmt.Errorf("%w: VPC %s is not in pool %s yet", network.ErrNotReady, vpc.Name, pool.Name)
+		}
+		s.policies[vpc.UID] = slices.Clone(policies)
+		if len(policies) == 0 {
+			delete(s.policies, vpc.UID)
+		}
+		return nil
+	})
+}
+
 func bound(ref string, err error) (network.PoolBinding, error) {
 	if err != nil {
 		return network.PoolBinding{Reason: network.ReasonFor(err), Message: err.Error()}, err
@@ -252,6 +286,7 @@ func (d *Driver) DeleteVPC(ctx context.Context, pool network.Pool, vpc *network.
 		}
 		delete(s.vpcs, vpc.UID)
 		delete(s.endpoints, vpc.UID)
+		delete(s.policies, vpc.UID)
 		return nil
 	})
 }
@@ -262,6 +297,7 @@ func (d *Driver) Sweep(ctx context.Context, pool network.Pool, live network.Live
 		sweep(s.subnets, live.AsOf, func(uid types.UID) bool { return live.Subnets[uid] })
 		sweep(s.vpcs, live.AsOf, func(uid types.UID) bool { return live.VPCs[uid] })
 		maps.DeleteFunc(s.endpoints, func(uid types.UID, _ []network.Endpoint) bool { _, there := s.vpcs[uid]; return !there })
+		maps.DeleteFunc(s.policies, func(uid types.UID, _ []network.Policy) bool { _, there := s.vpcs[uid]; return !there })
 		sweep(s.namespaces, live.AsOf, func(name names.ControlNamespace) bool { _, ok := live.Namespaces[name]; return ok })
 		return nil
 	})
@@ -294,6 +330,7 @@ func (d *Driver) state(pool string) *poolState {
 			vpcs:       map[types.UID]made[network.VPC]{},
 			subnets:    map[types.UID]made[network.Subnet]{},
 			endpoints:  map[types.UID][]network.Endpoint{},
+			policies:   map[types.UID][]network.Policy{},
 		}
 		d.pools[pool] = s
 	}

@@ -28,9 +28,10 @@ const Name = "vxlan"
 type Driver struct{ flat.Driver }
 
 var (
-	_ network.Driver  = Driver{}
-	_ network.Watcher = Driver{}
-	_ network.Mesher  = Driver{}
+	_ network.Driver   = Driver{}
+	_ network.Watcher  = Driver{}
+	_ network.Mesher   = Driver{}
+	_ network.Filterer = Driver{}
 )
 
 // Name implements [network.Driver].
@@ -39,8 +40,8 @@ func (Driver) Name() string { return Name }
 // Capabilities implements [network.Driver]. Enforced is false for the sake of the tenants without a VPC.
 func (Driver) Capabilities() network.Capabilities {
 	return network.Capabilities{
-		VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, SecurityGroups: true, DualStack: true,
-		Probes: network.ProbesAll,
+		VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, SecurityGroups: true, NetworkPolicies: true,
+		DualStack: true, Probes: network.ProbesAll,
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/util/retry"
 
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/network"
@@ -84,8 +85,13 @@ func bound(pool network.Pool, vpc types.UID, err error) (network.PoolBinding, er
 	return network.PoolBinding{Ready: true, Reason: network.ReasonReady, Ref: "configmaps/" + state.Namespace + "/" + state.VPCName(vpc)}, nil
 }
 
-// change changes the data of a VPC's ConfigMap, which create makes where it is missing.
+// change changes the data of a VPC's ConfigMap, which create makes where it is missing. Of those who change parts of it at
+// once each has its turn.
 func change(ctx context.Context, pool network.Pool, vpc types.UID, create bool, edit func(data map[string]string) error) error {
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error { return changeOnce(ctx, pool, vpc, create, edit) })
+}
+
+func changeOnce(ctx context.Context, pool network.Pool, vpc types.UID, create bool, edit func(data map[string]string) error) error {
 	if pool.ControlUID == "" || !state.ValidUID(vpc) {
 		return fmt.Errorf("%w: VPC %q in pool %s", network.ErrInvalid, vpc, pool.Name)
 	}
@@ -140,7 +146,7 @@ func (Driver) EnsureEndpoints(ctx context.Context, pool network.Pool, vpc *netwo
 	}
 	var all []state.Endpoint
 	for _, e := range network.SortedEndpoints(endpoints) {
-		all = append(all, state.Endpoint{Pod: e.Pod.UID, Subnet: e.Subnet, IPs: e.IPs, MAC: e.MAC, Node: e.Node, Groups: e.SecurityGroups})
+		all = append(all, state.Endpoint{Pod: e.Pod.UID, Subnet: e.Subnet, IPs: e.IPs, MAC: e.MAC, Node: e.Node, Groups: e.SecurityGroups, Sets: e.Sets, Ports: e.Ports})
 	}
 	want, err := state.Shards(vpc.UID, all)
 	if err != nil {
@@ -176,6 +182,18 @@ func (Driver) EnsureEndpoints(ctx context.Context, pool network.Pool, vpc *netwo
 		problems = append(problems, wrap("create", pool, name, err))
 	}
 	return errors.Join(problems...)
+}
+
+// EnsurePolicies implements [network.Filterer].
+func (Driver) EnsurePolicies(ctx context.Context, pool network.Pool, vpc *network.VPC, policies []network.Policy) error {
+	for i := range policies {
+		if err := policies[i].Validate(); err != nil {
+			return fmt.Errorf("VPC %s: %w", vpc.Name, err)
+		}
+	}
+	return change(ctx, pool, vpc.UID, false, func(data map[string]string) error {
+		return state.PoliciesData(data, vpc.UID, policies)
+	})
 }
 
 // ofVPC lists the ConfigMaps of a VPC that are ours, of all VPCs where vpc is empty.

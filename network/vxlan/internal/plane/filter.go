@@ -24,15 +24,17 @@ import (
 
 // filtered reports whether a VPC's packets are to be tracked on this node.
 func filtered(desired *state.Desired, pods []Pod) bool {
-	return len(desired.Groups) > 0 || slices.ContainsFunc(pods, func(p Pod) bool { return len(p.Groups) > 0 }) ||
+	return len(desired.Groups)+len(desired.Policies) > 0 || slices.ContainsFunc(pods, func(p Pod) bool { return len(p.Groups) > 0 }) ||
 		slices.ContainsFunc(desired.Endpoints, func(e state.Endpoint) bool { return len(e.Groups) > 0 })
 }
 
 // member is a pod of the VPC as filters see it.
 type member struct {
-	ips    []netip.Addr
-	groups []string
-	here   bool
+	ips          []netip.Addr
+	groups, sets []string
+	ports        []network.NamedPort
+	// here says that it is on this node, and known that its endpoint was told.
+	here, known bool
 }
 
 // members gives the VPC's pods. What is known of one that is here counts from its first packet on, until its endpoint is
@@ -47,7 +49,7 @@ func members(desired *state.Desired, pods []Pod) []member {
 	for _, pod := range pods {
 		m := member{ips: pod.IPs, groups: pod.Groups, here: true}
 		if e := endpoints[string(pod.UID)]; e != nil {
-			m.groups = e.Groups
+			m.groups, m.sets, m.ports, m.known = e.Groups, e.Sets, e.Ports, true
 		}
 		for _, ip := range pod.IPs {
 			here[ip] = true
@@ -56,7 +58,7 @@ func members(desired *state.Desired, pods []Pod) []member {
 	}
 	for _, e := range desired.Endpoints {
 		if !slices.ContainsFunc(e.IPs, func(ip netip.Addr) bool { return here[ip] }) {
-			all = append(all, member{ips: e.IPs, groups: e.Groups})
+			all = append(all, member{ips: e.IPs, groups: e.Groups, sets: e.Sets, ports: e.Ports, known: true})
 		}
 	}
 	return all
@@ -79,6 +81,15 @@ func layers(desired *state.Desired) []layer {
 		in: func(m *member, set string) bool { return slices.Contains(m.groups, set) },
 		// Also in a group that is not there any more, whose rules allow nothing.
 		isolated: func(m *member, _ direction) bool { return len(m.groups) > 0 },
+	}, {
+		name: "policies", guard: guardPolicies, policies: desired.Policies,
+		in: func(m *member, set string) bool { return slices.Contains(m.sets, set) },
+		// Also while it is not known what it may.
+		isolated: func(m *member, d direction) bool {
+			return len(desired.Policies) > 0 && !m.known || slices.ContainsFunc(desired.Policies, func(p network.Policy) bool {
+				return d.isolates(&p) && slices.Contains(m.sets, p.Pods)
+			})
+		},
 	}}
 }
 
@@ -178,7 +189,7 @@ func (f *filter) layer(l layer, d direction, four bool, ip string) string {
 		pods := fmt.Sprintf("%s %s @%s", ip, d.own, f.podSet(l, p.Pods, four))
 		for _, rule := range d.rules(p) {
 			for _, peer := range f.peers(l, d, rule, four, ip) {
-				for _, port := range ports(rule.Ports, four) {
+				for _, port := range f.ports(rule.Ports, four, ip) {
 					f.rule("%s return", strings.Join(slices.DeleteFunc([]string{pods, peer, port}, func(s string) bool { return s == "" }), " "))
 				}
 			}
@@ -199,16 +210,22 @@ func (f *filter) number(called string) int {
 	return number
 }
 
-// declare has a set written down, once.
+// declare has a set written down.
 func (f *filter) declare(name, spec string, elements []string) {
-	if !slices.ContainsFunc(f.declared, func(d declared) bool { return d.name == name }) {
-		f.declared = append(f.declared, declared{name, spec, elements})
-	}
+	f.declared = append(f.declared, declared{name, spec, elements})
+}
+
+// known reports whether a set is written down already.
+func (f *filter) known(name string) bool {
+	return slices.ContainsFunc(f.declared, func(d declared) bool { return d.name == name })
 }
 
 // podSet gives the name of a set of pods.
 func (f *filter) podSet(l layer, set string, four bool) string {
 	name := fmt.Sprintf("%s-%d%s", l.name, f.number(l.name+"/"+set), suffix(four))
+	if f.known(name) {
+		return name
+	}
 	var elements []string
 	for i := range f.members {
 		if m := &f.members[i]; l.in(m, set) {
@@ -255,7 +272,7 @@ func within(ip, end string, prefix netip.Prefix) string {
 }
 
 // ports gives the matches of a rule's ports; one that matches everything where it has none.
-func ports(list []network.PolicyPort, four bool) []string {
+func (f *filter) ports(list []network.PolicyPort, four bool, ip string) []string {
 	if len(list) == 0 {
 		return []string{""}
 	}
@@ -266,6 +283,8 @@ func ports(list []network.PolicyPort, four bool) []string {
 		for _, p := range list {
 			switch {
 			case p.Protocol != protocol:
+			case p.Name != "":
+				out = append(out, fmt.Sprintf("%s daddr . %s dport @%s", ip, strings.ToLower(protocol), f.portSet(p, four)))
 			case p.First != 0:
 				numbers = append(numbers, network.PortRange{First: p.First, Last: p.Last})
 			default:
@@ -283,6 +302,30 @@ func ports(list []network.PolicyPort, four bool) []string {
 		}
 	}
 	return out
+}
+
+// portSet gives the name of the set of all pods' ports of a name, each with its pod's address.
+func (f *filter) portSet(port network.PolicyPort, four bool) string {
+	name := fmt.Sprintf("ports-%d%s", f.number("ports/"+port.Protocol+"/"+port.Name), suffix(four))
+	if f.known(name) {
+		return name
+	}
+	var elements []string
+	for i := range f.members {
+		m := &f.members[i]
+		for _, p := range m.ports {
+			if p.Name != port.Name || p.Protocol != port.Protocol {
+				continue
+			}
+			for _, ip := range addresses(m.ips, four) {
+				if element := fmt.Sprintf("%s . %d", ip, p.Port); !slices.Contains(elements, element) {
+					elements = append(elements, element)
+				}
+			}
+		}
+	}
+	f.declare(name, kind(four)+" . inet_service;", elements)
+	return name
 }
 
 // merged spells ranges of ports with none in another: a packet filter's intervals may not overlap.

@@ -224,6 +224,101 @@ func TestPredecessor(t *testing.T) {
 	}
 }
 
+// limited is the lab of policies: who is in set "front" may ask those in "back" over TCP at their port "http"; those in
+// "quiet" send nothing but to one address; "open" lets in everybody over UDP. back1 is in a group as well.
+func limited(t *testing.T, omit ...guard) *lab {
+	t.Helper()
+	l := newLab(t, omit...)
+	v := l.vpc("red", 100, "red123")
+	v.Groups = []network.Policy{{Pods: "listeners", Receive: true, Send: true, From: []network.PolicyRule{{Anyone: true}}}}
+	v.Policies = []network.Policy{
+		{Pods: "back", Receive: true, From: []network.PolicyRule{
+			{Sets: []string{"front"}, Ports: []network.PolicyPort{{Protocol: "TCP", Name: "http"}, {Protocol: "SCTP"}, {Protocol: "SCTP", First: 7, Last: 9}, {Protocol: "SCTP", Name: "http"}}},
+			{Sets: []string{"nobody"}}, {},
+		}},
+		{Pods: "quiet", Send: true, To: []network.PolicyRule{{Blocks: []network.PolicyBlock{{CIDR: netip.PrefixFrom(publicAddr, 32)}, {CIDR: netip.MustParsePrefix("0.0.0.0/0"), Except: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/1"), netip.MustParsePrefix("128.0.0.0/1"), netip.MustParsePrefix("10.0.0.0/8")}}}}}},
+		{Pods: "open", Receive: true, Send: true, From: []network.PolicyRule{{Anyone: true, Ports: []network.PolicyPort{{Protocol: "UDP"}}}}},
+	}
+	l.pod("red", "front1", "a", 1, 11)
+	l.pod("red", "front2", "b", 2, 12)
+	l.pod("red", "back1", "a", 1, 13)
+	l.pod("red", "back2", "b", 1, 14)
+	l.pod("red", "free", "a", 1, 15)
+	l.pod("red", "quiet", "a", 1, 16)
+	for i := range v.Endpoints {
+		e := &v.Endpoints[i]
+		set := strings.TrimRight(strings.TrimPrefix(string(e.Pod), "red-"), "12")
+		e.Sets = []string{set}
+		if set == "back" {
+			e.Ports = []network.NamedPort{{Name: "http", Protocol: "TCP", Port: 8080}, {Name: "http", Protocol: "SCTP", Port: 8080}}
+		}
+	}
+	v.Endpoints[len(v.Endpoints)-1].Sets = []string{"quiet", "open"}
+	l.in("red/back1", "listeners")
+	l.build()
+	l.services()
+	return l
+}
+
+func limitedBreaches(l *lab) []path {
+	return join(
+		l.paths("red/free", "tcp", "red/back1"), l.paths("red/free", "tcp", "red/back2"), l.paths("red/front2", "udp", "red/back1"), l.paths("red/quiet", "tcp", "red/back2"),
+		l.paths("red/quiet", "udp", "red/free"), l.paths("red/quiet", "tcp", "red/front2"), l.paths("red/front1", "tcp", "red/quiet"), l.paths("red/front2", "tcp", "red/quiet"),
+	)
+}
+
+// TestPolicies: what the tenant's policies allow passes, beside what security groups allow, and nothing else of those that
+// they isolate.
+func TestPolicies(t *testing.T) {
+	l := limited(t)
+	l.open(join(
+		l.paths("red/front1", "tcp", "red/back1"), l.paths("red/front1", "tcp", "red/back2"), l.paths("red/front2", "tcp", "red/back1"), l.paths("red/front2", "tcp", "red/back2"),
+		l.paths("red/back2", "tcp", "red/free"), l.paths("red/free", "udp", "red/front2"), l.paths("red/free", "udp", "red/quiet"), l.paths("red/front2", "udp", "red/quiet"),
+		[]path{{"red/quiet", "tcp", publicPort, "public"}, {"red/back2", "tcp", publicPort, "public"}},
+	)...)
+	l.closed(limitedBreaches(l)...)
+	// The other layer holds as well: a pod whose policies let it send, and whose groups do not.
+	l.closed(join(l.paths("red/back1", "tcp", "red/free"), []path{{"red/back1", "tcp", publicPort, "public"}})...)
+	for name, p := range l.pods {
+		l.reaches(l.nodes[p.node].ns, "tcp", at8080(p.Infra), name)
+	}
+	t.Run("NotKnownYet", func(t *testing.T) {
+		v := l.vpcs["red"]
+		endpoints := v.Endpoints
+		p := l.pod("red", "new", "a", 1, 17)
+		told := v.Endpoints
+		v.Endpoints = endpoints
+		l.store()
+		l.attach(p)
+		l.answer(p.ns, "red/new", 8080)
+		l.closed(join(l.paths("red/new", "tcp", "red/free"), l.paths("red/free", "tcp", "red/new"))...)
+		l.reaches(l.nodes["a"].ns, "tcp", at8080(p.Infra), "red/new")
+		v.Endpoints = told
+		l.store()
+		l.open(join(l.paths("red/new", "tcp", "red/free"), l.paths("red/free", "tcp", "red/new"))...)
+	})
+	t.Run("Gone", func(t *testing.T) {
+		l.vpcs["red"].Policies = nil
+		l.store()
+		l.open(join(l.paths("red/free", "tcp", "red/back2"), l.paths("red/quiet", "tcp", "red/front2"))...)
+		l.closed(l.paths("red/back1", "tcp", "red/free")...)
+	})
+}
+
+// TestPoliciesMatter switches the policies off and sees each breach happen; a pod that is not known yet is let through, too.
+func TestPoliciesMatter(t *testing.T) {
+	l := limited(t, guardPolicies)
+	l.open(limitedBreaches(l)...)
+	v := l.vpcs["red"]
+	endpoints := v.Endpoints
+	p := l.pod("red", "new", "a", 1, 17)
+	v.Endpoints = endpoints
+	l.store()
+	l.attach(p)
+	l.answer(p.ns, "red/new", 8080)
+	l.open(join(l.paths("red/new", "tcp", "red/free"), l.paths("red/free", "tcp", "red/new"))...)
+}
+
 // TestNoFilter: a VPC without groups has no rules for them and tracks no frames.
 func TestNoFilter(t *testing.T) {
 	l := newLab(t)

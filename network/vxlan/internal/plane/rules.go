@@ -31,6 +31,7 @@ const (
 	guardEgress    guard = "egress"
 	guardNamespace guard = "forwarding into VPCs"
 	guardGroups    guard = "security groups"
+	guardPolicies  guard = "policies of tenants"
 )
 
 // rules is a text for nft, built line by line.

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"vivarium.io/vivarium/network"
 )
 
 // Namespace is the pool's namespace that holds the state; charts/vivarium-pool has it.
@@ -24,6 +26,7 @@ const Domain = "vxlan.network.vivarium.io"
 // another; its endpoints are in several more, so that a pod that comes does not write all of them again.
 const (
 	vpcKey       = "vpc"
+	policiesKey  = "policies"
 	subnetPrefix = "subnet-"
 	endpointsKey = "endpoints"
 	namePrefix   = "vpc-"
@@ -46,7 +49,7 @@ func SubnetOfKey(key string) (types.UID, bool) {
 
 // VPCData sets the VPC among the data of its ConfigMap; its subnets are not touched.
 func VPCData(data map[string]string, v VPC) error {
-	v.Subnets = nil
+	v.Subnets, v.Policies = nil, nil
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode VPC %s: %w", v.UID, err)
@@ -65,13 +68,32 @@ func SubnetData(data map[string]string, s Subnet) error {
 	return nil
 }
 
-// ReadVPC is the inverse of [VPCData] and [SubnetData]. What it gives is valid.
+// PoliciesData sets the policies among the data of their VPC's ConfigMap.
+func PoliciesData(data map[string]string, vpc types.UID, policies []network.Policy) error {
+	if len(policies) == 0 {
+		delete(data, policiesKey)
+		return nil
+	}
+	raw, err := json.Marshal(policies)
+	if err != nil {
+		return fmt.Errorf("encode policies of VPC %s: %w", vpc, err)
+	}
+	data[policiesKey] = string(raw)
+	return nil
+}
+
+// ReadVPC is the inverse of [VPCData], [PoliciesData] and [SubnetData]. What it gives is valid.
 func ReadVPC(data map[string]string) (*VPC, error) {
 	var v VPC
 	if err := json.Unmarshal([]byte(data[vpcKey]), &v); err != nil {
 		return nil, fmt.Errorf("read a VPC: %w", err)
 	}
-	v.Subnets = nil
+	v.Subnets, v.Policies = nil, nil
+	if raw, ok := data[policiesKey]; ok {
+		if err := json.Unmarshal([]byte(raw), &v.Policies); err != nil {
+			return nil, fmt.Errorf("read policies of VPC %s: %w", v.UID, err)
+		}
+	}
 	for key, value := range data {
 		uid, ok := SubnetOfKey(key)
 		if !ok {

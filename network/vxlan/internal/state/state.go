@@ -37,6 +37,9 @@ type VPC struct {
 	// Groups are the security groups' rules: each policy is about the pods of the group that it is named after. A pod in
 	// groups passes what both they and the policies allow.
 	Groups []network.Policy `json:"groups,omitempty"`
+	// Policies are the tenant's. While there are any, a pod that no endpoint is told of is in none of their sets and held to
+	// them all the same.
+	Policies []network.Policy `json:"policies,omitempty"`
 }
 
 // Subnet is one L2 segment.
@@ -60,6 +63,9 @@ type Endpoint struct {
 	Node netip.Addr `json:"node"`
 	// Groups are the names of the security groups that it is in.
 	Groups []string `json:"groups,omitempty"`
+	// Sets are those of the policies that it is in, and Ports its ports that they name.
+	Sets  []string            `json:"sets,omitempty"`
+	Ports []network.NamedPort `json:"ports,omitempty"`
 }
 
 // Place is what a pod's annotation [PlaceAnnotation] says of its place in its subnet. VPC and subnet are in its binding.
@@ -128,9 +134,11 @@ func (v *VPC) Validate() error {
 			}
 		}
 	}
-	for i := range v.Groups {
-		if err := v.Groups[i].Validate(); err != nil {
-			return fmt.Errorf("VPC %s: %w", v.UID, err)
+	for _, policies := range [][]network.Policy{v.Groups, v.Policies} {
+		for i := range policies {
+			if err := policies[i].Validate(); err != nil {
+				return fmt.Errorf("VPC %s: %w", v.UID, err)
+			}
 		}
 	}
 	return nil
