@@ -1,6 +1,10 @@
-// Program echo is an HTTP server for trying things out: it answers every request with the request, as text, and prints a
-// line about it. It listens on $PORT, 8080 unless set, and answers /healthz with "ok" without a line. With -version it
-// says what it is and ends.
+// Program echo is a server for trying things out. On $PORT, 8080 unless set, it answers every HTTP request with the request,
+// as text, and prints a line about it; /healthz with "ok" and gRPC's health check, both without a line; and every datagram,
+// and every line of a connection that asked for /lines, with the name of the host and what it got. With -version it says
+// what it is and ends.
+//
+// With -ask or -keep it is the other side instead: it asks who answers at the targets in its arguments, which are
+// written tcp/ADDRESS:PORT and udp/ADDRESS:PORT.
 package main
 
 import (
@@ -20,18 +24,33 @@ import (
 
 func main() {
 	version := flag.Bool("version", false, "say what this is and end")
+	ask := flag.Bool("ask", false, "print for each target who answers there, or a dash")
+	keep := flag.Bool("keep", false, "talk to every target on and on; end when a connection breaks")
+	from := flag.Int("from", 0, "the port to ask from")
+	patience := flag.Duration("patience", 3*time.Second, "how long to wait for answers to -ask")
 	flag.Parse()
-	if *version {
-		fmt.Println("echo v1")
-		return
-	}
-	port := os.Getenv("PORT")
-	if port == "" {
-		port = "8080"
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, ":"+port); err != nil {
+	err := error(nil)
+	switch {
+	case *version:
+		fmt.Println("echo v1")
+	case (*ask || *keep) && flag.NArg() == 0:
+		err = errors.New("ask whom?")
+	case *ask:
+		ctx, cancel := context.WithTimeout(ctx, *patience)
+		defer cancel()
+		err = askAll(ctx, os.Stdout, *from, flag.Args())
+	case *keep:
+		err = keepAll(ctx, os.Stdout, time.Second, flag.Args())
+	default:
+		port := os.Getenv("PORT")
+		if port == "" {
+			port = "8080"
+		}
+		err = run(ctx, ":"+port)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "echo:", err)
 		os.Exit(1)
 	}
@@ -46,8 +65,17 @@ func run(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
+	packets, err := net.ListenPacket("udp", listener.Addr().String())
+	if err != nil {
+		return err
+	}
+	go datagrams(packets, hostname)
 	fmt.Println("listening on", listener.Addr())
-	server := &http.Server{Handler: handler(hostname), ReadHeaderTimeout: 10 * time.Second}
+	// gRPC is HTTP/2 without TLS here.
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: handler(hostname), ReadHeaderTimeout: 10 * time.Second, Protocols: protocols}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {
@@ -56,6 +84,7 @@ func run(ctx context.Context, addr string) error {
 	case <-ctx.Done():
 	}
 	fmt.Println("stopping")
+	_ = packets.Close()
 	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := server.Shutdown(shutdown); err != nil && !errors.Is(err, context.DeadlineExceeded) {
@@ -67,6 +96,8 @@ func run(ctx context.Context, addr string) error {
 func handler(hostname string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/grpc.health.v1.Health/Check", grpcHealth)
+	mux.HandleFunc("/lines", func(w http.ResponseWriter, _ *http.Request) { lines(w, hostname) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println(time.Now().UTC().Format(time.RFC3339), r.Method, r.URL, r.RemoteAddr)
 		var answer strings.Builder
@@ -87,4 +118,12 @@ func handler(hostname string) http.Handler {
 		}
 	})
 	return mux
+}
+
+// grpcHealth answers as gRPC's health service does: with a message whose field 1, the status, is SERVING.
+func grpcHealth(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/grpc")
+	w.Header().Set("Trailer", "Grpc-Status")
+	_, _ = w.Write([]byte{0, 0, 0, 0, 2, 0x08, 1})
+	w.Header().Set("Grpc-Status", "0")
 }

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -28,4 +33,63 @@ func TestHandler(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTalk has both sides speak to each other, and to nobody.
+func TestTalk(t *testing.T) {
+	server := httptest.NewUnstartedServer(handler("pod"))
+	conns := make(chan net.Conn, 2)
+	server.Config.ConnState = func(conn net.Conn, state http.ConnState) {
+		if state == http.StateHijacked {
+			conns <- conn
+		}
+	}
+	server.Start()
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	go datagrams(packets, "pod")
+	nobody, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nobody.Close()
+	targets := []string{"tcp/" + server.Listener.Addr().String(), "udp/" + packets.LocalAddr().String()}
+	silent := "udp/" + nobody.LocalAddr().String()
+
+	var out bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := askAll(ctx, &out, 0, append(targets, silent)); err != nil {
+		t.Fatal(err)
+	}
+	if want := targets[0] + " pod\n" + targets[1] + " pod\n" + silent + " -\n"; out.String() != want {
+		t.Errorf("asked and got\n%s, want\n%s", out.String(), want)
+	}
+
+	<-conns
+	kept := make(chan error, 1)
+	said := &firstLine{done: make(chan string, 100)}
+	go func() { kept <- keepAll(t.Context(), said, 10*time.Millisecond, targets) }()
+	if line := <-said.done; !strings.HasPrefix(line, "2 connections, at least ") {
+		t.Errorf("keeps %q", line)
+	}
+	// A connection that its server lets go of is a broken one.
+	(<-conns).Close()
+	if err := <-kept; err == nil || !strings.Contains(err.Error(), targets[0]) {
+		t.Errorf("a broken connection: %v", err)
+	}
+}
+
+// firstLine passes on what is written to it.
+type firstLine struct{ done chan string }
+
+func (f *firstLine) Write(p []byte) (int, error) {
+	select {
+	case f.done <- string(p):
+	default:
+	}
+	return len(p), nil
 }
