@@ -309,6 +309,11 @@ func (f *fabric) vpcChanged(vpc *v1alpha1.VPC) {
 func (f *fabric) subnetChanged(subnet *v1alpha1.Subnet) {
 	f.objects.Add(objectKey{aSubnet, subnet.Name})
 	f.objects.Add(objectKey{aVPC, subnet.Spec.VPC})
+	for _, sibling := range f.subnetsOf(subnet.Spec.VPC) {
+		if sibling.Status.VNI == 0 {
+			f.objects.Add(objectKey{aSubnet, sibling.Name}) // this one may have been in its way
+		}
+	}
 	f.wake()
 }
 

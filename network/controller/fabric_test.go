@@ -251,6 +251,7 @@ func (w *vpcWorld) latency(pods int) time.Duration {
 // TestVPCs follows VPCs, subnets and pods on real clusters, with the shipped rights and a driver in memory.
 func TestVPCs(t *testing.T) {
 	w := newVPCWorld(t)
+	t.Run("NumbersRace", func(t *testing.T) { numbersRace(t, w) })
 	stop := w.lead()
 	tenantLabels := map[string]string{names.LabelTenant: "red001"}
 	w.namespace(w.control, "red001-web", tenantLabels)
@@ -275,6 +276,44 @@ func TestVPCs(t *testing.T) {
 	calls := w.driver.Calls()
 	if vpcAt, subnetAt := slices.IndexFunc(calls, func(c fake.Call) bool { return c.Method == "EnsureVPC" }), slices.IndexFunc(calls, func(c fake.Call) bool { return c.Method == "EnsureSubnet" }); vpcAt < 0 || subnetAt < vpcAt {
 		t.Errorf("the order of calls is wrong: %v", calls)
+	}
+
+	// Two subnets with the same addresses, as two gateways asked at once would let pass: the later one waits for the end of
+	// the earlier.
+	twins := map[bool]*v1alpha1.Subnet{}
+	both := []*v1alpha1.Subnet{subnet("red001-twin-a", "10.0.20.0/24"), subnet("red001-twin-b", "10.0.20.128/25")}
+	eventually(t, "one of the twins is refused", func() error {
+		clear(twins)
+		for _, s := range both {
+			if err := w.admin.Get(t.Context(), client.ObjectKeyFromObject(s), s); err != nil {
+				return err
+			}
+			ready := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.VPCReady)
+			if ready == nil || ready.Reason != reasonOverlap && ready.Status != metav1.ConditionTrue {
+				return fmt.Errorf("%s is %+v", s.Name, ready)
+			}
+			twins[s.Status.VNI != 0] = s
+		}
+		if len(twins) != 2 {
+			return fmt.Errorf("both have a number, or neither: %v", twins)
+		}
+		return nil
+	})
+	if err := w.admin.Delete(t.Context(), twins[true]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the other twin's turn", func() error {
+		s := twins[false]
+		if err := w.admin.Get(t.Context(), client.ObjectKeyFromObject(s), s); err != nil {
+			return err
+		}
+		if s.Status.VNI == 0 || !meta.IsStatusConditionTrue(s.Status.Conditions, v1alpha1.VPCReady) {
+			return fmt.Errorf("status %+v", s.Status)
+		}
+		return nil
+	})
+	if err := w.admin.Delete(t.Context(), twins[false]); err != nil {
+		t.Fatal(err)
 	}
 
 	// A tiny subnet fills up; a chosen address is had once.

@@ -121,27 +121,6 @@ func (f *fabric) visitSubnet(ctx context.Context, name string) error {
 	return errors.Join(f.writeSubnet(ctx, o, bindings, judgePools(bindings, targets)), err)
 }
 
-// numberSubnet gives a new subnet its segment number, once.
-func (f *fabric) numberSubnet(ctx context.Context, o *v1alpha1.Subnet) error {
-	other, err := f.overlapping(ctx, o)
-	if err != nil {
-		return err
-	}
-	if other != "" {
-		return f.writeSubnet(ctx, o, nil, notReady(reasonOverlap, "has addresses of Subnet "+other+", which was there first"))
-	}
-	vni, err := f.nextVNI(ctx)
-	if err != nil {
-		return err
-	}
-	after := o.DeepCopy()
-	after.Status.VNI = vni
-	if err := f.admin.Status().Update(ctx, after); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("number Subnet %s: %w", o.Name, err)
-	}
-	return nil
-}
-
 // target is a pool in which something is to be. required is false where the driver knows no VPCs and nobody named the
 // pool: such a pool is none of the subnet's business.
 type target struct {
