@@ -68,14 +68,36 @@ func (g *gate) vpc(ctx context.Context, a admission.Attributes, v *v1alpha1.VPC)
 	}
 	spec := field.NewPath("spec")
 	known := 0
+	var problems field.ErrorList
 	if old, ok := a.GetOldObject().(*v1alpha1.VPC); ok {
 		known = len(old.Spec.CIDRs)
+		problems = outgrown(v, old, pools, spec)
+	} else {
+		problems = nobodyCan(vpcNeeds(v), pools, "", spec)
 	}
-	problems := poolsInTheWay(v.Spec.CIDRs, known, pools, spec.Child("cidrs"))
-	if a.GetOperation() == admission.Create {
-		problems = append(problems, nobodyCan(vpcNeeds(v), pools, "", spec)...)
-	}
+	problems = append(problems, poolsInTheWay(v.Spec.CIDRs, known, pools, spec.Child("cidrs"))...)
 	return invalid("VPC", v.Name, problems)
+}
+
+// outgrown complains about what a change asks for and a pool that has the VPC already cannot do: its next pods would find
+// no network there.
+func outgrown(v, old *v1alpha1.VPC, pools []v1alpha1.ResourcePool, spec *field.Path) field.ErrorList {
+	fields := map[v1alpha1.NetworkCapability]string{v1alpha1.CapabilitySecurityGroups: "securityGroups", v1alpha1.CapabilityDualStack: "cidrs"}
+	had := vpcNeeds(old)
+	var problems field.ErrorList
+	for _, need := range vpcNeeds(v) {
+		if slices.Contains(had, need) {
+			continue
+		}
+		for _, pool := range pools {
+			in := slices.ContainsFunc(old.Status.Pools, func(b v1alpha1.PoolBinding) bool { return b.Pool == pool.Name && b.Ready })
+			if missing := lacks(pool, []v1alpha1.NetworkCapability{need}); in && missing != "" {
+				problems = append(problems, field.Forbidden(spec.Child(fields[need]),
+					fmt.Sprintf("resource pool %q has the VPC, and its network driver %q lacks %s", pool.Name, pool.Spec.Network.Driver, missing)))
+			}
+		}
+	}
+	return problems
 }
 
 // poolsInTheWay complains about prefixes, from the index first on, that a pool has for itself.
@@ -213,6 +235,13 @@ func placeProblems(needs []v1alpha1.NetworkCapability, vpcCIDRs, wanted, known [
 // vpcNeeds is what a VPC asks of a driver, subnetNeeds what a subnet of it does.
 func vpcNeeds(v *v1alpha1.VPC) []v1alpha1.NetworkCapability {
 	needs := []v1alpha1.NetworkCapability{v1alpha1.CapabilityVPC}
+	families := map[bool]bool{}
+	for _, prefix := range prefixes(v.Spec.CIDRs) {
+		families[prefix.Addr().Is4()] = true
+	}
+	if len(families) > 1 {
+		needs = append(needs, v1alpha1.CapabilityDualStack)
+	}
 	if len(v.Spec.SecurityGroups) > 0 {
 		needs = append(needs, v1alpha1.CapabilitySecurityGroups)
 	}
@@ -221,7 +250,7 @@ func vpcNeeds(v *v1alpha1.VPC) []v1alpha1.NetworkCapability {
 
 func subnetNeeds(v *v1alpha1.VPC, cidrs []string) []v1alpha1.NetworkCapability {
 	needs := vpcNeeds(v)
-	if len(cidrs) > 1 {
+	if len(cidrs) > 1 && !slices.Contains(needs, v1alpha1.CapabilityDualStack) {
 		needs = append(needs, v1alpha1.CapabilityDualStack)
 	}
 	return needs

@@ -94,15 +94,34 @@ func TestNetworksAgree(t *testing.T) {
 	refused("a pool of another zone", apierrors.IsInvalid, c.Create(t.Context(), placed("zone-west", "east")), `spec.pools[0]: Invalid value: "east": is in zone "zone-east"`)
 	refused("a driver that cannot", apierrors.IsInvalid, c.Create(t.Context(), placed("", "flat")), `spec.pools[0]: Invalid value: "flat": cannot have it: network driver "flat" lacks VPC`)
 	refused("a zone that cannot", apierrors.IsInvalid, c.Create(t.Context(), placed("zone-flat")), `no pool can have it`, `lacks VPC`)
-	six := placed("", "east")
+	db := placed("", "east")
+	made(db)
+
+	// A VPC outgrows the pool that has it.
+	main.Status.Pools = []v1alpha1.PoolBinding{{Pool: "east", Ready: true}}
+	if err := c.Status().Update(t.Context(), main); err != nil {
+		t.Fatal(err)
+	}
+	grown = main.DeepCopy()
+	grown.Spec.SecurityGroups = []v1alpha1.SecurityGroup{{Name: "web"}}
+	refused("security groups where there are none", apierrors.IsInvalid, c.Update(t.Context(), grown),
+		`spec.securityGroups: Forbidden: resource pool "east" has the VPC, and its network driver "flat" lacks SecurityGroups`)
+	grown = main.DeepCopy()
+	grown.Spec.CIDRs = append(grown.Spec.CIDRs, "fd00:1::/48")
+	refused("a second family where there is one", apierrors.IsInvalid, c.Update(t.Context(), grown), "spec.cidrs: Forbidden", "lacks DualStack")
+	main.Status.Pools[0].Ready = false
+	if err := c.Status().Update(t.Context(), main); err != nil {
+		t.Fatal(err)
+	}
+
+	six := subnet("demo01-six", "demo01-main", "10.0.3.0/24")
+	six.Spec.Pools = []string{"east"}
 	main.Spec.CIDRs = append(main.Spec.CIDRs, "fd00:1::/48")
 	if err := c.Update(t.Context(), main); err != nil {
 		t.Fatal(err)
 	}
 	six.Spec.CIDRs = append(six.Spec.CIDRs, "fd00:1::/64")
 	refused("two families where one is all there is", apierrors.IsInvalid, c.Create(t.Context(), six), "lacks DualStack")
-	db := placed("", "east")
-	made(db)
 	db.Spec.Pools = []string{"east", "flat"}
 	refused("growth to a driver that cannot", apierrors.IsInvalid, c.Update(t.Context(), db), "spec.pools[1]", "lacks VPC")
 	db.Spec.Pools = []string{"east", "west"}

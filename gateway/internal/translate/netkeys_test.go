@@ -23,8 +23,11 @@ func places() []place {
 	of := func(group, version, resource, kind string) Kind {
 		return Kind{Group: group, Version: version, Resource: resource, Kind: kind, Namespaced: true}
 	}
+	pod := func(subresource string) place {
+		return place{Kind{Version: "v1", Resource: "pods", Kind: "Pod", Namespaced: true, Subresource: subresource}, metadata}
+	}
 	return []place{
-		{pods, metadata}, {Kind{Version: "v1", Resource: "pods", Kind: "Pod", Namespaced: true, Subresource: "status"}, metadata},
+		{pods, metadata}, pod("status"), pod("resize"), pod("ephemeralcontainers"),
 		{namespaces, metadata}, {Kind{Version: "v1", Resource: "namespaces", Kind: "Namespace", Subresource: "status"}, metadata},
 		{Kind{Version: "v1", Resource: "namespaces", Kind: "Namespace", Subresource: "finalize"}, metadata},
 		{services, metadata},
