@@ -57,7 +57,7 @@ func newRootCommand() *cobra.Command {
 	)
 	platform := []*cobra.Command{newTenantCommand(), newPoolCommand()}
 	local := []*cobra.Command{
-		newUpCommand(), newDownCommand(), newStatusCommand(), newDoctorCommand(), newImageCommand(), newLocalPoolCommand(), newBuildCommand(), newConformanceCommand(),
+		newUpCommand(), newDownCommand(), newStatusCommand(), newDoctorCommand(), newImageCommand(), newLocalPoolCommand(), newLocalRebootCommand(), newBuildCommand(), newConformanceCommand(),
 	}
 	for group, commands := range map[string][]*cobra.Command{groupPlatform: platform, groupLocal: local} {
 		for _, command := range commands {

@@ -123,3 +123,28 @@ func newLocalPoolCommand() *cobra.Command {
 	flags.add(cmd.Flags())
 	return cmd
 }
+
+func newLocalRebootCommand() *cobra.Command {
+	var flags upFlags
+	cmd := &cobra.Command{
+		Use:   "local-reboot NODE",
+		Short: "Cut the power of a node on this machine, and start it again",
+		Long: `Kill a node, named as ` + "`vivarium status`" + ` lists it (such as pool-a-node-0), with everything that runs on it, and start it
+again. Its disk is there again, its memory and /run are not.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.ExactArgs(1)(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			config, err := flags.config(cmd)
+			if err != nil {
+				return err
+			}
+			return localcluster.Reboot(cmd.Context(), config, args[0])
+		},
+	}
+	flags.add(cmd.Flags())
+	return cmd
+}

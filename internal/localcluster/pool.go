@@ -25,10 +25,10 @@ import (
 // nodePatience bounds the wait for a node to become ready.
 const nodePatience = 6 * time.Minute
 
-// startPool starts a pool cluster with its nodes and returns when these are ready for pods.
-func (s *starter) startPool(ctx context.Context, index int) error {
+// poolPlane describes the control plane of a pool.
+func (s *starter) poolPlane(index int) (*ControlPlane, error) {
 	pool := s.state.Pools[index]
-	plane, err := NewControlPlane(ControlPlaneConfig{
+	return NewControlPlane(ControlPlaneConfig{
 		Name: pool.Name, Dir: s.instance.clusterDir(pool.Name), LogDir: s.instance.logs(),
 		Ports: poolPorts(s.state.PortBase, index), Binaries: s.binaries, Processes: s.instance.processes,
 		// Nodes have to reach it, and nobody beyond them.
@@ -37,6 +37,12 @@ func (s *starter) startPool(ctx context.Context, index int) error {
 		// What runs a pool's network is privileged, in pools as elsewhere.
 		APIServerFlags: []string{"--allow-privileged=true"},
 	})
+}
+
+// startPool starts a pool cluster with its nodes and returns when these are ready for pods.
+func (s *starter) startPool(ctx context.Context, index int) error {
+	pool := s.state.Pools[index]
+	plane, err := s.poolPlane(index)
 	if err != nil {
 		return err
 	}

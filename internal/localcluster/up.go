@@ -45,7 +45,7 @@ type UpConfig struct {
 	Progress *Progress
 }
 
-// starter is one run of [Up] or [AddPool].
+// starter is one run of [Up], [AddPool] or [Reboot].
 type starter struct {
 	UpConfig
 	instance *Instance
@@ -101,6 +101,39 @@ func AddPool(ctx context.Context, config UpConfig, name string) error {
 	}
 	s.Progress.Say("%s is ready; register it with\n  vivarium pool register %s --kubeconfig %s", name, name, s.instance.poolKubeconfig(name))
 	return nil
+}
+
+// Reboot kills a node with everything that runs on it, at once as a power cut would, and starts it again. What was on its
+// disk is there again: images, containers that have ended, the kubelet's pods. What was in its memory and under /run is not.
+// It returns when the node has started, before Kubernetes says that it is ready.
+func Reboot(ctx context.Context, config UpConfig, id string) error {
+	s := &starter{UpConfig: config}
+	if _, err := Open(config.RunDir); err != nil {
+		return err
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.prepare(ctx, func() error { return nil }); err != nil {
+		return err
+	}
+	for index, pool := range s.state.Pools {
+		for n := range pool.Nodes {
+			if p := s.instance.processes.Get(id); nodeID(pool.Name, n) == id && p != nil && s.state.Nodes == NodesReal {
+				if err := p.Stop(0); err != nil {
+					return err
+				}
+				plane, err := s.poolPlane(index)
+				if err != nil {
+					return err
+				}
+				return s.startNode(ctx, plane, index, n)
+			}
+		}
+	}
+	return fmt.Errorf("reboot %s: it is no node of this instance that runs containers; `vivarium status` lists them", id)
 }
 
 func (s *starter) save(change func(*state)) error {
