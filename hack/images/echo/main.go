@@ -26,7 +26,7 @@ func main() {
 	version := flag.Bool("version", false, "say what this is and end")
 	ask := flag.Bool("ask", false, "print for each target who answers there, or a dash")
 	keep := flag.Bool("keep", false, "talk to every target on and on; end when a connection breaks")
-	from := flag.Int("from", 0, "the port to ask from")
+	from := flag.Int("from", 0, "the port to ask from; of the first target, where they are kept")
 	patience := flag.Duration("patience", 3*time.Second, "how long to wait for answers to -ask")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -42,7 +42,7 @@ func main() {
 		defer cancel()
 		err = askAll(ctx, os.Stdout, *from, flag.Args())
 	case *keep:
-		err = keepAll(ctx, os.Stdout, time.Second, flag.Args())
+		err = keepAll(ctx, os.Stdout, time.Second, *from, flag.Args())
 	default:
 		port := os.Getenv("PORT")
 		if port == "" {

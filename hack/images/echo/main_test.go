@@ -72,7 +72,7 @@ func TestTalk(t *testing.T) {
 	<-conns
 	kept := make(chan error, 1)
 	said := &firstLine{done: make(chan string, 100)}
-	go func() { kept <- keepAll(t.Context(), said, 10*time.Millisecond, targets) }()
+	go func() { kept <- keepAll(t.Context(), said, 10*time.Millisecond, 0, targets) }()
 	if line := <-said.done; !strings.HasPrefix(line, "2 connections, at least ") {
 		t.Errorf("keeps %q", line)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -172,15 +173,20 @@ func askAll(ctx context.Context, out io.Writer, from int, targets []string) erro
 	return nil
 }
 
-// keepAll talks to all targets, ten times a second, and prints how many answers there were. It ends with an error as soon
-// as a connection breaks, is silent for too long or is answered by somebody else than before.
-func keepAll(ctx context.Context, out io.Writer, every time.Duration, targets []string) error {
+// keepAll talks to all targets, ten times a second, and prints how many answers there were and whose. Targets are waited
+// for; once all is well it ends with an error as soon as a connection breaks, is silent for too long or is answered by
+// somebody else than before. The first connection is from a port, the second from the next one and so on, unless that is 0.
+func keepAll(ctx context.Context, out io.Writer, every time.Duration, from int, targets []string) error {
 	broken := make(chan error, len(targets))
-	counts := make([]atomic.Int64, len(targets))
+	kept := make([]keeper, len(targets))
 	for i, target := range targets {
+		kept[i].target = target
+		if from != 0 {
+			kept[i].from = from + i
+		}
 		go func() {
-			if err := keep(ctx, target, &counts[i]); err != nil {
-				broken <- fmt.Errorf("%s, after %d answers: %w", target, counts[i].Load(), err)
+			if err := kept[i].keep(ctx); err != nil {
+				broken <- err
 			}
 		}()
 	}
@@ -192,35 +198,56 @@ func keepAll(ctx context.Context, out io.Writer, every time.Duration, targets []
 			return err
 		case <-time.After(every):
 		}
-		least := counts[0].Load()
-		for i := range counts {
-			least = min(least, counts[i].Load())
+		var names []string
+		least := kept[0].count.Load()
+		for i := range kept {
+			least = min(least, kept[i].count.Load())
+			if name := kept[i].name.Load(); name != nil {
+				names = append(names, *name)
+			}
 		}
-		if _, err := fmt.Fprintf(out, "%d connections, at least %d answers\n", len(targets), least); err != nil {
+		slices.Sort(names)
+		if _, err := fmt.Fprintf(out, "%d connections, at least %d answers each, of %s\n", len(targets), least, strings.Join(slices.Compact(names), " ")); err != nil {
 			return err
 		}
 	}
 }
 
-func keep(ctx context.Context, target string, count *atomic.Int64) error {
-	t, err := begin(ctx, target, 0)
-	if err != nil {
-		return err
+// keeper talks to one target.
+type keeper struct {
+	target string
+	from   int
+	count  atomic.Int64
+	name   atomic.Pointer[string]
+}
+
+func (k *keeper) keep(ctx context.Context) error {
+	var t *talk
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 3*time.Second)
+		var err error
+		t, err = begin(attempt, k.target, k.from)
+		cancel()
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		time.Sleep(200 * time.Millisecond)
 	}
 	defer t.conn.Close()
-	first := ""
 	for number := 1; ctx.Err() == nil; number++ {
 		name, err := t.exchange(number, time.Now().Add(patience))
 		if err != nil {
-			return err
+			return fmt.Errorf("%s, after %d answers: %w", k.target, k.count.Load(), err)
 		}
-		if first == "" {
-			first = name
+		if first := k.name.Load(); first == nil {
+			k.name.Store(&name)
+		} else if name != *first {
+			return fmt.Errorf("%s: %s answers, and before it was %s", k.target, name, *first)
 		}
-		if name != first {
-			return fmt.Errorf("%s answers, and before it was %s", name, first)
-		}
-		count.Add(1)
+		k.count.Add(1)
 		time.Sleep(100 * time.Millisecond)
 	}
 	return nil
