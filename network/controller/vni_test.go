@@ -30,7 +30,7 @@ func numbersRace(t *testing.T, w *vpcWorld) {
 		t.Run(name, func(t *testing.T) {
 			var subnets []*v1alpha1.Subnet
 			for i := range 2 {
-				s := &v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("red009-race%d", i)}, Spec: v1alpha1.SubnetSpec{VPC: "red009-main", CIDRs: []string{"10.0.0.0/24"}}}
+				s := &v1alpha1.Subnet{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("red009-%s%d", tc.standsStill, i)}, Spec: v1alpha1.SubnetSpec{VPC: "red009-main", CIDRs: []string{"10.0.0.0/24"}}}
 				w.create(s)
 				subnets = append(subnets, s)
 			}
@@ -45,7 +45,7 @@ func numbersRace(t *testing.T, w *vpcWorld) {
 					if err == nil {
 						return
 					}
-					if !apierrors.IsConflict(errors.Unwrap(err)) {
+					if cause := errors.Unwrap(err); !apierrors.IsConflict(cause) && !apierrors.IsAlreadyExists(cause) {
 						t.Fatal(err)
 					}
 				}
