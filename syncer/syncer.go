@@ -31,6 +31,7 @@ import (
 
 	"vivarium.io/vivarium/internal/adminclient"
 	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/internal/clock"
 	"vivarium.io/vivarium/internal/leader"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
@@ -56,6 +57,8 @@ type Syncer struct {
 	admin    client.WithWatch
 	rootCA   *rootCA
 	timing   engine.Timing
+	// clock is the control cluster's.
+	clock clock.Clock
 }
 
 // New reads the files that the options name and makes clients; nothing is dialled before Run.
@@ -71,6 +74,7 @@ func New(options *Options) (*Syncer, error) {
 	}
 	// Fairness is the API server's, by the priority level of our user; a limit here would hold up pods.
 	control.QPS, admin.QPS = -1, -1
+	control.Wrap(s.clock.Wrap)
 	control.UserAgent, admin.UserAgent = "vivarium-"+name, "vivarium-"+name
 	if s.control, err = kubernetes.NewForConfig(protobuf(control)); err != nil {
 		return nil, fmt.Errorf("--control-kubeconfig: %w", err)
@@ -134,7 +138,7 @@ func (s *Syncer) lead(ctx context.Context, health *boot.Health, metrics *carrier
 	}); err != nil {
 		return err
 	}
-	w.kinds = kind.All(s.control, s.rootCA.Text, kind.TokenConfig{Audience: s.options.TokenAudience})
+	w.kinds = kind.All(s.control, s.rootCA.Text, kind.TokenConfig{Audience: s.options.TokenAudience, Now: s.clock.Now})
 	w.tenants = cleanup.NewTenants(cleanup.TenantsConfig{Admin: s.admin, Control: s.control, Known: w.demand, Registry: w.registry})
 	w.pools = cleanup.NewPools(s.admin, w.registry)
 	if err := w.demand.OnNamespace(w.controlNamespaceChanged); err != nil {
@@ -177,7 +181,7 @@ func (s *Syncer) lead(ctx context.Context, health *boot.Health, metrics *carrier
 // poolAdded works for a pool until ctx is done.
 func (w *work) poolAdded(ctx context.Context, pool *pools.Pool) {
 	w.pools.Look(pool.Name)
-	c := carrier.New(carrier.Config{Pool: pool, Demand: w.demand, Kinds: w.kinds, Events: w.events, Metrics: w.metrics, Timing: w.timing})
+	c := carrier.New(carrier.Config{Pool: pool, Demand: w.demand, Clock: &w.clock, Kinds: w.kinds, Events: w.events, Metrics: w.metrics, Timing: w.timing})
 	n := cleanup.NewNamespaces(cleanup.NamespacesConfig{
 		Pool: pool, Control: w.control, Informer: c.Namespaces(),
 		Exists:      func(ns names.ControlNamespace) bool { _, ok := w.demand.Namespace(ns); return ok },

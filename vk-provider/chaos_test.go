@@ -199,6 +199,32 @@ var failures = []failure{
 		func(_ *testing.T, c *chaos) { c.pool().line.breaks.Store(0) },
 	},
 	{
+		"a pool's clock is wrong",
+		func(t *testing.T, c *chaos) { c.pool().cluster.ShiftClock(t, c.wrong()) },
+		func(t *testing.T, c *chaos) { c.pool().cluster.ShiftClock(t, 0) },
+	},
+	{
+		"the control cluster's clock is wrong",
+		func(t *testing.T, c *chaos) { c.w.control.ShiftClock(t, c.wrong()) },
+		func(t *testing.T, c *chaos) { c.w.control.ShiftClock(t, 0) },
+	},
+	{
+		// As if one replica after another took over, each with a clock of its own.
+		"the program's clock is wrong",
+		func(t *testing.T, c *chaos) {
+			c.clock = c.wrong
+			for _, r := range c.instances {
+				r.shiftClock(c.clock())
+			}
+		},
+		func(t *testing.T, c *chaos) {
+			c.clock = right
+			for _, r := range c.instances {
+				r.shiftClock(0)
+			}
+		},
+	},
+	{
 		// What happened meanwhile is compacted away, so that both sides have to be listed again: deletions are not seen.
 		"both histories are compacted behind a cut line",
 		func(t *testing.T, c *chaos) { c.pool().line.setCut(true) },
@@ -223,6 +249,8 @@ type chaos struct {
 	mostKills int
 	// victim is the pool that a failure is about.
 	victim string
+	// clock tells by how much the clock of the next run of the program is wrong.
+	clock func() time.Duration
 
 	mu sync.Mutex // guards the rest
 	// alive has the control pods that nobody has asked to go, by UID; runs has the pool pods that were seen to run for
@@ -235,7 +263,7 @@ type chaos struct {
 func newChaos(t *testing.T, seed uint64) *chaos {
 	c := &chaos{
 		w: newWorld(t, "pool-a", "pool-b"), random: rand.New(rand.NewPCG(seed, 1)), //nolint:gosec // to be repeated
-		alive: map[types.UID]types.NamespacedName{}, runs: map[types.UID]types.UID{}, mostKills: 3,
+		alive: map[types.UID]types.NamespacedName{}, runs: map[types.UID]types.UID{}, mostKills: 3, clock: right,
 	}
 	for n := range 3 {
 		namespace := fmt.Sprintf("chaos%d-default", n)
@@ -246,6 +274,23 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 }
 
 func (c *chaos) pool() *pool { return c.w.pools[c.victim] }
+
+func right() time.Duration { return 0 }
+
+// wrong is by how much a clock is wrong: five minutes, one way or the other.
+func (c *chaos) wrong() time.Duration {
+	return []time.Duration{-5 * time.Minute, 5 * time.Minute}[c.random.IntN(2)]
+}
+
+// start runs the program.
+func (c *chaos) start(t *testing.T) *running {
+	t.Helper()
+	r := c.w.start(t, orphansSoon)
+	if by := c.clock(); by != 0 {
+		r.shiftClock(by)
+	}
+	return r
+}
 
 // steady is how many pods the rounds keep to.
 const steady = 60
@@ -297,7 +342,7 @@ func (c *chaos) round(t *testing.T, f failure) (made, deleted, kills int) {
 		for i, r := range c.instances {
 			r.kill()
 			if k < kills-1 {
-				c.instances[i] = c.w.start(t, orphansSoon)
+				c.instances[i] = c.start(t)
 			}
 		}
 	}
@@ -305,7 +350,7 @@ func (c *chaos) round(t *testing.T, f failure) (made, deleted, kills int) {
 	f.repair(t, c)
 	if kills > 0 {
 		for i := range c.instances {
-			c.instances[i] = c.w.start(t, orphansSoon)
+			c.instances[i] = c.start(t)
 		}
 	}
 	acting.Wait()

@@ -19,6 +19,7 @@ import (
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/internal/clock"
 	"vivarium.io/vivarium/internal/leader"
 	"vivarium.io/vivarium/internal/pools"
 	"vivarium.io/vivarium/network"
@@ -37,12 +38,14 @@ const userAgent = "vivarium-vk-provider"
 
 // Provider is the component. Make one with [New] and Run it once.
 type Provider struct {
-	options  *Options
-	address  netip.Addr
-	port     int32
-	control  kubernetes.Interface
-	admin    client.WithWatch
-	cache    *control.Cache
+	options *Options
+	address netip.Addr
+	port    int32
+	control kubernetes.Interface
+	admin   client.WithWatch
+	cache   *control.Cache
+	// clock is the control cluster's.
+	clock    clock.Clock
 	tenants  *tenancy.Tenants
 	networks *vpcs.Cache
 	registry *pools.Registry
@@ -94,6 +97,7 @@ func (p *Provider) clients() error {
 	controlConfig.UserAgent = userAgent
 	// The control cluster's own fairness decides; a limit here would only hide a backlog.
 	controlConfig.QPS = -1
+	controlConfig.Wrap(p.clock.Wrap)
 	controlConfig.ContentType = runtime.ContentTypeProtobuf
 	controlConfig.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	if p.control, err = kubernetes.NewForConfig(controlConfig); err != nil {

@@ -41,7 +41,7 @@ func (t *term) lead(ctx context.Context) error {
 	books := bounce.NewBooks(time.Now)
 	var virtual *nodes.Controller
 	pods, err := provider.New(provider.Config{
-		Control: p.control, Cache: p.cache, Registry: p.registry, Recorder: recorder, Metrics: t.pods,
+		Control: p.control, Cache: p.cache, Clock: &p.clock, Registry: p.registry, Recorder: recorder, Metrics: t.pods,
 		Gateway: p.options.gateway(), Binder: p.binder, Networks: p.networks, Books: books, Welcome: p.tenants.Welcome,
 		OrphanGrace: p.options.OrphanGrace,
 		OnKept:      func(pool string) { virtual.Enqueue(pool) },

@@ -258,6 +258,22 @@ func (r *running) kill() {
 	r.done <- err
 }
 
+// shiftClock has the program believe that it is earlier or later than it is; once it has ended that is no matter.
+func (r *running) shiftClock(by time.Duration) {
+	r.t.Helper()
+	select {
+	case err := <-r.done:
+		r.done <- err
+		return
+	default:
+	}
+	if err := kubetest.ShiftClock(r.cmd.Process.Pid, by); errors.Is(err, kubetest.ErrOneClock) {
+		r.t.Skip(err)
+	} else if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // mustRun ends the test when the program has ended by itself.
 func (r *running) mustRun() {
 	r.t.Helper()

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/internal/clock"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
 	"vivarium.io/vivarium/syncer/internal/engine"
@@ -50,8 +51,10 @@ type Demand interface {
 
 // Config is what a [Carrier] is made of; every field is required.
 type Config struct {
-	Pool    *pools.Pool
-	Demand  Demand
+	Pool   *pools.Pool
+	Demand Demand
+	// Clock is the control cluster's.
+	Clock   *clock.Clock
 	Kinds   kind.Kinds
 	Events  record.EventRecorder
 	Metrics *Metrics
@@ -219,7 +222,7 @@ func (c *Carrier) work(ctx context.Context, key kind.Key) (time.Duration, error)
 		m.goneSince = since(!exists || m.refused == source.Version, m.goneSince, now)
 		queued, m.queued = m.queued, time.Time{}
 		state = engine.State{
-			Now: now, Timing: c.config.Timing, Referenced: len(referring) > 0, Exists: exists, Source: source,
+			Now: now, Control: c.config.Clock.Now(), Timing: c.config.Timing, Referenced: len(referring) > 0, Exists: exists, Source: source,
 			Copy:              engine.Newer(c.cached(key), m.last),
 			UnreferencedSince: m.unreferencedSince, GoneSince: m.goneSince,
 			Refused: m.refused, Written: m.written,

@@ -25,8 +25,10 @@ func DefaultTiming() Timing {
 
 // State is what is known about one key in one pool at one moment.
 type State struct {
-	Now    time.Time
-	Timing Timing
+	Now time.Time
+	// Control is what the clock of the control cluster shows: that is what copies have their times by.
+	Control time.Time
+	Timing  Timing
 	// Referenced is true when a pod in the pool refers to the key.
 	Referenced bool
 	// Exists is true when the key has a source in the control cluster, which is then Source.
@@ -82,11 +84,11 @@ func Decide(s State) Decision {
 		return Decision{Act: Write}
 	}
 	refresh := s.Copy.refreshAfter()
-	if s.Copy.fresh(s.Source) && (refresh.IsZero() || s.Now.Before(refresh)) {
+	if s.Copy.fresh(s.Source) && (refresh.IsZero() || s.Control.Before(refresh)) {
 		if refresh.IsZero() {
 			return Decision{}
 		}
-		return Decision{After: refresh.Sub(s.Now)}
+		return Decision{After: refresh.Sub(s.Control)}
 	}
 	if wait := s.Written.Add(s.Timing.BetweenWrites).Sub(s.Now); wait > 0 {
 		return Decision{After: wait}

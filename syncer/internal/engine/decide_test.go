@@ -50,6 +50,8 @@ func TestDecide(t *testing.T) {
 		"NewAtOnce":         {"a first write is never delayed", with(wanted, func(s *State) { s.Written = now }), Decision{Act: Write}},
 		"RefreshLater":      {"a good token", with(wanted, func(s *State) { s.Copy = good(refresh(time.Hour)) }), Decision{After: time.Hour}},
 		"RefreshNow":        {"a token near its end", with(wanted, func(s *State) { s.Copy = good(refresh(-time.Second)) }), Decision{Act: Write}},
+		"RefreshSlowClock":  {"our clock is behind; a token ends by the control cluster's", with(wanted, func(s *State) { s.Copy, s.Control = good(refresh(4*time.Minute)), now.Add(5*time.Minute) }), Decision{Act: Write}},
+		"RefreshFastClock":  {"our clock is ahead", with(wanted, func(s *State) { s.Copy, s.Control = good(refresh(-time.Minute)), now.Add(-5*time.Minute) }), Decision{After: 4 * time.Minute}},
 		"RefreshUnreadable": {"somebody changed the annotation", with(wanted, func(s *State) { s.Copy = good(func(c *Copy) { c.Annotations[annotationRefresh] = "soon" }) }), Decision{Act: Write}},
 		"JustUnreferenced":  {"the next pod may come", State{Exists: true, Source: source, Copy: good(nil)}, Decision{After: timing.Unreferenced}},
 		"LongUnreferenced":  {"", State{Exists: true, Source: source, Copy: good(nil), UnreferencedSince: now.Add(-timing.Unreferenced)}, Decision{Act: Delete}},
@@ -64,6 +66,9 @@ func TestDecide(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			tc.state.Now, tc.state.Timing = now, timing
+			if tc.state.Control.IsZero() {
+				tc.state.Control = now
+			}
 			if diff := cmp.Diff(tc.want, Decide(tc.state)); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
 			}

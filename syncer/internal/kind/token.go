@@ -33,7 +33,8 @@ const (
 type TokenConfig struct {
 	// Audience is what a token that names none is for: the gateway.
 	Audience string
-	// Now is the clock; Jitter gives a number in [0, 1). Defaults: the real ones.
+	// Now is the control cluster's clock: another process may have to know when a token is old. Jitter gives a number in
+	// [0, 1). Defaults: the clock here, and a random one.
 	Now    func() time.Time
 	Jitter func() float64
 }

@@ -71,13 +71,12 @@ func Unplaced(pool *corev1.Pod) bool {
 		c != nil && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable
 }
 
-// setPlaced keeps ConditionPlaced.
-func setPlaced(status *corev1.PodStatus, pool *corev1.Pod, observed int64) {
+// setPlaced keeps ConditionPlaced. Its time is when it was seen, not what the pool's clock says: others go on from it.
+func setPlaced(status *corev1.PodStatus, pool *corev1.Pod, observed int64, now metav1.Time) {
 	var want *corev1.PodCondition
 	if Unplaced(pool) {
 		want = &corev1.PodCondition{
-			Status: corev1.ConditionFalse, Reason: string(Unschedulable), Message: noRoom,
-			LastTransitionTime: find(pool.Status.Conditions, corev1.PodScheduled).LastTransitionTime,
+			Status: corev1.ConditionFalse, Reason: string(Unschedulable), Message: noRoom, LastTransitionTime: now,
 		}
 	}
 	setCondition(status, ConditionPlaced, want, observed, verbatim)

@@ -43,12 +43,16 @@ func TestUnplaced(t *testing.T) {
 func TestTheTenantHearsThatItsPodHasNoPlace(t *testing.T) {
 	control := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web", UID: "u"}}
 	pool := withoutPlace(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}})
-	status := StatusToControl(control, pool, View{})
+	status := StatusToControl(control, pool, View{Now: metav1.Unix(500, 0)})
 	c := find(status.Conditions, ConditionPlaced)
-	if c == nil || c.Status != corev1.ConditionFalse || c.Reason != "PoolUnschedulable" || c.Message != noRoom || c.LastTransitionTime != metav1.Unix(100, 0) {
+	if c == nil || c.Status != corev1.ConditionFalse || c.Reason != "PoolUnschedulable" || c.Message != noRoom || c.LastTransitionTime != metav1.Unix(500, 0) {
 		t.Fatalf("condition %+v", c)
 	}
 	control.Status = status
+	// The next who looks goes on from when it began.
+	if c := find(StatusToControl(control, pool, View{Now: metav1.Unix(600, 0)}).Conditions, ConditionPlaced); c.LastTransitionTime != metav1.Unix(500, 0) {
+		t.Errorf("it waits since %v", c.LastTransitionTime)
+	}
 	pool.Spec.NodeName, pool.Status.Conditions[0].Status = "n", corev1.ConditionTrue
 	if c := find(StatusToControl(control, pool, View{}).Conditions, ConditionPlaced); c != nil {
 		t.Errorf("it has a place: %+v", c)

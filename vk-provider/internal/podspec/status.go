@@ -80,7 +80,7 @@ func StatusToControl(control, pool *corev1.Pod, view View) corev1.PodStatus {
 	for _, kind := range ownedConditions {
 		setCondition(&status, kind, find(from.Conditions, kind), observed, say)
 	}
-	setPlaced(&status, pool, observed)
+	setPlaced(&status, pool, observed, view.Now)
 	if c := find(from.Conditions, corev1.DisruptionTarget); c != nil && c.Status == corev1.ConditionTrue && find(status.Conditions, corev1.DisruptionTarget) == nil {
 		disrupt(&status, c.Reason, c.LastTransitionTime)
 	}

@@ -321,7 +321,7 @@ func (w *worker) report(ctx context.Context, s state, settled bool) error {
 	if err != nil {
 		return err
 	}
-	view := podspec.View{Placement: at, Settled: settled, Now: metav1.NewTime(time.Now().Truncate(time.Second))}
+	view := podspec.View{Placement: at, Settled: settled, Now: w.now()}
 	seen, err := binder.ObservePod(s.pool)
 	if err != nil {
 		// An address that is not the bound network's would lead the tenant's traffic to somebody else.
@@ -406,7 +406,7 @@ func (w *worker) finish(ctx context.Context, pod *corev1.Pod) error {
 		return err
 	}
 	if podspec.Accepted(pod) && !ended(pod) {
-		if err := w.writeStatus(ctx, pod, podspec.EndedToControl(pod, metav1.NewTime(time.Now().Truncate(time.Second)))); err != nil {
+		if err := w.writeStatus(ctx, pod, podspec.EndedToControl(pod, w.now())); err != nil {
 			return err
 		}
 	}
@@ -428,17 +428,17 @@ func (w *worker) finish(ctx context.Context, pod *corev1.Pod) error {
 // lose ends a control pod whose pool pod the pool has removed.
 func (w *worker) lose(ctx context.Context, pod *corev1.Pod) error {
 	if err := w.proveGone(ctx, pod); errors.Is(err, errRestored) {
-		return errors.Join(w.writeStatus(ctx, pod, podspec.SilentToControl(pod, now())), err)
+		return errors.Join(w.writeStatus(ctx, pod, podspec.SilentToControl(pod, w.now())), err)
 	} else if err != nil {
 		return err
 	}
 	if why, ok := w.wasBounced(pod); ok {
 		// The cache is late, or the status could not be written when the pool pod went.
-		return w.writeStatus(ctx, pod, podspec.BouncedToControl(pod, why, metav1.NewTime(time.Now().Truncate(time.Second))))
+		return w.writeStatus(ctx, pod, podspec.BouncedToControl(pod, why, w.now()))
 	}
 	w.warn(pod, eventEnded, "The pool that ran the pod removed it.")
 	w.config.Metrics.lost.WithLabelValues(w.pool()).Inc()
-	return w.writeStatus(ctx, pod, podspec.LostToControl(pod, metav1.NewTime(time.Now().Truncate(time.Second))))
+	return w.writeStatus(ctx, pod, podspec.LostToControl(pod, w.now()))
 }
 
 // errRestored says that a pool pod is missing from a pool that was restored from a backup.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"vivarium.io/vivarium/internal/clock"
 	"vivarium.io/vivarium/internal/pools"
 	"vivarium.io/vivarium/vk-provider/internal/poolcache"
 )
@@ -31,7 +32,7 @@ func TestContested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorker(Config{Control: control, Metrics: NewMetrics(prometheus.NewRegistry())}, cache)
+	w := newWorker(Config{Control: control, Clock: &clock.Clock{}, Metrics: NewMetrics(prometheus.NewRegistry())}, cache)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "abc123-web", Name: "p", UID: "one"}}
 	w.below[pod.UID] = metav1.Now().Time
 	for what, err := range map[string]error{

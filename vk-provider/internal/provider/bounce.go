@@ -21,7 +21,8 @@ import (
 func (w *worker) book() *bounce.Book { return w.config.Books.Of(w.pool()) }
 
 // recall tells the book what pods show of what another process had in it: since when they wait, and which were given back, so
-// that waits go on, owners do not begin anew, and what was too large a moment ago is not promised again.
+// that waits go on, owners do not begin anew, and what was too large a moment ago is not promised again. All these times are
+// the control cluster's; the book keeps our own.
 func (w *worker) recall() {
 	type leaver struct {
 		pod *corev1.Pod
@@ -29,24 +30,25 @@ func (w *worker) recall() {
 	}
 	var leavers []leaver
 	book := w.book()
+	ours := func(at metav1.Time) time.Time { return time.Now().Add(-w.config.Clock.Since(at.Time)) }
 	for _, node := range w.config.Cache.NodesOfPool(w.pool()) {
 		for _, pod := range w.config.Cache.PodsOnNode(node.Name) {
 			if since, waits := podspec.WaitsSince(pod); waits {
-				book.Waited(pod.UID, since.Time)
+				book.Waited(pod.UID, ours(since))
 			}
 			why, at, ok := podspec.GivenBack(pod)
 			if !ok {
 				continue
 			}
-			leavers = append(leavers, leaver{pod, at.Time})
-			if why == podspec.Unschedulable && time.Since(at.Time) < bounce.FirstHold {
+			leavers = append(leavers, leaver{pod, ours(at)})
+			if why == podspec.Unschedulable && w.config.Clock.Since(at.Time) < bounce.FirstHold {
 				w.learn(pod)
 			}
 		}
 	}
 	slices.SortFunc(leavers, func(a, b leaver) int { return a.at.Compare(b.at) })
 	for _, l := range leavers {
-		book.Recall(l.pod.UID, bounce.Owner(l.pod), l.pod.CreationTimestamp.Time, l.at)
+		book.Recall(l.pod.UID, bounce.Owner(l.pod), ours(l.pod.CreationTimestamp), l.at)
 	}
 }
 
@@ -125,7 +127,7 @@ func (w *worker) decline(ctx context.Context, pod *corev1.Pod, why podspec.Bounc
 	}
 	verdict := w.book().Judge(pod.UID, bounce.Owner(pod), w.bounceAfter())
 	if !verdict.Go {
-		if err := w.writeStatus(ctx, pod, podspec.WaitingToControl(pod, why, message, now())); err != nil {
+		if err := w.writeStatus(ctx, pod, podspec.WaitingToControl(pod, why, message, w.now())); err != nil {
 			return err
 		}
 		return waits(verdict, cause)
@@ -137,8 +139,8 @@ func (w *worker) decline(ctx context.Context, pod *corev1.Pod, why podspec.Bounc
 	return w.giveBack(ctx, pod, why)
 }
 
-// now is a time as the API keeps them.
-func now() metav1.Time { return metav1.NewTime(time.Now().Truncate(time.Second)) }
+// now is the control cluster's time, as the API keeps times: whoever reads it there may have another clock than we.
+func (w *worker) now() metav1.Time { return metav1.NewTime(w.config.Clock.Now().Truncate(time.Second)) }
 
 // waits says when a verdict is to be asked for again.
 func waits(verdict bounce.Verdict, cause error) error {
@@ -163,7 +165,7 @@ func (w *worker) giveBack(ctx context.Context, pod *corev1.Pod, why podspec.Boun
 	w.config.Metrics.bounced.WithLabelValues(w.pool(), string(why)).Inc()
 	w.warn(pod, string(why), why.Message())
 	boot.Logger(ctx).Info("pod given back", "pool", w.pool(), "controlNamespace", pod.Namespace, "name", pod.Name, "uid", pod.UID, "reason", string(why))
-	return w.writeStatus(ctx, pod, podspec.BouncedToControl(pod, why, metav1.NewTime(time.Now().Truncate(time.Second))))
+	return w.writeStatus(ctx, pod, podspec.BouncedToControl(pod, why, w.now()))
 }
 
 // wasBounced tells why a pod was given back.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/clock"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
 	"vivarium.io/vivarium/network"
@@ -27,8 +28,10 @@ const Component = "vk-provider"
 
 // Config is what a [Provider] is made of. Everything without a default is required.
 type Config struct {
-	Control  kubernetes.Interface
-	Cache    *control.Cache
+	Control kubernetes.Interface
+	Cache   *control.Cache
+	// Clock is the control cluster's.
+	Clock    *clock.Clock
 	Registry Registry
 	// Recorder writes events about control pods.
 	Recorder record.EventRecorder
@@ -78,6 +81,7 @@ func New(config Config) (*Provider, error) {
 	}{
 		{"Control", config.Control == nil},
 		{"Cache", config.Cache == nil},
+		{"Clock", config.Clock == nil},
 		{"Registry", config.Registry == nil},
 		{"Recorder", config.Recorder == nil},
 		{"Metrics", config.Metrics == nil},

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/internal/boot"
@@ -309,7 +308,7 @@ func (w *worker) silent(ctx context.Context, s state) error {
 	if !ok || !control.Silent(node) {
 		return nil
 	}
-	return w.writeStatus(ctx, s.control, podspec.SilentToControl(s.control, metav1.NewTime(time.Now().Truncate(time.Second))))
+	return w.writeStatus(ctx, s.control, podspec.SilentToControl(s.control, w.now()))
 }
 
 func (w *worker) look(uid types.UID) state {
