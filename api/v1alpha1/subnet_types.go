@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"slices"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -76,4 +78,9 @@ type SubnetList struct {
 
 	// items are the Subnets.
 	Items []Subnet `json:"items"`
+}
+
+// Serves reports whether the subnet's pods may be in a pool.
+func (s *Subnet) Serves(pool *ResourcePool) bool {
+	return (len(s.Spec.Pools) == 0 || slices.Contains(s.Spec.Pools, pool.Name)) && (s.Spec.Zone == "" || s.Spec.Zone == pool.Spec.Location.Zone)
 }

@@ -20,6 +20,8 @@ const (
 	LabelControl = Domain + "/control"
 	// LabelControlUID carries the UID of the control object that a pool object stands for.
 	LabelControlUID = Domain + "/control-uid"
+	// LabelSubnetUID carries the UID of the Subnet that an IPBlock is of, so that a subnet's blocks are read without the others'.
+	LabelSubnetUID = Domain + "/subnet-uid"
 	// LabelAggregateTo, followed by a role's name, is what a tenant's label rbac.authorization.k8s.io/aggregate-to-... is in
 	// control, where the tenant's own would feed everybody's roles.
 	LabelAggregateTo = "rbac." + Domain + "/aggregate-to-"

@@ -286,13 +286,15 @@ func (f *fabric) wake() {
 func (f *fabric) tenantChanged(tenant *v1alpha1.Tenant) {
 	if tenant.Spec.Network.Mode == v1alpha1.NetworkVPC {
 		f.need.Do(func() { close(f.needed) })
-		// Its pods may have come before it.
-		for _, object := range f.pods.GetStore().List() {
-			if pod, ok := object.(*corev1.Pod); ok && names.TenantID(tenant.Name).Owns(pod.Namespace) && !f.known[tenant.Name] {
-				f.places.Add(keyOf(pod))
+		if !f.known[tenant.Name] {
+			f.known[tenant.Name] = true
+			// Its pods may have come before it.
+			for _, object := range f.pods.GetStore().List() {
+				if pod, ok := object.(*corev1.Pod); ok && names.TenantID(tenant.Name).Owns(pod.Namespace) {
+					f.places.Add(keyOf(pod))
+				}
 			}
 		}
-		f.known[tenant.Name] = true
 	}
 	f.wake()
 }

@@ -136,7 +136,7 @@ func (f *fabric) targets(subnets ...*v1alpha1.Subnet) map[string]target {
 			continue
 		}
 		for _, resource := range f.registry.Resources() {
-			if !serves(subnet, resource) {
+			if !subnet.Serves(resource) {
 				continue
 			}
 			driver, err := f.drivers(resource.Spec.Network.Driver)

@@ -78,9 +78,18 @@ func (f *fabric) place(ctx context.Context, pod *corev1.Pod) error {
 	if tenant == nil || tenant.Spec.Network.Mode != v1alpha1.NetworkVPC {
 		return nil // the tenant's arrival wakes those that it concerns
 	}
-	node := find[corev1.Node](f.nodes, pod.Spec.NodeName)
-	if len(f.addresses.Find(pod.UID)) > 0 || pod.DeletionTimestamp != nil || node == nil {
+	if len(f.addresses.Find(pod.UID)) > 0 || pod.DeletionTimestamp != nil {
 		return nil
+	}
+	for _, subnet := range f.subnetsOf(id.VPC(tenant.Spec.Network)) {
+		if subnet.Status.VNI != 0 && !f.addresses.IsOpen(subnet.UID) {
+			// It may have a place for the pod already. The pod is told nothing: it may well be running.
+			return fmt.Errorf("%w: what subnet %s has given is not read yet", network.ErrNotReady, subnet.Name)
+		}
+	}
+	node := find[corev1.Node](f.nodes, pod.Spec.NodeName)
+	if node == nil {
+		return fmt.Errorf("node %s is not known yet", pod.Spec.NodeName)
 	}
 	pool, _ := pools.NodePool(node)
 	candidates, r, err := f.choose(tenant, namespace, pod, pool)
@@ -149,7 +158,7 @@ func (f *fabric) choose(tenant *v1alpha1.Tenant, namespace *corev1.Namespace, po
 	resource, _ := f.registry.Resource(pool)
 	var out []candidate
 	for _, subnet := range subnets {
-		if resource == nil || !serves(subnet, resource) || subnet.DeletionTimestamp != nil {
+		if resource == nil || !subnet.Serves(resource) || subnet.DeletionTimestamp != nil {
 			continue
 		}
 		c := candidate{subnet: subnet}

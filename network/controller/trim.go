@@ -1,8 +1,6 @@
 package controller
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -117,12 +115,4 @@ func vpcIndex(object any) ([]string, error) {
 		return []string{subnet.Spec.VPC}, nil
 	}
 	return nil, nil
-}
-
-// serves reports whether a subnet's pods may be in a pool.
-func serves(subnet *v1alpha1.Subnet, pool *v1alpha1.ResourcePool) bool {
-	if len(subnet.Spec.Pools) > 0 && !slices.Contains(subnet.Spec.Pools, pool.Name) {
-		return false
-	}
-	return subnet.Spec.Zone == "" || subnet.Spec.Zone == pool.Spec.Location.Zone
 }

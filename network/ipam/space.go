@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/network"
 )
 
@@ -334,8 +335,11 @@ func (s *space) release(pod types.UID, now time.Time) []uint32 {
 func (s *space) desired(first uint32, spec v1alpha1.IPBlockSpec) *v1alpha1.IPBlock {
 	b := s.blocks[first]
 	object := &v1alpha1.IPBlock{
-		ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.IPBlockName(spec.SubnetUID, first), Finalizers: []string{v1alpha1.FinalizerNetwork}},
-		Spec:       spec,
+		ObjectMeta: metav1.ObjectMeta{
+			Name: v1alpha1.IPBlockName(spec.SubnetUID, first), Finalizers: []string{v1alpha1.FinalizerNetwork},
+			Labels: map[string]string{names.LabelSubnetUID: string(spec.SubnetUID)},
+		},
+		Spec: spec,
 	}
 	if b.object != nil {
 		object.ObjectMeta = *b.object.ObjectMeta.DeepCopy()

@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/names"
 )
 
 // adminStore keeps blocks in the admin API.
@@ -18,7 +19,7 @@ func NewStore(admin client.Client) Store { return adminStore{admin} }
 
 func (s adminStore) List(ctx context.Context, subnet types.UID) ([]v1alpha1.IPBlock, error) {
 	var all v1alpha1.IPBlockList
-	if err := s.admin.List(ctx, &all); err != nil {
+	if err := s.admin.List(ctx, &all, client.MatchingLabels{names.LabelSubnetUID: string(subnet)}); err != nil {
 		return nil, err
 	}
 	var mine []v1alpha1.IPBlock

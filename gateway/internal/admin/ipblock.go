@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/names"
 )
 
 func ipBlockKind() kind[v1alpha1.IPBlock, *v1alpha1.IPBlock] {
@@ -63,12 +64,21 @@ func validateIPBlock(b *v1alpha1.IPBlock) field.ErrorList {
 	if want := v1alpha1.IPBlockName(b.Spec.SubnetUID, b.Spec.First); b.Name != want {
 		problems = append(problems, field.Invalid(field.NewPath("metadata", "name"), b.Name, fmt.Sprintf("must be %q, after spec.subnetUID and spec.first", want)))
 	}
-	return problems
+	return append(problems, blockLabel(b)...)
+}
+
+// blockLabel holds blocks findable: one that its subnet does not find would be given out a second time.
+func blockLabel(b *v1alpha1.IPBlock) field.ErrorList {
+	if got := b.Labels[names.LabelSubnetUID]; got != string(b.Spec.SubnetUID) {
+		path := field.NewPath("metadata", "labels").Key(names.LabelSubnetUID)
+		return field.ErrorList{field.Invalid(path, got, fmt.Sprintf("must be %q, as spec.subnetUID", b.Spec.SubnetUID))}
+	}
+	return nil
 }
 
 func validateIPBlockUpdate(b, old *v1alpha1.IPBlock) field.ErrorList {
 	if equality.Semantic.DeepEqual(b.Spec, old.Spec) {
-		return nil
+		return blockLabel(b)
 	}
 	return field.ErrorList{field.Forbidden(field.NewPath("spec"), "cannot be changed")}
 }

@@ -308,7 +308,7 @@ func (g *gate) reservedByVPCs(ctx context.Context, p, old *v1alpha1.ResourcePool
 	path := field.NewPath("spec", "network", "reserved")
 	for _, vpc := range vpcs {
 		here := slices.ContainsFunc(subnets, func(s v1alpha1.Subnet) bool {
-			return s.Spec.VPC == vpc.Name && (len(s.Spec.Pools) == 0 || slices.Contains(s.Spec.Pools, p.Name)) && (s.Spec.Zone == "" || s.Spec.Zone == p.Spec.Location.Zone)
+			return s.Spec.VPC == vpc.Name && s.Serves(p)
 		})
 		if !here {
 			continue

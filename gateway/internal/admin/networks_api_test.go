@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/names"
 )
 
 func vpc(name string, cidrs ...string) *v1alpha1.VPC {
@@ -180,7 +181,7 @@ func TestNetworksAgree(t *testing.T) {
 	refused("a VPC with subnets", apierrors.IsConflict, c.Delete(t.Context(), main), "it cannot be deleted: it has subnets: demo01-db, demo01-web")
 	refused("all VPCs", apierrors.IsConflict, c.DeleteAllOf(t.Context(), &v1alpha1.VPC{}), "it has subnets")
 	component := f.component(t)
-	block := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.IPBlockName(web.UID, 0)},
+	block := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.IPBlockName(web.UID, 0), Labels: map[string]string{names.LabelSubnetUID: string(web.UID)}},
 		Spec: v1alpha1.IPBlockSpec{Subnet: web.Name, SubnetUID: web.UID, VPCUID: main.UID, Size: 256}}
 	if err := component.Create(t.Context(), block); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/names"
 )
 
 func TestValidateVPC(t *testing.T) {
@@ -199,6 +200,7 @@ func TestValidateIPBlock(t *testing.T) {
 		"NoSize":     {func(x *block) { x.Spec.Size = 0 }, "spec.size"},
 		"First":      {func(x *block) { x.Spec.First, x.Name = 17, "uid-00000011" }, "spec.first: Invalid value: 17: must be a multiple of 256"},
 		"Name":       {func(x *block) { x.Name = "uid-100" }, `metadata.name: Invalid value: "uid-100": must be "uid-00000100"`},
+		"Unlabeled":  {func(x *block) { x.Labels = nil }, `metadata.labels[vivarium.io/subnet-uid]: Invalid value: "": must be "uid"`},
 		"Other":      {func(x *block) { x.Status.Allocations[1].Index = 512 }, "status.allocations[1].index: Invalid value: 512: is not in this block"},
 		"Before":     {func(x *block) { x.Status.Allocations[1].Index = 255 }, "is not in this block"},
 		"Twice":      {func(x *block) { x.Status.Allocations[1].Index = 256 }, "status.allocations[1].index: Duplicate value: 256"},
@@ -207,7 +209,7 @@ func TestValidateIPBlock(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			x := &block{Spec: v1alpha1.IPBlockSpec{Subnet: "demo01-web", SubnetUID: "uid", VPCUID: "v", First: 256, Size: 256}}
-			x.Name = v1alpha1.IPBlockName("uid", 256)
+			x.Name, x.Labels = v1alpha1.IPBlockName("uid", 256), map[string]string{names.LabelSubnetUID: "uid"}
 			for i := range uint32(2) {
 				x.Status.Allocations = append(x.Status.Allocations, v1alpha1.IPAllocation{Index: 256 + i, PodUID: "p"})
 			}
@@ -219,6 +221,9 @@ func TestValidateIPBlock(t *testing.T) {
 		if got := v1alpha1.IPBlockName("uid", first); got != want {
 			t.Errorf("block %s, want %s", got, want)
 		}
+	}
+	if got := fmt.Sprint(validateIPBlockUpdate(&block{Spec: v1alpha1.IPBlockSpec{SubnetUID: "uid"}}, &block{Spec: v1alpha1.IPBlockSpec{SubnetUID: "uid"}})); !strings.Contains(got, "metadata.labels") {
+		t.Errorf("a block that loses its label: %s", got)
 	}
 	if got := fmt.Sprint(validateIPBlockUpdate(&block{Spec: v1alpha1.IPBlockSpec{First: 256}}, &block{})); !strings.Contains(got, "spec: Forbidden") {
 		t.Errorf("a block that becomes another: %s", got)

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/internal/names"
 )
 
 func inVPC(x *v1alpha1.Tenant) {
@@ -129,7 +130,7 @@ func TestNetworkOfATenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Pods keep their network.
-	block := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.IPBlockName(more.UID, 0)}, Spec: v1alpha1.IPBlockSpec{Subnet: more.Name, SubnetUID: more.UID, VPCUID: vpc.UID, Size: 256}}
+	block := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.IPBlockName(more.UID, 0), Labels: map[string]string{names.LabelSubnetUID: string(more.UID)}}, Spec: v1alpha1.IPBlockSpec{Subnet: more.Name, SubnetUID: more.UID, VPCUID: vpc.UID, Size: 256}}
 	if err := w.admin.Create(t.Context(), block); err != nil {
 		t.Fatal(err)
 	}
