@@ -118,8 +118,8 @@ const (
 
 // Capabilities is what a driver can do.
 type Capabilities struct {
-	// VPC is false for drivers that know no VPCs and subnets; OverlappingCIDRs, CrossPool, ExplicitIP, SecurityGroups
-	// and NetworkPolicies are false then too.
+	// VPC is false for drivers that know no VPCs and subnets; OverlappingCIDRs, CrossPool, ExplicitIP, SecurityGroups,
+	// NetworkPolicies and Bandwidth are false then too.
 	VPC bool
 	// OverlappingCIDRs allows two VPCs with equal addresses in one pool.
 	OverlappingCIDRs bool
@@ -131,6 +131,8 @@ type Capabilities struct {
 	SecurityGroups bool
 	// NetworkPolicies says that the driver is a [Filterer], so that NetworkPolicies of tenants hold in their VPCs.
 	NetworkPolicies bool
+	// Bandwidth bounds a pod's traffic.
+	Bandwidth bool
 	// DualStack gives pods an IPv4 and an IPv6 address.
 	DualStack bool
 	// Enforced is true when the driver itself makes tenants unreachable to each other once EnsureNamespace, or the subnet,

@@ -97,8 +97,8 @@ type Selection struct {
 	IPs []netip.Addr
 	// SecurityGroups are names of groups, in order.
 	SecurityGroups []string
-	// Bandwidth is the text of its key.
-	Bandwidth string
+	// Bandwidth bounds the pod's traffic.
+	Bandwidth netkeys.Rates
 }
 
 // SelectionOf reads the keys of a pod, and those of its namespace for what the pod does not say. An address is one pod's
@@ -109,7 +109,7 @@ func SelectionOf(pod, namespace map[string]string) (Selection, error) {
 		netkeys.Subnets:        func(value string) (err error) { s.Subnets, err = netkeys.ParseSubnets(value); return err },
 		netkeys.SecurityGroups: func(value string) (err error) { s.SecurityGroups, err = netkeys.ParseSecurityGroups(value); return err },
 		netkeys.IP:             func(value string) (err error) { s.IPs, err = netkeys.ParseIPs(value); return err },
-		netkeys.Bandwidth:      func(value string) error { s.Bandwidth = value; return nil },
+		netkeys.Bandwidth:      func(value string) (err error) { s.Bandwidth, err = netkeys.ParseBandwidth(value); return err },
 	} {
 		value, ok := pod[key]
 		if !ok && key != netkeys.IP {

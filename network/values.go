@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/netkeys"
 )
 
 // Pool is one pool as a driver sees it.
@@ -176,6 +177,8 @@ type PodBinding struct {
 	MAC string
 	// SecurityGroups are the names of the groups that the pod is in, in order; all of them are the VPC's.
 	SecurityGroups []string
+	// Bandwidth bounds the pod's traffic.
+	Bandwidth netkeys.Rates
 }
 
 // Validate reports what no driver can bind: it is the part of BindPod that all drivers share. Its errors are
@@ -190,8 +193,8 @@ func (b PodBinding) Validate() error {
 	case b.Pod.UID == "":
 		return fmt.Errorf("%w: pod %s/%s has no UID", ErrInvalid, b.Pod.Namespace, b.Pod.Name)
 	case b.VPC == nil && b.Subnet == nil:
-		if len(b.IPs) > 0 || len(b.SecurityGroups) > 0 {
-			return fmt.Errorf("%w: an address or a security group without a subnet", ErrInvalid)
+		if len(b.IPs) > 0 || len(b.SecurityGroups) > 0 || !b.Bandwidth.None() {
+			return fmt.Errorf("%w: an address, a security group or a bandwidth without a subnet", ErrInvalid)
 		}
 		return nil
 	case b.VPC == nil || b.Subnet == nil:

@@ -74,7 +74,13 @@ func ParseIPs(value string) ([]netip.Addr, error) {
 }
 
 // Rates bound a pod's traffic in bits per second; zero is no bound.
-type Rates struct{ Ingress, Egress int64 }
+type Rates struct {
+	Ingress int64 `json:"ingress,omitempty"`
+	Egress  int64 `json:"egress,omitempty"`
+}
+
+// None reports that nothing is bounded.
+func (r Rates) None() bool { return r == Rates{} }
 
 // The least and the most that a bound can be, as those of the CNI bandwidth plugin.
 var slowest, fastest = resource.MustParse("1k"), resource.MustParse("1P")

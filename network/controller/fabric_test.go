@@ -345,6 +345,8 @@ func TestVPCs(t *testing.T) {
 	w.told(w.makePod("nowhere", map[string]string{"network.vivarium.io/subnets": "db"}), corev1.ConditionFalse, network.ReasonInvalidSelection, `"db"`)
 	w.told(w.makePod("grouped", map[string]string{"network.vivarium.io/security-groups": "x"}), corev1.ConditionFalse, network.ReasonCapabilityMissing, "security groups")
 
+	w.told(w.makePod("bounded", map[string]string{"network.vivarium.io/bandwidth": "10M"}), corev1.ConditionFalse, network.ReasonCapabilityMissing, "bandwidth")
+
 	// Where a pod runs below is told, until it is gone; its address rests only then.
 	w.namespace(w.pool, "red001-web", nil)
 	mutation, err := w.driver.BindPod(network.PodBinding{

@@ -204,7 +204,7 @@ func (f *fabric) able(vpc *v1alpha1.VPC, wishes network.Selection, pool string) 
 	case err != nil, !driver.Capabilities().VPC, !driver.Capabilities().ExplicitIP:
 		// Without a place that was chosen here nobody could tell whether the pod is where it belongs.
 		return refuse(network.ReasonCapabilityMissing, "no VPC can be had where the pod is")
-	case wishes.Bandwidth != "":
+	case !wishes.Bandwidth.None() && !driver.Capabilities().Bandwidth:
 		return refuse(network.ReasonCapabilityMissing, "bandwidth cannot be had where the pod is")
 	case len(wishes.SecurityGroups) > 0 && !driver.Capabilities().SecurityGroups:
 		return refuse(network.ReasonCapabilityMissing, "security groups cannot be had where the pod is")

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/netkeys"
 	"vivarium.io/vivarium/network"
 )
 
@@ -88,7 +89,7 @@ func testNameAndCapabilities(t *testing.T, h Harness) {
 	if c != driver.Capabilities() {
 		t.Error("the capabilities are not constant")
 	}
-	if !c.VPC && (c.OverlappingCIDRs || c.CrossPool || c.ExplicitIP || c.SecurityGroups || c.NetworkPolicies) {
+	if !c.VPC && (c.OverlappingCIDRs || c.CrossPool || c.ExplicitIP || c.SecurityGroups || c.NetworkPolicies || c.Bandwidth) {
 		t.Errorf("capabilities of VPCs without VPCs: %+v", c)
 	}
 	if c.Probes != network.ProbesAll && c.Probes != network.ProbesExecOnly {
@@ -201,6 +202,16 @@ func testBindPodRefuses(t *testing.T, h Harness) {
 			if _, err := driver.BindPod(in); !errors.Is(err, network.ErrCapability) {
 				t.Errorf("a pod in a security group: %v, want ErrCapability", err)
 			}
+		}
+	}
+	if in := binding(driver, red); in.VPC != nil {
+		plain, _ := driver.BindPod(in)
+		in.Bandwidth = netkeys.Rates{Ingress: 1e6, Egress: 2e6}
+		switch got, err := driver.BindPod(in); {
+		case !driver.Capabilities().Bandwidth && !errors.Is(err, network.ErrCapability):
+			t.Errorf("a pod with a bandwidth: %v, want ErrCapability", err)
+		case driver.Capabilities().Bandwidth && (err != nil || cmp.Equal(plain, got)):
+			t.Errorf("a pod with a bandwidth: %v, %v; want something for it", got, err)
 		}
 	}
 	if !driver.Capabilities().VPC {

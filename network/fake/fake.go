@@ -144,6 +144,9 @@ func (*Driver) BindPod(in network.PodBinding) (network.PodMutation, error) {
 	if len(in.SecurityGroups) > 0 {
 		return network.PodMutation{}, fmt.Errorf("%w: security groups", network.ErrCapability)
 	}
+	if !in.Bandwidth.None() {
+		return network.PodMutation{}, fmt.Errorf("%w: bandwidth", network.ErrCapability)
+	}
 	binding := network.Binding{Tenant: in.Tenant, Driver: Name}
 	annotations := map[string]string{}
 	if in.VPC != nil {

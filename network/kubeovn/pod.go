@@ -63,6 +63,9 @@ func (Driver) BindPod(in network.PodBinding) (network.PodMutation, error) {
 			return network.PodMutation{}, fmt.Errorf("%w: pod %s/%s has no address in %s", network.ErrInvalid, in.Pod.Namespace, in.Pod.Name, cidr)
 		}
 	}
+	if !in.Bandwidth.None() {
+		return network.PodMutation{}, fmt.Errorf("%w: bandwidth", network.ErrCapability)
+	}
 	binding.VPC, binding.Subnet = in.VPC.UID, in.Subnet.UID
 	planned := plan{vpcName(in.VPC), subnetName(in.Subnet), strings.Join(words(in.IPs), ","), in.MAC}
 	annotations := map[string]string{

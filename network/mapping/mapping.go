@@ -81,6 +81,8 @@ func (d Driver) BindPod(in network.PodBinding) (network.PodMutation, error) {
 		annotations = map[string]string{}
 	}
 	switch {
+	case !in.Bandwidth.None():
+		return network.PodMutation{}, fmt.Errorf("%w: bandwidth", network.ErrCapability)
 	case d.table.address == "" && len(in.IPs) > 0:
 		return network.PodMutation{}, fmt.Errorf("%w: %s gives pods their addresses itself", network.ErrCapability, d.Name())
 	case d.table.address != "" && len(in.IPs) != len(in.Subnet.CIDRs):

@@ -41,7 +41,7 @@ func (Driver) Name() string { return Name }
 func (Driver) Capabilities() network.Capabilities {
 	return network.Capabilities{
 		VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, SecurityGroups: true, NetworkPolicies: true,
-		DualStack: true, Probes: network.ProbesAll,
+		Bandwidth: true, DualStack: true, Probes: network.ProbesAll,
 	}
 }
 
@@ -75,7 +75,7 @@ func (Driver) BindPod(in network.PodBinding) (network.PodMutation, error) {
 	if err := subnet.Validate(in.IPs, in.MAC); err != nil {
 		return network.PodMutation{}, fmt.Errorf("%w: %w", network.ErrInvalid, err)
 	}
-	place, err := json.Marshal(state.Place{Pod: in.Pod.UID, IPs: in.IPs, MAC: in.MAC, Groups: in.SecurityGroups})
+	place, err := json.Marshal(state.Place{Pod: in.Pod.UID, IPs: in.IPs, MAC: in.MAC, Groups: in.SecurityGroups, Rates: in.Bandwidth})
 	if err != nil {
 		return network.PodMutation{}, fmt.Errorf("%w: %w", network.ErrInvalid, err)
 	}

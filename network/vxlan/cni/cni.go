@@ -172,7 +172,7 @@ func (c *call) pod() (*plane.Pod, names.TenantID, error) {
 	}
 	return &plane.Pod{
 		Container: c.env("CNI_CONTAINERID"), NetNS: c.env("CNI_NETNS"), Interface: c.env("CNI_IFNAME"),
-		UID: place.Pod, Namespace: namespace, Name: name, VPC: binding.VPC, Subnet: binding.Subnet, IPs: place.IPs, MAC: place.MAC, Groups: place.Groups,
+		UID: place.Pod, Namespace: namespace, Name: name, VPC: binding.VPC, Subnet: binding.Subnet, IPs: place.IPs, MAC: place.MAC, Groups: place.Groups, Rates: place.Rates,
 	}, binding.Tenant, nil
 }
 

@@ -140,6 +140,7 @@ func (c *Cache) Plan(pod *corev1.Pod, tenant names.TenantID, namespace map[strin
 		return plan, err
 	}
 	plan.IPs, plan.MAC, plan.SecurityGroups = plan.Subnet.At(index), network.MAC(index), wishes.SecurityGroups
+	plan.Bandwidth = wishes.Bandwidth
 	return plan, nil
 }
 

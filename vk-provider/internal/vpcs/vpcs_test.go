@@ -2,6 +2,7 @@ package vpcs
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,11 +41,11 @@ func block(name string, allocations ...v1alpha1.IPAllocation) *v1alpha1.IPBlock 
 func TestPlan(t *testing.T) {
 	now := metav1.Now()
 	all := func(c *Cache) {
-		put(t, c.vpcs, &v1alpha1.VPC{ObjectMeta: meta("red001-main", "v"), Spec: v1alpha1.VPCSpec{Tenant: "red001", CIDRs: []string{"10.0.0.0/16", "fd00::/48"}}})
+		put(t, c.vpcs, &v1alpha1.VPC{ObjectMeta: meta("red001-main", "v"), Spec: v1alpha1.VPCSpec{Tenant: "red001", CIDRs: []string{"10.0.0.0/16", "fd00::/48"}, SecurityGroups: []v1alpha1.SecurityGroup{{Name: "db"}}}})
 		put(t, c.subnets, &v1alpha1.Subnet{ObjectMeta: meta("red001-web", "s"), Spec: v1alpha1.SubnetSpec{VPC: "red001-main", CIDRs: []string{"10.0.1.0/24", "fd00::/64"}}})
 	}
 	pod := func(namespace string) *corev1.Pod {
-		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "p", UID: "p1"}}
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "p", UID: "p1", Annotations: map[string]string{"network.vivarium.io/bandwidth": "ingress=8k"}}}
 	}
 	mine := v1alpha1.IPAllocation{Index: 9, PodUID: "p1"}
 	cases := map[string]struct {
@@ -82,7 +83,7 @@ func TestPlan(t *testing.T) {
 				return mode, ok
 			})
 			tc.fill(c)
-			plan, err := c.Plan(pod(tc.tenant+"-web"), names.TenantID(tc.tenant), nil)
+			plan, err := c.Plan(pod(tc.tenant+"-web"), names.TenantID(tc.tenant), map[string]string{"network.vivarium.io/security-groups": "db", "network.vivarium.io/bandwidth": "9k"})
 			if !errors.Is(err, tc.err) || (err == nil) != (tc.err == nil) {
 				t.Fatalf("%s: %v, want %v", tc.reason, err, tc.err)
 			}
@@ -94,6 +95,9 @@ func TestPlan(t *testing.T) {
 					t.Errorf("%s: got %+v", tc.reason, plan)
 				}
 				return
+			}
+			if !slices.Equal(plan.SecurityGroups, []string{"db"}) || plan.Bandwidth.Ingress != 8000 || plan.Bandwidth.Egress != 0 {
+				t.Errorf("%s: in groups %v with %+v", tc.reason, plan.SecurityGroups, plan.Bandwidth)
 			}
 			if plan.IPs[0].String() != tc.ip || plan.IPs[1].String() != "fd00::9" || plan.MAC != network.MAC(9) || plan.Validate() != nil {
 				t.Errorf("%s: got %+v, %v", tc.reason, plan, plan.Validate())

@@ -134,6 +134,11 @@ func (n *Node) plug(s *space, desired *state.Desired, subnet *state.Subnet, pod 
 	if err := removeLink(pod.NetNS, pod.Interface); err != nil {
 		return nil, err
 	}
+	if pod.Port != "" && pod.Rates.Egress > 0 {
+		if err := s.unshape(pod.Port); err != nil {
+			return nil, err
+		}
+	}
 	raw, err := n.plugin(s.ns, "bridge", "ADD", pod, n.bridgeConfig(desired, subnet, pod))
 	if err != nil {
 		return nil, err
@@ -204,7 +209,7 @@ func (n *Node) refresh(s *space, desired *state.Desired) error {
 	}
 	for _, pod := range pods {
 		if port, err := s.links.LinkByName(pod.Port); err == nil {
-			if err := s.podPort(port); err != nil {
+			if err := errors.Join(s.podPort(port), s.shape(port, pod.Rates)); err != nil {
 				return err
 			}
 		}
@@ -306,6 +311,11 @@ func (n *Node) unplug(s *space, pod *Pod) error {
 		if port, err := s.links.LinkByName(pod.Port); err == nil {
 			if err := s.links.LinkDel(port); err != nil && !errors.As(err, &netlink.LinkNotFoundError{}) {
 				return fmt.Errorf("remove port %s: %w", pod.Port, err)
+			}
+		}
+		if pod.Rates.Egress > 0 {
+			if err := s.unshape(pod.Port); err != nil {
+				return err
 			}
 		}
 	} else if err := removeLink(pod.NetNS, pod.Interface); err != nil {

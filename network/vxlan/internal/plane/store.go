@@ -16,6 +16,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"vivarium.io/vivarium/internal/netkeys"
 	"vivarium.io/vivarium/network/vxlan/internal/state"
 )
 
@@ -37,6 +38,9 @@ type Pod struct {
 	MAC       string       `json:"mac"`
 	// Groups are the security groups that it is in as long as nobody has said otherwise.
 	Groups []string `json:"groups,omitempty"`
+
+	// Rates bound its traffic.
+	Rates netkeys.Rates `json:"rates,omitzero"`
 
 	// Infra is the address by which this node alone knows the pod.
 	Infra netip.Addr `json:"infra,omitzero"`

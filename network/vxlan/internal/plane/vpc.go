@@ -330,7 +330,7 @@ func (n *Node) segments(s *space, desired *state.Desired, pods []Pod) error {
 			continue
 		}
 		if port, err := s.links.LinkByName(pod.Port); err == nil {
-			if err := s.podPort(port); err != nil {
+			if err := errors.Join(s.podPort(port), s.shape(port, pod.Rates)); err != nil {
 				return err
 			}
 		}

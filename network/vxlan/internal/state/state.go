@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/netkeys"
 	"vivarium.io/vivarium/network"
 )
 
@@ -75,6 +76,8 @@ type Place struct {
 	MAC string       `json:"mac"`
 	// Groups are the security groups that the pod is in from its first packet on, until its endpoint says otherwise.
 	Groups []string `json:"groups,omitempty"`
+	// Rates bound the pod's traffic.
+	Rates netkeys.Rates `json:"rates,omitzero"`
 }
 
 // PlaceAnnotation is on every pool pod that is in a VPC.
