@@ -7,7 +7,9 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,6 +93,10 @@ func (p *tenantPolicies) find(id names.TenantID) (policies.Tenant, bool, error) 
 		return policies.Tenant{}, false, errors.New("the gateway is starting")
 	}
 	tenant, ok := f.tenants.Get(id)
+	if !ok && (p.registry.Has(id, policies.Validating) || p.registry.Has(id, policies.Mutating)) {
+		// Its bindings go before it does, so that this replica is only late to know it.
+		return policies.Tenant{}, false, fmt.Errorf("tenant %s is not known yet", id)
+	}
 	if !ok || tenant.Terminating {
 		return policies.Tenant{}, false, nil
 	}
@@ -127,7 +133,7 @@ func (p *tenantPolicies) find(id names.TenantID) (policies.Tenant, bool, error) 
 
 // checkBinding refuses a binding that would not be applied: who makes one counts on it.
 func (x *exchange) checkBinding() error {
-	if x.kind.Group != "admissionregistration.k8s.io" || !strings.HasSuffix(x.kind.Resource, "bindings") || x.facts.request.Verb != "create" {
+	if x.kind.Group != "admissionregistration.k8s.io" || !strings.HasSuffix(x.kind.Resource, "bindings") || !slices.Contains([]string{"create", "update", "patch"}, x.facts.request.Verb) {
 		return nil
 	}
 	if x.front.policies == nil || x.front.policies.registry.Check() == nil {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -23,13 +24,7 @@ func TestValidatingPolicies(t *testing.T) {
 	w.must(t, other, "", "create", "ns", "web")
 	w.must(t, other, "", "label", "ns", "web", "guarded=yes")
 
-	w.must(t, kubeconfig, `
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: limits, namespace: default}
-data: {most: "3"}
----
-apiVersion: admissionregistration.k8s.io/v1
+	const replicas = `apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata: {name: replicas.example.com}
 spec:
@@ -53,6 +48,12 @@ spec:
   policyName: replicas.example.com
   paramRef: {name: limits, namespace: default, parameterNotFoundAction: Deny}
   validationActions: [Deny]
+`
+	w.must(t, kubeconfig, replicas+`---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: limits, namespace: default}
+data: {most: "3"}
 ---
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
@@ -172,7 +173,21 @@ spec: {policyName: pods.example.com, validationActions: [Deny]}
 		return err == nil && len(config.Webhooks) == 0
 	})
 	eventually(t, "the policies are out of force", func() bool { return try(kube, "web", deployment("a", 4, nil)) == nil })
+
+	// Parameters are followed although there was no policy to name their kind for a while.
+	if err := kube.AdmissionregistrationV1().ValidatingAdmissionPolicies().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * time.Second) // the plugins look every second
+	w.must(t, kubeconfig, "", "patch", "configmap", "limits", "-p", `{"data":{"most":"9"}}`)
+	w.must(t, kubeconfig, replicas, "apply", "-f", "-")
+	eventually(t, "the policy is in force again, with what its parameter says now", func() bool {
+		refused := try(kube, "web", deployment("a", 10, nil))
+		return refused != nil && strings.Contains(refused.Error(), "no more than 9 in web")
+	})
+
 	// What is left goes with the tenant, whose policies cannot keep it.
+	w.must(t, kubeconfig, `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","namespace":"web"},"spec":{"containers":[{"name":"a","image":"vivarium.test/a"}]}}`, "create", "-f", "-")
 	w.must(t, kubeconfig, `
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
@@ -180,7 +195,7 @@ metadata: {name: nothing.example.com}
 spec:
   matchConstraints:
     resourceRules:
-    - {apiGroups: ["*"], apiVersions: ["*"], operations: ["*"], resources: ["*"]}
+    - {apiGroups: ["*"], apiVersions: ["*"], operations: ["*"], resources: ["*/*"]}
   validations: [{expression: "false", message: nothing may be written}]
 ---
 apiVersion: admissionregistration.k8s.io/v1
@@ -192,6 +207,12 @@ spec: {policyName: nothing.example.com, validationActions: [Deny]}
 		out, err := w.run(kubeconfig, "", "create", "clusterrole", "x", "--verb=get", "--resource=pods", "--dry-run=server")
 		return err != nil && strings.Contains(out, "nothing may be written")
 	})
+	// Nor do they bind the platform, which says how the tenant's pods are and takes them out of a pool.
+	if out := w.fails(t, kubeconfig, "", "delete", "pod", "a", "-n", "web"); !strings.Contains(out, "nothing may be written") {
+		t.Errorf("the tenant: %s", out)
+	}
+	w.must(t, w.control, "", "patch", "pod", "a", "-n", "vap00a-web", "--subresource=status", "-p", `{"status":{"message":"by the platform"}}`)
+	w.must(t, w.control, "", "delete", "pod", "a", "-n", "vap00a-web", "--grace-period=0", "--force")
 	w.must(t, w.operator, "", "delete", "tenant", "vap00a", "--wait=false")
 	eventually(t, "the tenant's policies and namespaces are gone", func() bool {
 		out := w.must(t, w.control, "", "get", "validatingadmissionpolicies,validatingadmissionpolicybindings,namespaces", "-o", "name")

@@ -92,21 +92,14 @@ func (documents) Convert(in, out, _ any) error {
 		return fmt.Errorf("convert %T to %T", in, out)
 	}
 	want, have := to.GroupVersionKind(), from.GroupVersionKind()
-	if want != have && (builtInKinds[resourceOf(have.Kind)] == have.Kind) {
+	if want != have && slices.ContainsFunc(slices.Concat(builtInVersions...), func(r schema.GroupVersionResource) bool {
+		return r.GroupVersion().WithKind(builtInKinds[r.Resource]) == have
+	}) {
 		return fmt.Errorf("%s cannot be converted to %s here: name that version in the policy's rules", have, want.GroupVersion())
 	}
 	to.Object = runtime.DeepCopyJSON(from.Object)
 	to.SetGroupVersionKind(want)
 	return nil
-}
-
-func resourceOf(kind string) string {
-	for resource, k := range builtInKinds {
-		if k == kind {
-			return resource
-		}
-	}
-	return ""
 }
 
 // ConvertToVersion implements runtime.ObjectConvertor.

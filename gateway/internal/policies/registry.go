@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
-	"vivarium.io/vivarium/gateway/internal/follow"
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 )
@@ -26,19 +25,19 @@ import (
 // for validating and one for mutating policies, which the operator's manifests make and leave empty. Each replica does so;
 // they agree, for they see the same objects. Safe for concurrent use.
 type Registry struct {
-	sides []*side
+	sorts []*sort
 	// changed wakes Run.
 	changed chan struct{}
 
 	// mu guards what follows.
 	mu sync.Mutex
-	// tenants have bindings.
-	tenants map[names.TenantID]bool
+	// bound are the sides that have bindings.
+	bound map[side]bool
 }
 
-// side is what differs between validating and mutating policies.
-type side struct {
-	what                       string
+// sort is what differs between validating and mutating policies.
+type sort struct {
+	which, what                string
 	policies, bindings, config cache.SharedIndexInformer
 	// apply writes what is bound into the configuration as it is known, if that says anything else.
 	apply func(ctx context.Context, known any, b bound) error
@@ -57,14 +56,14 @@ func NewRegistry(control *rest.Config, validating, mutating admissionregistratio
 	if err != nil {
 		return nil, fmt.Errorf("client of the control cluster: %w", err)
 	}
-	r := &Registry{changed: make(chan struct{}, 1), tenants: map[names.TenantID]bool{}}
+	r := &Registry{changed: make(chan struct{}, 1), bound: map[side]bool{}}
 	all := informers.NewSharedInformerFactory(kube, 0).Admissionregistration().V1()
 	ours := informers.NewSharedInformerFactoryWithOptions(kube, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, names.PolicyWebhooks).String()
 	})).Admissionregistration().V1()
-	r.sides = []*side{
+	r.sorts = []*sort{
 		{
-			what: "validating", policies: all.ValidatingAdmissionPolicies().Informer(), bindings: all.ValidatingAdmissionPolicyBindings().Informer(),
+			which: Validating, what: "validating", policies: all.ValidatingAdmissionPolicies().Informer(), bindings: all.ValidatingAdmissionPolicyBindings().Informer(),
 			config: ours.ValidatingWebhookConfigurations().Informer(),
 			apply: func(ctx context.Context, known any, b bound) error {
 				have := known.(*admissionregistrationv1.ValidatingWebhookConfiguration)
@@ -77,7 +76,7 @@ func NewRegistry(control *rest.Config, validating, mutating admissionregistratio
 			},
 		},
 		{
-			what: "mutating", policies: all.MutatingAdmissionPolicies().Informer(), bindings: all.MutatingAdmissionPolicyBindings().Informer(),
+			which: Mutating, what: "mutating", policies: all.MutatingAdmissionPolicies().Informer(), bindings: all.MutatingAdmissionPolicyBindings().Informer(),
 			config: ours.MutatingWebhookConfigurations().Informer(),
 			apply: func(ctx context.Context, known any, b bound) error {
 				have := known.(*admissionregistrationv1.MutatingWebhookConfiguration)
@@ -90,7 +89,7 @@ func NewRegistry(control *rest.Config, validating, mutating admissionregistratio
 			},
 		},
 	}
-	for _, s := range r.sides {
+	for _, s := range r.sorts {
 		for _, informer := range []cache.SharedIndexInformer{s.policies, s.bindings, s.config} {
 			if err := informer.SetTransform(slim); err != nil {
 				return nil, fmt.Errorf("watch admission policies: %w", err)
@@ -133,42 +132,46 @@ func (r *Registry) wake() {
 	}
 }
 
-// retryAfter is how long after a write that failed it is tried again.
-const retryAfter = time.Second
+const (
+	// retryAfter is how long after a write that failed it is tried again.
+	retryAfter = time.Second
+	// settle is how long after one write the next one comes at the earliest: a burst of bindings is told at once, and
+	// replicas of two versions, which do not agree, do not write against each other without end.
+	settle = 250 * time.Millisecond
+)
 
 // Run follows the control cluster until ctx is done.
 func (r *Registry) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
-	for _, s := range r.sides {
+	for _, s := range r.sorts {
 		for _, informer := range []cache.SharedIndexInformer{s.policies, s.bindings, s.config} {
 			group.Go(func() { informer.RunWithContext(ctx) })
 		}
 	}
-	var pause follow.Pause
 	for {
-		if r.sync(ctx) {
-			pause.Reset()
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-r.changed:
-			}
-			continue
+		var again <-chan time.Time
+		if !r.sync(ctx) {
+			again = time.After(retryAfter)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(settle):
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-r.changed:
-		case <-time.After(retryAfter):
+		case <-again:
 		}
 	}
 }
 
 // sync makes the configurations say what is bound, and reports whether they do.
 func (r *Registry) sync(ctx context.Context) bool {
-	tenants, done := map[names.TenantID]bool{}, true
-	for _, s := range r.sides {
+	has, done := map[side]bool{}, true
+	for _, s := range r.sorts {
 		b, err := s.sync(ctx)
 		s.mu.Lock()
 		said := s.trouble
@@ -179,11 +182,11 @@ func (r *Registry) sync(ctx context.Context) bool {
 			boot.Logger(ctx).Error("Tenants' admission policies are not applied as they should be", "kind", s.what, "error", err)
 		}
 		for _, id := range b.tenants {
-			tenants[id] = true
+			has[side{id, s.which}] = true
 		}
 	}
 	r.mu.Lock()
-	r.tenants = tenants
+	r.bound = has
 	r.mu.Unlock()
 	return done
 }
@@ -191,7 +194,7 @@ func (r *Registry) sync(ctx context.Context) bool {
 // errNotKnown says that the control cluster has not told yet what there is.
 var errNotKnown = errors.New("what policies there are is not known yet")
 
-func (s *side) sync(ctx context.Context) (bound, error) {
+func (s *sort) sync(ctx context.Context) (bound, error) {
 	if !s.policies.HasSynced() || !s.bindings.HasSynced() || !s.config.HasSynced() {
 		return bound{}, errNotKnown
 	}
@@ -237,20 +240,20 @@ func policyOf(name string, matches *admissionregistrationv1.MatchResources) poli
 	return policy{name: name, rules: matches.ResourceRules}
 }
 
-// Has reports whether a tenant is known to have policies that are bound.
-func (r *Registry) Has(id names.TenantID) bool {
+// Has reports whether a tenant is known to have policies of a sort that are bound.
+func (r *Registry) Has(id names.TenantID, which string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.tenants[id]
+	return r.bound[side{id, which}]
 }
 
 // Check gives the reason why bindings would not be applied at the moment; nil while they are.
 func (r *Registry) Check() error {
-	for _, s := range r.sides {
+	for _, s := range r.sorts {
 		s.mu.Lock()
 		err := s.trouble
 		s.mu.Unlock()
-		if err != nil && !errors.Is(err, errNotKnown) {
+		if err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -92,13 +93,23 @@ func (v *Reviewer) answer(ctx context.Context, request *admissionv1.AdmissionReq
 	if !ok {
 		return allowed.DeepCopy(), nil
 	}
-	q, err := tenant.question(id, request)
+	who, writer := tenant.View.WriterToTenant(request.UserInfo)
+	if !judged(request, writer, which) {
+		return allowed.DeepCopy(), nil
+	}
+	q, err := tenant.question(id, request, who)
 	if err != nil {
 		return nil, fmt.Errorf("put a question into the words of tenant %s: %w", id, err)
 	}
-	world, err := v.Worlds.of(id)
+	world, err := v.Worlds.of(side{id, which})
 	if err != nil {
 		return nil, err
+	}
+	select {
+	case world.slots <- struct{}{}:
+		defer func() { <-world.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	said := &remarks{}
 	ctx = warning.WithWarningRecorder(ctx, said)
@@ -118,6 +129,22 @@ func (v *Reviewer) answer(ctx context.Context, request *admissionv1.AdmissionReq
 		return response, q.patched(response)
 	}
 	return response, nil
+}
+
+// judged reports whether a tenant's policies have a say. What the platform writes is not the tenant's to refuse or to change: its
+// weight, the status of its pods, the emptying of a pool. Policies of the control cluster that hold tenants to what is theirs
+// look at tenants' requests alone, so that a change would pass them all. For the same reason nobody changes what a part of
+// the control cluster says in a status, and nobody refuses it the room that it takes for somebody else.
+func judged(request *admissionv1.AdmissionRequest, writer translate.Writer, which string) bool {
+	switch writer {
+	case translate.User:
+		return true
+	case translate.StockPart:
+		preempts := request.UserInfo.Username == "system:kube-scheduler" && request.Operation == admissionv1.Delete
+		return !preempts && (which == Validating || request.SubResource != "status")
+	default:
+		return false
+	}
 }
 
 // mutate applies the mutating policies, and those that want it once more when others have changed the object.
@@ -175,7 +202,7 @@ type question struct {
 	annotations map[string]string
 }
 
-func (t Tenant) question(id names.TenantID, r *admissionv1.AdmissionRequest) (*question, error) {
+func (t Tenant) question(id names.TenantID, r *admissionv1.AdmissionRequest, who authenticationv1.UserInfo) (*question, error) {
 	gvk, gvr := schema.GroupVersionKind(r.Kind), schema.GroupVersionResource(r.Resource)
 	gvk.Group, gvr.Group = t.group(gvk.Group), t.group(gvr.Group)
 	q := &question{tenant: t, request: r}
@@ -210,7 +237,6 @@ func (t Tenant) question(id names.TenantID, r *admissionv1.AdmissionRequest) (*q
 	if q.object != nil {
 		q.before = runtime.DeepCopyJSON(q.object.Object)
 	}
-	who := t.View.WriterToTenant(r.UserInfo)
 	q.Attributes = admission.NewAttributesRecord(
 		orNil(q.object), orNil(old), gvk, namespace, name, gvr, r.SubResource, admission.Operation(r.Operation), orNil(options),
 		r.DryRun != nil && *r.DryRun, &user.DefaultInfo{Name: who.Username, UID: who.UID, Groups: who.Groups},

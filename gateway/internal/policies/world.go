@@ -7,11 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -29,49 +31,62 @@ type Worlds struct {
 
 	// mu guards what follows.
 	mu     sync.Mutex
-	worlds map[names.TenantID]*world
+	worlds map[side]*world
+}
+
+// side is a tenant's policies of one sort, [Mutating] or [Validating].
+type side struct {
+	id    names.TenantID
+	which string
 }
 
 // NewWorlds makes a Worlds; what it starts ends with ctx.
 func NewWorlds(ctx context.Context, inside func(names.TenantID) http.RoundTripper) *Worlds {
-	return &Worlds{ctx: ctx, inside: inside, worlds: map[names.TenantID]*world{}}
+	return &Worlds{ctx: ctx, inside: inside, worlds: map[side]*world{}}
 }
 
-// world is what an API server of a tenant's own would run.
+// world is what an API server of a tenant's own would run for one side; the plugin of the other is nil. They are apart because
+// the mutating one reads the tenant's schemas every few seconds.
 type world struct {
 	validating *validating.Plugin
 	mutating   *mutating.Plugin
 	stop       context.CancelFunc
 	used       time.Time
+	// slots bound the questions that are answered at once; further ones wait for as long as the control cluster does.
+	slots chan struct{}
 }
+
+// questionsAtOnce is how many questions of one tenant are answered at the same time: its policies may be dear, and they are
+// answered with what all tenants share.
+const questionsAtOnce = 16
 
 // idleFor is how long plugins stay that nobody asks and whose tenant is not known to have policies.
 const idleFor = 2 * time.Minute
 
-// of gives the plugins of a tenant and starts them if need be. They answer when they know the tenant's policies.
-func (w *Worlds) of(id names.TenantID) (*world, error) {
+// of gives the plugin of a tenant's side and starts it if need be. It answers when it knows the tenant's policies.
+func (w *Worlds) of(s side) (*world, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	one, ok := w.worlds[id]
+	one, ok := w.worlds[s]
 	if !ok {
 		var err error
-		if one, err = start(w.ctx, w.inside(id)); err != nil {
-			return nil, fmt.Errorf("start the admission plugins of tenant %s: %w", id, err)
+		if one, err = start(w.ctx, w.inside(s.id), s.which); err != nil {
+			return nil, fmt.Errorf("start the admission plugin of tenant %s: %w", s.id, err)
 		}
-		w.worlds[id] = one
+		w.worlds[s] = one
 	}
 	one.used = time.Now()
 	return one, nil
 }
 
-// Prune stops the plugins of tenants that have no policies any more.
-func (w *Worlds) Prune(has func(names.TenantID) bool) {
+// Prune stops the plugins of tenants that have no policies of the sort any more.
+func (w *Worlds) Prune(has func(id names.TenantID, which string) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for id, one := range w.worlds {
-		if !has(id) && time.Since(one.used) > idleFor {
+	for s, one := range w.worlds {
+		if !has(s.id, s.which) && time.Since(one.used) > idleFor {
 			one.stop()
-			delete(w.worlds, id)
+			delete(w.worlds, s)
 		}
 	}
 }
@@ -80,9 +95,11 @@ func (w *Worlds) Prune(has func(names.TenantID) bool) {
 func (w *Worlds) Forget(id names.TenantID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if one, ok := w.worlds[id]; ok {
-		one.stop()
-		delete(w.worlds, id)
+	for _, which := range []string{Mutating, Validating} {
+		if one, ok := w.worlds[side{id, which}]; ok {
+			one.stop()
+			delete(w.worlds, side{id, which})
+		}
 	}
 }
 
@@ -93,9 +110,9 @@ var notStored = []schema.GroupResource{
 	{Group: "authorization.k8s.io", Resource: "selfsubjectrulesreviews"}, {Group: "authorization.k8s.io", Resource: "subjectaccessreviews"},
 }
 
-func start(ctx context.Context, inside http.RoundTripper) (*world, error) {
+func start(ctx context.Context, inside http.RoundTripper, which string) (*world, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	one, err := startWith(ctx, &rest.Config{Host: "https://tenant.invalid", Transport: inside, QPS: -1, UserAgent: "vivarium-policies"})
+	one, err := startWith(ctx, &rest.Config{Host: "https://tenant.invalid", Transport: inside, QPS: -1, UserAgent: "vivarium-policies"}, which)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -104,7 +121,30 @@ func start(ctx context.Context, inside http.RoundTripper) (*world, error) {
 	return one, nil
 }
 
-func startWith(ctx context.Context, config *rest.Config) (*world, error) {
+// lasting starts informers for as long as a world lasts. A plugin would stop those of parameters with the last policy that names
+// their kind, and the factory never starts one twice: the next policy would be judged by what there was then.
+type lasting struct {
+	informers.SharedInformerFactory
+	end <-chan struct{}
+}
+
+// Start implements informers.SharedInformerFactory.
+func (l lasting) Start(<-chan struct{}) { l.SharedInformerFactory.Start(l.end) }
+
+// plugin is what the two plugins have in common.
+type plugin interface {
+	SetExternalKubeInformerFactory(informers.SharedInformerFactory)
+	SetExternalKubeClientSet(kubernetes.Interface)
+	SetEnabled(bool)
+	SetExcludedAdmissionResources([]schema.GroupResource)
+	SetDynamicClient(dynamic.Interface)
+	SetDrainedNotification(<-chan struct{})
+	SetAuthorizer(authorizer.Authorizer)
+	SetRESTMapper(meta.RESTMapper)
+	admission.InitializationValidator
+}
+
+func startWith(ctx context.Context, config *rest.Config, which string) (*world, error) {
 	encoded := rest.CopyConfig(config)
 	encoded.ContentType, encoded.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	kube, err := kubernetes.NewForConfig(encoded)
@@ -119,39 +159,29 @@ func startWith(ctx context.Context, config *rest.Config) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	one := &world{}
-	if one.validating, err = validating.NewPlugin(nil); err != nil {
+	one := &world{slots: make(chan struct{}, questionsAtOnce)}
+	var starting plugin
+	if which == Mutating {
+		one.mutating, err = mutating.NewPlugin(nil)
+		starting = one.mutating
+	} else {
+		one.validating, err = validating.NewPlugin(nil)
+		starting = one.validating
+	}
+	if err != nil {
 		return nil, err
 	}
-	if one.mutating, err = mutating.NewPlugin(nil); err != nil {
+	factory := lasting{informers.NewSharedInformerFactory(kube, 0), ctx.Done()}
+	starting.SetEnabled(true)
+	starting.SetExternalKubeInformerFactory(factory)
+	starting.SetExternalKubeClientSet(kube)
+	starting.SetExcludedAdmissionResources(notStored)
+	starting.SetDynamicClient(objects)
+	starting.SetDrainedNotification(ctx.Done())
+	starting.SetAuthorizer(&authorizing{kube: kube})
+	starting.SetRESTMapper(mapper)
+	if err := starting.ValidateInitialization(); err != nil {
 		return nil, err
-	}
-	factory := informers.NewSharedInformerFactory(kube, 0)
-	for _, plugin := range []interface {
-		SetExternalKubeInformerFactory(informers.SharedInformerFactory)
-		SetExternalKubeClientSet(kubernetes.Interface)
-		SetEnabled(bool)
-		SetExcludedAdmissionResources([]schema.GroupResource)
-		SetDynamicClient(dynamic.Interface)
-		SetDrainedNotification(<-chan struct{})
-		admission.InitializationValidator
-	}{one.validating, one.mutating} {
-		plugin.SetEnabled(true)
-		plugin.SetExternalKubeInformerFactory(factory)
-		plugin.SetExternalKubeClientSet(kube)
-		plugin.SetExcludedAdmissionResources(notStored)
-		plugin.SetDynamicClient(objects)
-		plugin.SetDrainedNotification(ctx.Done())
-	}
-	authorizer := &authorizing{kube: kube}
-	one.validating.SetAuthorizer(authorizer)
-	one.mutating.SetAuthorizer(authorizer)
-	one.validating.SetRESTMapper(mapper)
-	one.mutating.SetRESTMapper(mapper)
-	for _, plugin := range []admission.InitializationValidator{one.validating, one.mutating} {
-		if err := plugin.ValidateInitialization(); err != nil {
-			return nil, err
-		}
 	}
 	factory.Start(ctx.Done())
 	return one, nil

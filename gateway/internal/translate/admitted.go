@@ -65,12 +65,20 @@ func (v View) MutationToControl(k Kind, verb string, patch []byte, namespace, na
 	return operations.Append(nil), nil
 }
 
-// platformUser is who writes for the platform in a tenant's cluster and has no name there.
-const platformUser = "system:platform"
+// Writer is who writes an object of a tenant.
+type Writer int
 
-// WriterToTenant says who writes, in the tenant's words. The stock parts of the control cluster have the names that they
-// have in every cluster; of others who are not the tenant's nothing is told.
-func (v View) WriterToTenant(who authenticationv1.UserInfo) authenticationv1.UserInfo {
+const (
+	// Platform is everybody else: the platform and its operators, who have no name in a tenant's cluster.
+	Platform Writer = iota
+	// User is a user of the tenant's.
+	User
+	// StockPart is a part of the control cluster that every cluster has, by the name that it has in every cluster.
+	StockPart
+)
+
+// WriterToTenant says who writes, in the tenant's words. Of the platform nothing is told.
+func (v View) WriterToTenant(who authenticationv1.UserInfo) (authenticationv1.UserInfo, Writer) {
 	if own, err := v.Tenant.UserToTenant(who.Username); err == nil {
 		out := authenticationv1.UserInfo{Username: own, UID: who.UID}
 		for _, group := range who.Groups {
@@ -78,7 +86,7 @@ func (v View) WriterToTenant(who authenticationv1.UserInfo) authenticationv1.Use
 				out.Groups = append(out.Groups, own)
 			}
 		}
-		return out
+		return out, User
 	}
 	if stockWriter(who.Username) {
 		out := authenticationv1.UserInfo{Username: who.Username, UID: who.UID}
@@ -87,9 +95,9 @@ func (v View) WriterToTenant(who authenticationv1.UserInfo) authenticationv1.Use
 				out.Groups = append(out.Groups, group)
 			}
 		}
-		return out
+		return out, StockPart
 	}
-	return authenticationv1.UserInfo{Username: platformUser, Groups: []string{"system:authenticated"}}
+	return authenticationv1.UserInfo{}, Platform
 }
 
 // stockWriter reports whether a user of the control cluster is a part that every cluster has.

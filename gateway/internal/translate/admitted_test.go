@@ -79,35 +79,39 @@ func TestMutations(t *testing.T) {
 
 func TestWriters(t *testing.T) {
 	v := View{Tenant: "abc123"}
-	for name, c := range map[string]struct{ control, own authenticationv1.UserInfo }{
+	for name, c := range map[string]struct {
+		control, own authenticationv1.UserInfo
+		writer       Writer
+	}{
 		"Own": {
 			authenticationv1.UserInfo{Username: "abc123-alice", UID: "u", Groups: []string{"abc123-dev", "abc123-system:authenticated", "system:authenticated"}},
-			authenticationv1.UserInfo{Username: "alice", UID: "u", Groups: []string{"dev", "system:authenticated"}},
+			authenticationv1.UserInfo{Username: "alice", UID: "u", Groups: []string{"dev", "system:authenticated"}}, User,
 		},
 		"Account": {
 			authenticationv1.UserInfo{Username: "system:serviceaccount:abc123-web:robot", Groups: []string{"system:serviceaccounts:abc123-web"}},
-			authenticationv1.UserInfo{Username: "system:serviceaccount:web:robot", Groups: []string{"system:serviceaccounts:web"}},
+			authenticationv1.UserInfo{Username: "system:serviceaccount:web:robot", Groups: []string{"system:serviceaccounts:web"}}, User,
 		},
 		"Controller": {
 			authenticationv1.UserInfo{Username: "system:serviceaccount:kube-system:replicaset-controller", Groups: []string{"system:serviceaccounts", "operators"}},
-			authenticationv1.UserInfo{Username: "system:serviceaccount:kube-system:replicaset-controller", Groups: []string{"system:serviceaccounts"}},
+			authenticationv1.UserInfo{Username: "system:serviceaccount:kube-system:replicaset-controller", Groups: []string{"system:serviceaccounts"}}, StockPart,
 		},
-		"Scheduler": {authenticationv1.UserInfo{Username: "system:kube-scheduler"}, authenticationv1.UserInfo{Username: "system:kube-scheduler"}},
+		"Scheduler": {authenticationv1.UserInfo{Username: "system:kube-scheduler"}, authenticationv1.UserInfo{Username: "system:kube-scheduler"}, StockPart},
 		"Platform": {
 			authenticationv1.UserInfo{Username: "vivarium-gateway", UID: "u", Groups: []string{"system:masters"}, Extra: map[string]authenticationv1.ExtraValue{"a": {"b"}}},
-			authenticationv1.UserInfo{Username: "system:platform", Groups: []string{"system:authenticated"}},
+			authenticationv1.UserInfo{}, Platform,
 		},
 		"Neighbour": {
 			authenticationv1.UserInfo{Username: "zzz999-bob", Groups: []string{"zzz999-dev"}},
-			authenticationv1.UserInfo{Username: "system:platform", Groups: []string{"system:authenticated"}},
+			authenticationv1.UserInfo{}, Platform,
 		},
 		"NeighboursAccount": {
 			authenticationv1.UserInfo{Username: "system:serviceaccount:zzz999-web:robot"},
-			authenticationv1.UserInfo{Username: "system:platform", Groups: []string{"system:authenticated"}},
+			authenticationv1.UserInfo{}, Platform,
 		},
 	} {
-		if diff := cmp.Diff(c.own, v.WriterToTenant(c.control)); diff != "" {
-			t.Errorf("%s: %s", name, diff)
+		own, writer := v.WriterToTenant(c.control)
+		if diff := cmp.Diff(c.own, own); diff != "" || writer != c.writer {
+			t.Errorf("%s: writer %d, want %d: %s", name, writer, c.writer, diff)
 		}
 	}
 }
