@@ -69,6 +69,9 @@ func (c *Controller) reconcileLife(ctx context.Context, id names.TenantID, t *v1
 	if apierrors.IsConflict(err) {
 		return err // Another replica was quicker; its work is seen next time.
 	}
+	if err == nil && readyCondition(t) != metav1.ConditionTrue {
+		awaitRights(ctx, c.control, id)
+	}
 	status.ObservedGeneration = t.Generation
 	status.Server = c.access.server
 	ready := metav1.Condition{Type: v1alpha1.TenantReady, Status: metav1.ConditionTrue, Reason: reasonProvided, ObservedGeneration: t.Generation}
