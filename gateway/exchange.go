@@ -53,6 +53,11 @@ func (x *exchange) scope() paging.Scope {
 
 func (x *exchange) serve(w http.ResponseWriter, r *http.Request) error {
 	request := x.facts.request
+	if x.kind.Kept {
+		if err := x.mayKeep(r); err != nil {
+			return err
+		}
+	}
 	switch {
 	case isTunnel(request):
 		return x.tunnel(w, r)

@@ -50,6 +50,8 @@ type front struct {
 	// offers may be nil: then the operator offers nothing.
 	offers *offers.Set
 	sealer *paging.Sealer
+	// stock are the tenants that have the flow schemas of every cluster.
+	stock *stock
 	// sizes are how long lists over all namespaces were last time.
 	sizes   *sizes
 	metrics *metrics

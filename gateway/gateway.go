@@ -107,7 +107,7 @@ func (s *Server) wire(ctx context.Context, o *Options, files *files, controlConf
 		return err
 	}
 	s.front, err = newFront(frontConfig{
-		control: controlConfig, offers: s.offers, tenants: s.directory, shared: shared, clientCAs: files.clientCAs, secret: files.secret, servingCA: files.servingCA,
+		control: controlConfig, kept: loopback, offers: s.offers, tenants: s.directory, shared: shared, clientCAs: files.clientCAs, secret: files.secret, servingCA: files.servingCA,
 		tenantURL: o.TenantURL, tokenAudience: o.TokenAudience, controlAudiences: o.ControlAudiences,
 		ready: health.Ready, metrics: newMetrics(),
 	})
@@ -232,6 +232,7 @@ func readFiles(o *Options) (*files, error) {
 // frontConfig is what the tenant listener is made of.
 type frontConfig struct {
 	control          *rest.Config
+	kept             *rest.Config
 	offers           *offers.Set
 	tenants          identity.Tenants
 	shared           *customs.Shared
@@ -254,13 +255,13 @@ func newFront(c frontConfig) (*front, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := control.New(control.Config{REST: c.control, Shared: registry.SharedWith, Refused: c.metrics.refused.Inc})
+	client, err := control.New(control.Config{REST: c.control, Shared: registry.SharedWith, Refused: c.metrics.refused.Inc, Kept: c.kept})
 	if err != nil {
 		return nil, err
 	}
 	f := &front{
 		tenants: c.tenants, access: newAccess(client), impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), customs: registry, control: client, offers: c.offers,
-		metrics: c.metrics, rootCA: string(c.servingCA), tokenAudience: c.tokenAudience, forbiddenAudiences: c.controlAudiences,
+		metrics: c.metrics, stock: newStock(), rootCA: string(c.servingCA), tokenAudience: c.tokenAudience, forbiddenAudiences: c.controlAudiences,
 	}
 	if f.authenticator, err = identity.New(identity.Config{
 		CA: c.clientCAs, Audience: c.tokenAudience, Tenants: c.tenants, Reviewer: client,

@@ -54,8 +54,8 @@ type shared struct {
 // share decides whether a watch can be served from the shared one. Whatever is not plainly of a known form goes to the
 // control cluster, whose answer is the right one.
 func (x *exchange) share(query url.Values, accept string) *shared {
-	if x.kind.Custom != nil && !x.kind.Custom.Shared {
-		// All objects of a kind of the tenant's own are its own.
+	if x.kind.Custom != nil && !x.kind.Custom.Shared || x.kind.Kept {
+		// All objects of a kind of the tenant's own are its own, and the control cluster has nothing of what is kept here.
 		return nil
 	}
 	if !x.everywhere() || query.Get("labelSelector") != "" || query.Get("fieldSelector") != "" {

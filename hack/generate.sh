@@ -13,7 +13,7 @@ openapi() { # DIRECTORY, PACKAGE, packages that are not ours
 		--output-dir "$1" --output-pkg "vivarium.io/vivarium/$1" \
 		--output-file zz_generated.openapi.go --output-model-name-file zz_generated.model_name.go \
 		--readonly-pkg "$(echo $common $3 | tr ' ' ,)" --report-filename /dev/null \
-		"$2" $common
+		$2 $common
 }
-openapi gateway/internal/admin/openapi ./api/v1alpha1 ""
+openapi gateway/internal/admin/openapi "./api/v1alpha1 k8s.io/api/flowcontrol/v1" k8s.io/api/flowcontrol/v1
 openapi vk-provider/internal/usage/openapi k8s.io/metrics/pkg/apis/metrics/v1beta1 k8s.io/metrics/pkg/apis/metrics/v1beta1

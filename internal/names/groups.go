@@ -30,8 +30,7 @@ func (t TenantID) GroupToTenant(control string) (string, error) { return t.NameT
 // SplitGroup finds the tenant of a control API group by its shape. It does not know whether that Tenant exists, nor
 // whether the group is the operator's by chance: whoever acts on the answer must check.
 func SplitGroup(control string) (id TenantID, group string, ok bool) {
-	id, ns, ok := SplitNamespace(ControlNamespace(control))
-	return id, string(ns), ok
+	return SplitName(control)
 }
 
 // SplitDefinition cuts the name of a CustomResourceDefinition, in either world, into its plural and its group. A plural is

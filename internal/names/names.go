@@ -98,6 +98,13 @@ func SplitNamespace(ns ControlNamespace) (TenantID, TenantNamespace, bool) {
 // whatever it is given, also what looks prefixed already; the API server validates the rest.
 func (t TenantID) NameToControl(name string) string { return t.Prefix() + name }
 
+// SplitName finds the tenant of a cluster-scoped control name by its shape. It does not know whether that Tenant exists:
+// whoever acts on the answer must check.
+func SplitName(control string) (id TenantID, name string, ok bool) {
+	id, ns, ok := SplitNamespace(ControlNamespace(control))
+	return id, string(ns), ok
+}
+
 // NameToTenant is the inverse of [TenantID.NameToControl]; it returns [ErrForeign] for a name that is not the tenant's.
 func (t TenantID) NameToTenant(control string) (string, error) {
 	if !t.Owns(control) {

@@ -22,6 +22,7 @@ import (
 
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/gateway/internal/admin/openapi"
+	"vivarium.io/vivarium/gateway/internal/flows"
 )
 
 // Config is what an admin API needs.
@@ -161,6 +162,15 @@ func (s *Server) install(scheme apiScheme, config *server.Config, gate *gate) er
 	group.VersionedResourcesStorageMap[v1alpha1.GroupVersion.Version] = resources
 	if err := s.generic.InstallAPIGroup(&group); err != nil {
 		return fmt.Errorf("install the admin API: %w", err)
+	}
+	kept, err := flows.Storage(scheme, options)
+	if err != nil {
+		return err
+	}
+	group = server.NewDefaultAPIGroupInfo(flows.GroupVersion.Group, scheme.Scheme, scheme.parameters, scheme.codecs)
+	group.VersionedResourcesStorageMap[flows.GroupVersion.Version] = kept
+	if err := s.generic.InstallAPIGroup(&group); err != nil {
+		return fmt.Errorf("install what tenants say about flows: %w", err)
 	}
 	// The machinery would otherwise wait a whole request timeout for idle clients.
 	s.generic.ShutdownTimeout = shutdownGrace

@@ -12,11 +12,12 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/server/options"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/gateway/internal/flows"
 )
 
 // DefaultEtcdPrefix is where this API keeps its objects in etcd, apart from whatever else lives there.
@@ -54,8 +55,8 @@ func (e Etcd) options(scheme apiScheme) *options.EtcdOptions {
 	if prefix == "" {
 		prefix = DefaultEtcdPrefix
 	}
-	backend := storagebackend.NewDefaultConfig(prefix, scheme.codecs.LegacyCodec(v1alpha1.GroupVersion))
-	backend.EncodeVersioner = runtime.NewMultiGroupVersioner(v1alpha1.GroupVersion)
+	backend := storagebackend.NewDefaultConfig(prefix, scheme.codecs.LegacyCodec(v1alpha1.GroupVersion, flows.GroupVersion))
+	backend.EncodeVersioner = schema.GroupVersions{v1alpha1.GroupVersion, flows.GroupVersion}
 	backend.Transport.ServerList = e.Servers
 	backend.Transport.TrustedCAFile = e.CAFile
 	backend.Transport.CertFile = e.CertFile

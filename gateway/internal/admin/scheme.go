@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 
 	"vivarium.io/vivarium/api/v1alpha1"
+	"vivarium.io/vivarium/gateway/internal/flows"
 )
 
 // apiScheme is what the server knows of types.
@@ -39,6 +40,7 @@ func newScheme() (apiScheme, error) {
 		&v1alpha1.Subnet{}, &v1alpha1.SubnetList{},
 		&v1alpha1.IPBlock{}, &v1alpha1.IPBlockList{},
 	)
+	flows.AddInternal(scheme)
 	if err := scheme.SetVersionPriority(v1alpha1.GroupVersion); err != nil {
 		return apiScheme{}, err
 	}
@@ -56,6 +58,9 @@ func newScheme() (apiScheme, error) {
 
 func addTypes(scheme *runtime.Scheme) error {
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return err
+	}
+	if err := flows.AddToScheme(scheme); err != nil {
 		return err
 	}
 	// Options, Status and the discovery documents have no group of their own; the machinery looks for them in v1.

@@ -69,6 +69,8 @@ type Config struct {
 	Shared func(id names.TenantID, group, resource string) bool
 	// Refused is called when the guard refuses a request.
 	Refused func()
+	// Kept is how to reach what keeps those kinds that are not in the control cluster; nil for nobody.
+	Kept *rest.Config
 }
 
 // Client speaks to the control cluster. Safe for concurrent use.
@@ -116,6 +118,10 @@ func New(c Config) (*Client, error) {
 		u := newUnary(short, hostPort(base), short)
 		kept, closeKept = u, u.CloseIdleConnections
 	}
+	apart, err := newApart(c.Kept, base)
+	if err != nil {
+		return nil, err
+	}
 	client := &Client{base: base, close: func() {
 		closeKept()
 		short.CloseIdleConnections()
@@ -128,7 +134,7 @@ func New(c Config) (*Client, error) {
 		if err != nil {
 			return nil, fmt.Errorf("credentials for the control cluster: %w", err)
 		}
-		client.modes[mode] = asTenant{&guard.Guard{Next: wrapped, Host: base.Host, BasePath: base.Path, Shared: c.Shared, Refused: c.Refused}}
+		client.modes[mode] = asTenant{&guard.Guard{Next: apart.before(wrapped), Host: base.Host, BasePath: base.Path, Shared: c.Shared, Refused: c.Refused}}
 	}
 	wrapped, err := transport.HTTPWrappersForConfig(config, short)
 	if err != nil {

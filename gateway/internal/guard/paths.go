@@ -107,6 +107,8 @@ func byName(group, resource string) bool {
 		known = "clusterroles clusterrolebindings"
 	case "certificates.k8s.io":
 		known = "certificatesigningrequests"
+	case "flowcontrol.apiserver.k8s.io":
+		known = "flowschemas prioritylevelconfigurations"
 	case "admissionregistration.k8s.io":
 		known = "validatingadmissionpolicies mutatingadmissionpolicies " + policyBindings
 	}
@@ -223,7 +225,7 @@ func (w *want) checkNamed(resource string, parts []string) error {
 		return nil
 	case len(parts) == 2 && resource == "certificatesigningrequests" && among("status approval", parts[1]):
 		return nil
-	case len(parts) == 2 && resource == "validatingadmissionpolicies" && parts[1] == "status":
+	case len(parts) == 2 && among("validatingadmissionpolicies flowschemas prioritylevelconfigurations", resource) && parts[1] == "status":
 		return nil
 	case len(parts) == 2 && among("status scale", parts[1]) && w.isCustom:
 		return nil

@@ -53,6 +53,8 @@ type Kind struct {
 	// Namespaced tells whether objects live in a namespace.
 	Namespaced bool
 	Confined   Confinement
+	// Kept tells that the objects are in the admin API's storage and not in the control cluster.
+	Kept bool
 	// Custom is what a CustomResourceDefinition says of its kind; nil for kinds that are built in.
 	Custom *Custom
 

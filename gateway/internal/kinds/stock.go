@@ -77,6 +77,12 @@ func class(group, resource, kind string) *Kind {
 	return k
 }
 
+// keptHere is a kind whose objects the gateway keeps itself: the control cluster has the kind too and would act on them.
+func (k *Kind) keptHere() *Kind {
+	k.Kept = true
+	return k
+}
+
 // nothing is a kind of which tenants have no object and may make none. What lists it works, and finds nothing.
 func nothing(group, resource, kind string, isNamespaced bool, reason string) *Kind {
 	k := denied(group, resource, kind, isNamespaced, reason).empty()
@@ -276,8 +282,8 @@ func platform() []*Kind {
 		cluster(admission, "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", everything),
 		nothing(admission, "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false, whyAdmission),
 
-		nothing(flow, "flowschemas", "FlowSchema", false, whyShared).noSub("status", whyShared),
-		nothing(flow, "prioritylevelconfigurations", "PriorityLevelConfiguration", false, whyShared).noSub("status", whyShared),
+		cluster(flow, "flowschemas", "FlowSchema", everything).sub("status", statusWrites).keptHere(),
+		cluster(flow, "prioritylevelconfigurations", "PriorityLevelConfiguration", everything).sub("status", statusWrites).keptHere(),
 
 		absent("coordination.k8s.io", "leasecandidates", "LeaseCandidate", "v1alpha2 v1beta1", true),
 		absent("internal.apiserver.k8s.io", "storageversions", "StorageVersion", "v1alpha1", false).noSub("status", whyGated),

@@ -70,11 +70,13 @@ func (c Config) validate() error {
 // Controller makes the control cluster match the Tenants and reports back in their status. It is level-triggered: each
 // reconcile compares everything, so it may be killed anywhere, and any number of replicas may run.
 type Controller struct {
-	tenants   *client[*v1alpha1.Tenant, *v1alpha1.TenantList]
-	networks  *networks
-	informer  cache.SharedIndexInformer
-	control   kubernetes.Interface
-	scanner   *Scanner
+	tenants  *client[*v1alpha1.Tenant, *v1alpha1.TenantList]
+	networks *networks
+	informer cache.SharedIndexInformer
+	control  kubernetes.Interface
+	scanner  *Scanner
+	// kept finds what the admin API keeps for tenants.
+	kept      *Scanner
 	shared    func() []schema.GroupVersionResource
 	namespace cache.SharedIndexInformer
 	roles     *roles
@@ -105,6 +107,10 @@ func NewController(config Config) (*Controller, error) {
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("configure tenants: %w", err)
 	}
+	kept, err := NewScanner(config.Loopback)
+	if err != nil {
+		return nil, err
+	}
 	api, err := adminAPI(config.Loopback)
 	if err != nil {
 		return nil, err
@@ -123,6 +129,7 @@ func NewController(config Config) (*Controller, error) {
 		informer:  newInformer(tenants, &v1alpha1.Tenant{}),
 		control:   control,
 		scanner:   config.Scanner,
+		kept:      kept,
 		shared:    config.Shared,
 		authority: config.Authority,
 		access:    access{server: config.ServerURL, servingCA: config.ServingCA},

@@ -57,6 +57,9 @@ func (c *Controller) remove(ctx context.Context, id names.TenantID) (removal, er
 	if err != nil || waiting.left != "" {
 		return waiting, err
 	}
+	if err := c.removeKept(ctx, id); err != nil {
+		return removal{}, err
+	}
 	resources := deletable()
 	if c.shared != nil {
 		resources = append(c.shared(), resources...)

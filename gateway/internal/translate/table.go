@@ -47,6 +47,9 @@ var columnRules = map[string]map[string]columnRule{
 	"resourcequotas":            {"Request": textCell, "Limit": textCell},
 	"customresourcedefinitions": {"Name": definitionCell},
 
+	"flowschemas":                 {"Name": nameCell},
+	"prioritylevelconfigurations": {"Name": nameCell},
+
 	"certificatesigningrequests": {"Name": nameCell, "SignerName": nameCell, "Requestor": usersCell},
 
 	"validatingadmissionpolicies":       {"Name": nameCell, "ParamKind": textCell},

@@ -32,6 +32,8 @@ var clusterKinds = map[groupKind]bool{
 	{"admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"}:   true,
 	{"apiregistration.k8s.io", "APIService"}:                             true,
 	{"certificates.k8s.io", "CertificateSigningRequest"}:                 true,
+	{"flowcontrol.apiserver.k8s.io", "FlowSchema"}:                       true,
+	{"flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"}:       true,
 }
 
 // clusterResources are the same by resource, as RBAC and access reviews name them. What tenants cannot reach yet and

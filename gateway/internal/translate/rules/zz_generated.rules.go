@@ -389,78 +389,80 @@ var defs = []typeDef{
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"endpoints", 2, 190, false}}, value: WireOpaque, message: -1},
 	// 192: events.k8s.io/v1, Kind=Event
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"regarding", 8, 51, false}, {"related", 9, 45, false}, {"note", 10, 21, false}}, value: WireOpaque, message: -1},
-	// 193: networking/v1.IngressSpec.ingressClassName
+	// 193: flowcontrol.apiserver.k8s.io/v1, Kind=FlowSchema
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"status", 3, 38, false}}, value: WireOpaque, message: -1},
+	// 194: networking/v1.IngressSpec.ingressClassName
 	{op: 40 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 194: networking/v1.IngressBackend
+	// 195: networking/v1.IngressBackend
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 63, false}}, value: WireOpaque, message: -1},
-	// 195: networking/v1.HTTPIngressPath
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 194, false}}, value: WireOpaque, message: -1},
-	// 196: elements of networking/v1.HTTPIngressRuleValue.paths
-	{op: 0 /* pass */, shape: Array, elem: 195, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 197: networking/v1.HTTPIngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 196, false}}, value: WireOpaque, message: -1},
-	// 198: networking/v1.IngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 197, false}}, value: WireOpaque, message: -1},
-	// 199: networking/v1.IngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 198, true}}, value: WireOpaque, message: -1},
-	// 200: elements of networking/v1.IngressSpec.rules
-	{op: 0 /* pass */, shape: Array, elem: 199, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 201: networking/v1.IngressSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 193, false}, {"defaultBackend", 1, 194, false}, {"rules", 3, 200, false}}, value: WireOpaque, message: -1},
-	// 202: networking/v1.IngressStatus
+	// 196: networking/v1.HTTPIngressPath
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 195, false}}, value: WireOpaque, message: -1},
+	// 197: elements of networking/v1.HTTPIngressRuleValue.paths
+	{op: 0 /* pass */, shape: Array, elem: 196, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 198: networking/v1.HTTPIngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 197, false}}, value: WireOpaque, message: -1},
+	// 199: networking/v1.IngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 198, false}}, value: WireOpaque, message: -1},
+	// 200: networking/v1.IngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 199, true}}, value: WireOpaque, message: -1},
+	// 201: elements of networking/v1.IngressSpec.rules
+	{op: 0 /* pass */, shape: Array, elem: 200, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 202: networking/v1.IngressSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 194, false}, {"defaultBackend", 1, 195, false}, {"rules", 3, 201, false}}, value: WireOpaque, message: -1},
+	// 203: networking/v1.IngressStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 128, false}}, value: WireOpaque, message: -1},
-	// 203: networking.k8s.io/v1, Kind=Ingress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 61, false}, {"spec", 2, 201, false}, {"status", 3, 202, false}}, value: WireOpaque, message: -1},
-	// 204: networking/v1.IngressClassParametersReference
+	// 204: networking.k8s.io/v1, Kind=Ingress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 61, false}, {"spec", 2, 202, false}, {"status", 3, 203, false}}, value: WireOpaque, message: -1},
+	// 205: networking/v1.IngressClassParametersReference
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 5, 2, false}}, value: WireOpaque, message: -1},
-	// 205: networking/v1.IngressClassSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 204, false}}, value: WireOpaque, message: -1},
-	// 206: networking.k8s.io/v1, Kind=IngressClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 205, false}}, value: WireOpaque, message: -1},
-	// 207: networking/v1.NetworkPolicyPeer
+	// 206: networking/v1.IngressClassSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 205, false}}, value: WireOpaque, message: -1},
+	// 207: networking.k8s.io/v1, Kind=IngressClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 206, false}}, value: WireOpaque, message: -1},
+	// 208: networking/v1.NetworkPolicyPeer
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 86, false}}, value: WireOpaque, message: -1},
-	// 208: elements of networking/v1.NetworkPolicyIngressRule.from
-	{op: 0 /* pass */, shape: Array, elem: 207, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 209: networking/v1.NetworkPolicyIngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 208, false}}, value: WireOpaque, message: -1},
-	// 210: elements of networking/v1.NetworkPolicySpec.ingress
-	{op: 0 /* pass */, shape: Array, elem: 209, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 211: networking/v1.NetworkPolicyEgressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 208, false}}, value: WireOpaque, message: -1},
-	// 212: elements of networking/v1.NetworkPolicySpec.egress
-	{op: 0 /* pass */, shape: Array, elem: 211, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 213: networking/v1.NetworkPolicySpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 210, false}, {"egress", 3, 212, false}}, value: WireOpaque, message: -1},
-	// 214: networking.k8s.io/v1, Kind=NetworkPolicy
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 213, false}}, value: WireOpaque, message: -1},
-	// 215: node.k8s.io/v1, Kind=RuntimeClass
+	// 209: elements of networking/v1.NetworkPolicyIngressRule.from
+	{op: 0 /* pass */, shape: Array, elem: 208, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 210: networking/v1.NetworkPolicyIngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 209, false}}, value: WireOpaque, message: -1},
+	// 211: elements of networking/v1.NetworkPolicySpec.ingress
+	{op: 0 /* pass */, shape: Array, elem: 210, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 212: networking/v1.NetworkPolicyEgressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 209, false}}, value: WireOpaque, message: -1},
+	// 213: elements of networking/v1.NetworkPolicySpec.egress
+	{op: 0 /* pass */, shape: Array, elem: 212, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 214: networking/v1.NetworkPolicySpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 211, false}, {"egress", 3, 213, false}}, value: WireOpaque, message: -1},
+	// 215: networking.k8s.io/v1, Kind=NetworkPolicy
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 214, false}}, value: WireOpaque, message: -1},
+	// 216: node.k8s.io/v1, Kind=RuntimeClass
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}}, value: WireOpaque, message: -1},
-	// 216: metrics/v1beta1.NodeMetrics
+	// 217: metrics/v1beta1.NodeMetrics
 	{op: 33 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
-	// 217: policy/v1.PodDisruptionBudgetStatus
+	// 218: policy/v1.PodDisruptionBudgetStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 26, false}}, value: WireOpaque, message: -1},
-	// 218: policy/v1, Kind=PodDisruptionBudget
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"status", 3, 217, false}}, value: WireOpaque, message: -1},
-	// 219: meta/v1.ObjectMeta@ClusterRole.labels
+	// 219: policy/v1, Kind=PodDisruptionBudget
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"status", 3, 218, false}}, value: WireOpaque, message: -1},
+	// 220: meta/v1.ObjectMeta@ClusterRole.labels
 	{op: 15 /* cluster-role-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 220: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 219, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 221: rbac/v1.ClusterRole.rules
+	// 221: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 220, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 222: rbac/v1.ClusterRole.rules
 	{op: 21 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
-	// 222: rbac/v1.AggregationRule
+	// 223: rbac/v1.AggregationRule
 	{op: 24 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
-	// 223: rbac.authorization.k8s.io/v1, Kind=ClusterRole
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 220, false}, {"rules", 2, 221, false}, {"aggregationRule", 3, 222, false}}, value: WireOpaque, message: -1},
-	// 224: rbac/v1.ClusterRoleBinding.subjects
+	// 224: rbac.authorization.k8s.io/v1, Kind=ClusterRole
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 221, false}, {"rules", 2, 222, false}, {"aggregationRule", 3, 223, false}}, value: WireOpaque, message: -1},
+	// 225: rbac/v1.ClusterRoleBinding.subjects
 	{op: 23 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 41},
-	// 225: rbac/v1.RoleRef
+	// 226: rbac/v1.RoleRef
 	{op: 22 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 42},
-	// 226: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"subjects", 2, 224, false}, {"roleRef", 3, 225, false}}, value: WireOpaque, message: -1},
-	// 227: rbac.authorization.k8s.io/v1, Kind=Role
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"rules", 2, 221, false}}, value: WireOpaque, message: -1},
-	// 228: rbac.authorization.k8s.io/v1, Kind=RoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"subjects", 2, 224, false}, {"roleRef", 3, 225, false}}, value: WireOpaque, message: -1},
+	// 227: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"subjects", 2, 225, false}, {"roleRef", 3, 226, false}}, value: WireOpaque, message: -1},
+	// 228: rbac.authorization.k8s.io/v1, Kind=Role
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"rules", 2, 222, false}}, value: WireOpaque, message: -1},
+	// 229: rbac.authorization.k8s.io/v1, Kind=RoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"subjects", 2, 225, false}, {"roleRef", 3, 226, false}}, value: WireOpaque, message: -1},
 }
 
 const (
@@ -598,19 +600,21 @@ var roots = []rootDef{
 	{"coordination.k8s.io", "v1", "Lease", true, false, 53},
 	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 191},
 	{"events.k8s.io", "v1", "Event", true, false, 192},
-	{"networking.k8s.io", "v1", "Ingress", true, false, 203},
-	{"networking.k8s.io", "v1", "IngressClass", false, true, 206},
-	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 214},
-	{"node.k8s.io", "v1", "RuntimeClass", false, true, 215},
-	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 216},
+	{"flowcontrol.apiserver.k8s.io", "v1", "FlowSchema", false, true, 193},
+	{"flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration", false, true, 193},
+	{"networking.k8s.io", "v1", "Ingress", true, false, 204},
+	{"networking.k8s.io", "v1", "IngressClass", false, true, 207},
+	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 215},
+	{"node.k8s.io", "v1", "RuntimeClass", false, true, 216},
+	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 217},
 	{"metrics.k8s.io", "v1beta1", "PodMetrics", true, false, 53},
 	{"policy", "v1", "Eviction", true, false, 53},
-	{"policy", "v1", "PodDisruptionBudget", true, false, 218},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 223},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 226},
-	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 227},
-	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 228},
-	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 215},
-	{"storage.k8s.io", "v1", "StorageClass", false, true, 215},
-	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 215},
+	{"policy", "v1", "PodDisruptionBudget", true, false, 219},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 224},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 227},
+	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 228},
+	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 229},
+	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 216},
+	{"storage.k8s.io", "v1", "StorageClass", false, true, 216},
+	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 216},
 }

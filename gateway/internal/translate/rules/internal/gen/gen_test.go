@@ -73,7 +73,7 @@ func TestServedKinds(t *testing.T) {
 			t.Errorf("%s has no table", k)
 		}
 	}
-	if len(kinds) != 55 {
+	if len(kinds) != 57 {
 		t.Errorf("%d kinds are served:\n%s", len(kinds), strings.Join(kinds, "\n"))
 	}
 	for kind := range Left() {
