@@ -119,7 +119,7 @@ const (
 // Capabilities is what a driver can do.
 type Capabilities struct {
 	// VPC is false for drivers that know no VPCs and subnets; OverlappingCIDRs, CrossPool, ExplicitIP, SecurityGroups,
-	// NetworkPolicies and Bandwidth are false then too.
+	// NetworkPolicies, Bandwidth and LeadsAPI are false then too.
 	VPC bool
 	// OverlappingCIDRs allows two VPCs with equal addresses in one pool.
 	OverlappingCIDRs bool
@@ -140,6 +140,9 @@ type Capabilities struct {
 	Enforced bool
 	// PodIPIsTenantIP is true when status.podIPs in the pool are the addresses that the tenant sees.
 	PodIPIsTenantIP bool
+	// LeadsAPI is true when pods of a VPC find their tenant's API at [APIAddress]. Where it is false they are told the address
+	// that pods in flat networks are told, and have to reach it by the VPC's way out.
+	LeadsAPI bool
 	// Probes are the kinds of probes that work.
 	Probes ProbeMode
 }

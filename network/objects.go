@@ -55,6 +55,13 @@ func SubnetOf(o *v1alpha1.Subnet, vpc types.UID) (*Subnet, error) {
 		}
 		s.Gateway = append(s.Gateway, ip)
 	}
+	for _, text := range o.Spec.Reserved {
+		r, err := ranges.ParseRange(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: subnet %s: reserved %q %w", ErrInvalid, o.Name, text, err)
+		}
+		s.Reserved = append(s.Reserved, r)
+	}
 	for i := len(s.Gateway); i < len(s.CIDRs); i++ {
 		s.Gateway = append(s.Gateway, s.CIDRs[i].Addr().Next())
 	}

@@ -15,6 +15,7 @@ import (
 
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/netkeys"
+	"vivarium.io/vivarium/internal/ranges"
 )
 
 // Pool is one pool as a driver sees it.
@@ -37,7 +38,7 @@ type Namespace struct {
 }
 
 // APIAddress and APIAddress6, port [APIPort], are where every pod of a VPC finds its tenant's Kubernetes API: the same in
-// all VPCs, of a range that no VPC may use. The driver leads them to [VPC.API], and nowhere else.
+// all VPCs, of a range that no VPC may use. A driver that [Capabilities.LeadsAPI] leads them to [VPC.API], and nowhere else.
 const (
 	APIAddress  = "198.19.255.1"
 	APIAddress6 = "fd00:76:6976::1"
@@ -120,6 +121,8 @@ type Subnet struct {
 	CIDRs []netip.Prefix
 	// Gateway has one address for each of CIDRs.
 	Gateway []netip.Addr
+	// Reserved are addresses that no pod is ever given, besides the gateways.
+	Reserved []ranges.Range
 	// VNI is the number of its layer-2 segment, 1 to 2^24-1: the same in all pools, no other subnet's, and not soon another's
 	// when the subnet is gone.
 	VNI uint32

@@ -23,6 +23,8 @@ const (
 	DriverVXLAN = "vxlan"
 	// DriverKubeOVN is for pools whose network plugin is Kube-OVN.
 	DriverKubeOVN = "kube-ovn"
+	// DriverOVNUDN is for pools whose network plugin is OVN-Kubernetes with user-defined networks.
+	DriverOVNUDN = "ovn-udn"
 	// DriverECI, DriverACS and DriverVCI are for pools whose pods run at a cloud.
 	DriverECI = "eci"
 	DriverACS = "acs"
@@ -31,7 +33,7 @@ const (
 
 // Drivers gives the network drivers that pools can have, the default first.
 func Drivers() []string {
-	return []string{DriverFlat, DriverVXLAN, DriverKubeOVN, DriverECI, DriverACS, DriverVCI}
+	return []string{DriverFlat, DriverVXLAN, DriverKubeOVN, DriverOVNUDN, DriverECI, DriverACS, DriverVCI}
 }
 
 // SetDefaultsTenant fills in what the operator left out of a Tenant. It never changes a value that is set.

@@ -21,6 +21,10 @@ const (
 	Bandwidth      = Domain + "/bandwidth"
 )
 
+// UserDefinedNetwork is the label by which OVN-Kubernetes knows that the pods of a namespace have a network of their own. It
+// believes it from the namespace's creation alone.
+const UserDefinedNetwork = "k8s.ovn.org/primary-user-defined-network"
+
 // OfTenant reports whether a key is one of the four that are meant for tenants.
 func OfTenant(key string) bool {
 	switch key {

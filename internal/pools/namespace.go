@@ -9,7 +9,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/names"
+	"vivarium.io/vivarium/internal/netkeys"
 )
 
 // Classes of errors of [EnsureNamespace], for errors.Is.
@@ -39,13 +41,13 @@ func EnsureNamespace(ctx context.Context, pool *Pool, namespace names.ControlNam
 	if apierrors.IsNotFound(err) {
 		got, err = pool.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: string(namespace),
-			Labels: map[string]string{
+			Labels: driverLabels(pool, map[string]string{
 				names.LabelTenant:                            string(tenant),
 				names.LabelControl:                           string(pool.ControlUID),
 				names.LabelManagedBy:                         managedByPlatform,
 				"pod-security.kubernetes.io/enforce":         podSecurityLevel,
 				"pod-security.kubernetes.io/enforce-version": "latest",
-			},
+			}),
 		}}, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			got, err = pool.Client.CoreV1().Namespaces().Get(ctx, string(namespace), metav1.GetOptions{})
@@ -61,6 +63,14 @@ func EnsureNamespace(ctx context.Context, pool *Pool, namespace names.ControlNam
 		return fmt.Errorf("namespace %s in pool %s: %w", namespace, pool.Name, ErrTerminating)
 	}
 	return nil
+}
+
+// driverLabels adds what a namespace has to carry from its creation for the pool's network driver.
+func driverLabels(pool *Pool, labels map[string]string) map[string]string {
+	if resource := pool.resource.Load(); resource != nil && resource.Spec.Network.Driver == v1alpha1.DriverOVNUDN {
+		labels[netkeys.UserDefinedNetwork] = ""
+	}
+	return labels
 }
 
 // OwnsNamespace reports whether a pool namespace was made by [EnsureNamespace] for this control cluster and the tenant

@@ -95,7 +95,11 @@ users: [{name: u, user: {token: secret-token}}]
 
 // TestClusterRolesGrantExactlyTheRights keeps the shipped roles and the code that uses them together.
 func TestClusterRolesGrantExactlyTheRights(t *testing.T) {
-	for driver, files := range map[string][]string{"": {"clusterrole.yaml"}, v1alpha1.DriverKubeOVN: {"clusterrole.yaml", v1alpha1.DriverKubeOVN + "/access.yaml"}} {
+	for driver, files := range map[string][]string{
+		"":                     {"clusterrole.yaml"},
+		v1alpha1.DriverKubeOVN: {"clusterrole.yaml", v1alpha1.DriverKubeOVN + "/access.yaml"},
+		v1alpha1.DriverOVNUDN:  {"clusterrole.yaml", v1alpha1.DriverOVNUDN + "/access.yaml"},
+	} {
 		var granted, needed []string
 		for _, file := range files {
 			for _, rule := range rulesIn(t, filepath.Join("..", "..", "charts", "vivarium-pool", "files", file)) {
@@ -208,6 +212,23 @@ func TestEnsureNamespace(t *testing.T) {
 				t.Errorf("namespace afterwards: %v, %v", got, err)
 			}
 		})
+	}
+}
+
+// TestEnsureNamespaceForDriver: what a network plugin believes from a namespace's creation alone is there from then.
+func TestEnsureNamespaceForDriver(t *testing.T) {
+	for _, driver := range v1alpha1.Drivers() {
+		pool := NewPool(&v1alpha1.ResourcePool{Spec: v1alpha1.ResourcePoolSpec{Network: v1alpha1.PoolNetwork{Driver: driver}}}, "control-1", nil, fakeCluster(t, "uid-a"))
+		if err := EnsureNamespace(t.Context(), pool, "abc123-web"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := pool.Client.CoreV1().Namespaces().Get(t.Context(), "abc123-web", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, has := got.Labels["k8s.ovn.org/primary-user-defined-network"]; has != (driver == v1alpha1.DriverOVNUDN) {
+			t.Errorf("driver %s: labels %v", driver, got.Labels)
+		}
 	}
 }
 

@@ -68,10 +68,14 @@ func Rights(driver string) []Right {
 	add("", "nodes", "", "list", "watch")
 	add("", "events", "", "list", "watch")
 	rights = append(rights, Right{Verb: "list", Group: "metrics.k8s.io", Resource: "pods", Without: "its pods have no figures in kubectl top and for autoscalers"})
-	if driver == v1alpha1.DriverKubeOVN {
+	switch driver {
+	case v1alpha1.DriverKubeOVN:
 		for _, resource := range []string{"vpcs", "subnets", "security-groups", "vpc-egress-gateways", "switch-lb-rules"} {
 			add("kubeovn.io", resource, "", "get", "list", "create", "update", "delete")
 		}
+	case v1alpha1.DriverOVNUDN:
+		add("k8s.ovn.org", "clusteruserdefinednetworks", "", "get", "list", "create", "update", "delete")
+		add("k8s.cni.cncf.io", "network-attachment-definitions", "", "get")
 	}
 	return rights
 }

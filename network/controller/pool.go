@@ -143,7 +143,8 @@ func (w *worker) sweep(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	live := network.LiveSet{AsOf: time.Now(), Namespaces: map[names.ControlNamespace]names.TenantID{}}
+	// Objects tell the second that they were made in: what is made from here on must not look older than the set.
+	live := network.LiveSet{AsOf: time.Now().Truncate(time.Second), Namespaces: map[names.ControlNamespace]names.TenantID{}}
 	attempt, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	// Asked live: a cache that lags would make a new namespace's fence an orphan.

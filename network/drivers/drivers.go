@@ -13,6 +13,7 @@ import (
 	"vivarium.io/vivarium/network/flat"
 	"vivarium.io/vivarium/network/kubeovn"
 	"vivarium.io/vivarium/network/mapping"
+	"vivarium.io/vivarium/network/ovnudn"
 	"vivarium.io/vivarium/network/vxlan"
 )
 
@@ -21,7 +22,7 @@ const Default = flat.Name
 
 // All gives every driver.
 func All() []network.Driver {
-	return append([]network.Driver{flat.Driver{}, vxlan.Driver{}, kubeovn.Driver{}}, mapping.Drivers()...)
+	return append([]network.Driver{flat.Driver{}, vxlan.Driver{}, kubeovn.Driver{}, ovnudn.Driver{}}, mapping.Drivers()...)
 }
 
 // ByName gives the driver that a ResourcePool names, [Default] for an empty name.

@@ -22,6 +22,7 @@ import (
 
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/netkeys"
+	"vivarium.io/vivarium/internal/ranges"
 	"vivarium.io/vivarium/network"
 )
 
@@ -89,7 +90,7 @@ func testNameAndCapabilities(t *testing.T, h Harness) {
 	if c != driver.Capabilities() {
 		t.Error("the capabilities are not constant")
 	}
-	if !c.VPC && (c.OverlappingCIDRs || c.CrossPool || c.ExplicitIP || c.SecurityGroups || c.NetworkPolicies || c.Bandwidth) {
+	if !c.VPC && (c.OverlappingCIDRs || c.CrossPool || c.ExplicitIP || c.SecurityGroups || c.NetworkPolicies || c.Bandwidth || c.LeadsAPI) {
 		t.Errorf("capabilities of VPCs without VPCs: %+v", c)
 	}
 	if c.Probes != network.ProbesAll && c.Probes != network.ProbesExecOnly {
@@ -125,7 +126,9 @@ func vpc(tenant names.TenantID, uid types.UID) *network.VPC {
 func subnet(vpcUID, uid types.UID) *network.Subnet {
 	return &network.Subnet{
 		Name: "web", UID: "subnet-" + uid, VPC: "vpc-" + vpcUID, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/24")},
-		Gateway: []netip.Addr{netip.MustParseAddr("10.20.0.1")}, VNI: 4242, ProviderID: "subnet-provider-" + string(uid),
+		Gateway: []netip.Addr{netip.MustParseAddr("10.20.0.1")}, VNI: 4242,
+		Reserved:   []ranges.Range{{First: netip.MustParseAddr("10.20.0.2"), Last: netip.MustParseAddr("10.20.0.3")}},
+		ProviderID: "subnet-provider-" + string(uid),
 	}
 }
 

@@ -131,7 +131,7 @@ func (*Driver) Name() string { return Name }
 
 // Capabilities implements [network.Driver].
 func (d *Driver) Capabilities() network.Capabilities {
-	return network.Capabilities{VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, NetworkPolicies: !d.Unfiltered.Load(), Enforced: true, DualStack: true, PodIPIsTenantIP: true, Probes: network.ProbesAll}
+	return network.Capabilities{VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, NetworkPolicies: !d.Unfiltered.Load(), Enforced: true, DualStack: true, PodIPIsTenantIP: true, LeadsAPI: true, Probes: network.ProbesAll}
 }
 
 const addressAnnotation = "fake.network.vivarium.io/addresses"

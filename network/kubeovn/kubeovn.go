@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,13 +21,11 @@ import (
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/flat"
+	"vivarium.io/vivarium/network/internal/custom"
 )
 
 // Name is the driver's name.
 const Name = v1alpha1.DriverKubeOVN
-
-// patience is how long a call waits for Kube-OVN to act before it says that it is not ready. Tests have more.
-var patience = 5 * time.Second
 
 // Driver is the driver. It has no state; the zero value is ready.
 type Driver struct{}
@@ -46,7 +43,7 @@ func (Driver) Name() string { return Name }
 func (Driver) Capabilities() network.Capabilities {
 	return network.Capabilities{
 		VPC: true, OverlappingCIDRs: true, ExplicitIP: true, SecurityGroups: true, DualStack: true,
-		PodIPIsTenantIP: true, Probes: network.ProbesExecOnly,
+		PodIPIsTenantIP: true, LeadsAPI: true, Probes: network.ProbesExecOnly,
 	}
 }
 
@@ -64,7 +61,7 @@ func (Driver) WatchNamespaces(ctx context.Context, pool network.Pool, changed fu
 // EnsureVPC implements [network.Driver]: the Vpc and its SecurityGroups, then the way out, each when Kube-OVN has done the
 // one before.
 func (Driver) EnsureVPC(ctx context.Context, pool network.Pool, vpc *network.VPC) (network.PoolBinding, error) {
-	return bound(vpcs.resource()+"/"+vpcName(vpc), network.ReasonVPCNotReady, ensureVPC(ctx, pool, vpc))
+	return custom.Bound(vpcs.Resource()+"/"+vpcName(vpc), network.ReasonVPCNotReady, ensureVPC(ctx, pool, vpc))
 }
 
 func ensureVPC(ctx context.Context, pool network.Pool, vpc *network.VPC) error {
@@ -78,14 +75,14 @@ func ensureVPC(ctx context.Context, pool network.Pool, vpc *network.VPC) error {
 			return err
 		}
 	}
-	var group []object
-	for _, stage := range [][]object{append(securityGroups(vpc), router(vpc)), transit(vpc), wayOut(vpc, external)} {
+	var group []custom.Object
+	for _, stage := range [][]custom.Object{append(securityGroups(vpc), router(vpc)), transit(vpc), wayOut(vpc, external)} {
 		for _, want := range stage {
-			if err := ensure(ctx, pool, want); err != nil {
+			if err := custom.Ensure(ctx, pool, want); err != nil {
 				return err
 			}
 		}
-		if err := settled(ctx, pool, stage); err != nil {
+		if err := custom.Settled(ctx, pool, stage); err != nil {
 			return err
 		}
 		group = append(group, stage...)
@@ -95,7 +92,7 @@ func ensureVPC(ctx context.Context, pool network.Pool, vpc *network.VPC) error {
 
 // EnsureSubnet implements [network.Driver].
 func (Driver) EnsureSubnet(ctx context.Context, pool network.Pool, vpc *network.VPC, s *network.Subnet) (network.PoolBinding, error) {
-	return bound(subnets.resource()+"/"+subnetName(s), network.ReasonSubnetNotReady, ensureSubnet(ctx, pool, vpc, s))
+	return custom.Bound(subnets.Resource()+"/"+subnetName(s), network.ReasonSubnetNotReady, ensureSubnet(ctx, pool, vpc, s))
 }
 
 func ensureSubnet(ctx context.Context, pool network.Pool, vpc *network.VPC, s *network.Subnet) error {
@@ -107,20 +104,20 @@ func ensureSubnet(ctx context.Context, pool network.Pool, vpc *network.VPC, s *n
 	case len(s.CIDRs) == 0 || len(s.Gateway) != len(s.CIDRs):
 		return fmt.Errorf("%w: subnet %s has %d ranges and %d gateways", network.ErrInvalid, s.Name, len(s.CIDRs), len(s.Gateway))
 	}
-	got, err := vpcs.in(pool).Get(ctx, vpcName(vpc), metav1.GetOptions{})
+	got, err := vpcs.In(pool).Get(ctx, vpcName(vpc), metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%w: VPC %s is not in pool %s yet", network.ErrNotReady, vpc.Name, pool.Name)
 	case err != nil:
 		return fmt.Errorf("read Vpc %s in pool %s: %w", vpcName(vpc), pool.Name, err)
-	case !owned(pool, got, vpc.UID):
+	case !custom.Owned(pool, got, vpc.UID):
 		return fmt.Errorf("Vpc %s in pool %s: %w", vpcName(vpc), pool.Name, network.ErrForeign)
 	}
 	want := subnet(vpc, s)
-	if err := ensure(ctx, pool, want); err != nil {
+	if err := custom.Ensure(ctx, pool, want); err != nil {
 		return err
 	}
-	return settled(ctx, pool, []object{want})
+	return custom.Settled(ctx, pool, []custom.Object{want})
 }
 
 // check refuses what cannot be written in any pool.
@@ -141,33 +138,22 @@ func check(pool network.Pool, vpc *network.VPC) error {
 	return nil
 }
 
-func bound(ref string, notReady network.Reason, err error) (network.PoolBinding, error) {
-	if err == nil {
-		return network.PoolBinding{Ready: true, Reason: network.ReasonReady, Ref: ref}, nil
-	}
-	reason := network.ReasonFor(err)
-	if errors.Is(err, network.ErrNotReady) {
-		reason = notReady
-	}
-	return network.PoolBinding{Reason: reason, Message: err.Error()}, err
-}
-
 // ReleasePod implements [network.Driver]: Kube-OVN gives back what a pod held when the pod is gone.
 func (Driver) ReleasePod(context.Context, network.Pool, network.PodKey) error { return nil }
 
 // DeleteSubnet implements [network.Driver].
 func (Driver) DeleteSubnet(ctx context.Context, pool network.Pool, s *network.Subnet) error {
-	got, err := find(ctx, pool, subnets, subnetName(s), s.UID)
+	got, err := custom.Find(ctx, pool, subnets, subnetName(s), s.UID)
 	if err != nil || got == nil {
 		return err
 	}
 	if using(got) {
 		return fmt.Errorf("%w: pods have addresses of Subnet %s in pool %s", network.ErrInUse, got.GetName(), pool.Name)
 	}
-	if err := remove(ctx, pool, subnets, got); err != nil {
+	if err := custom.Remove(ctx, pool, subnets, got); err != nil {
 		return err
 	}
-	return gone(ctx, pool, subnets, got)
+	return custom.Gone(ctx, pool, subnets, got)
 }
 
 // DeleteVPC implements [network.Driver]: the way out first, then the Vpc, then the SecurityGroups.
@@ -179,7 +165,7 @@ func deleteVPC(ctx context.Context, pool network.Pool, uid types.UID, name strin
 	if pool.ControlUID == "" || pool.Dynamic == nil {
 		return fmt.Errorf("%w: pool %s has no identity or no client", network.ErrInvalid, pool.Name)
 	}
-	list, err := ours(ctx, pool, subnets, uid)
+	list, err := custom.Ours(ctx, pool, subnets, uid)
 	if err != nil {
 		return err
 	}
@@ -189,17 +175,17 @@ func deleteVPC(ctx context.Context, pool network.Pool, uid types.UID, name strin
 		}
 	}
 	for _, k := range inOrder {
-		list, err := ours(ctx, pool, k, uid)
+		list, err := custom.Ours(ctx, pool, k, uid)
 		if err != nil {
 			return err
 		}
 		for i := range list {
-			if err := remove(ctx, pool, k, &list[i]); err != nil {
+			if err := custom.Remove(ctx, pool, k, &list[i]); err != nil {
 				return err
 			}
 		}
 		for i := range list {
-			if err := gone(ctx, pool, k, &list[i]); err != nil {
+			if err := custom.Gone(ctx, pool, k, &list[i]); err != nil {
 				return err
 			}
 		}
@@ -213,13 +199,13 @@ func (Driver) Sweep(ctx context.Context, pool network.Pool, live network.LiveSet
 		return fmt.Errorf("%w: sweep pool %s without an identity", network.ErrInvalid, pool.Name)
 	}
 	problems := []error{flat.Driver{}.Sweep(ctx, pool, live)}
-	list, err := ours(ctx, pool, subnets, "")
+	list, err := custom.Ours(ctx, pool, subnets, "")
 	if err != nil {
 		return errors.Join(append(problems, err)...)
 	}
 	for i := range list {
 		s := &list[i]
-		own, of := types.UID(s.GetLabels()[names.LabelControlUID]), types.UID(s.GetLabels()[labelVPC])
+		own, of := types.UID(s.GetLabels()[names.LabelControlUID]), types.UID(s.GetLabels()[custom.LabelVPC])
 		if own == of || live.Subnets[own] || !s.GetCreationTimestamp().Time.Before(live.AsOf) {
 			continue // the VPC's own, or not an orphan
 		}
@@ -227,9 +213,9 @@ func (Driver) Sweep(ctx context.Context, pool network.Pool, live network.LiveSet
 			problems = append(problems, fmt.Errorf("%w: pods have addresses of orphaned Subnet %s in pool %s", network.ErrInUse, s.GetName(), pool.Name))
 			continue
 		}
-		err := remove(ctx, pool, subnets, s)
+		err := custom.Remove(ctx, pool, subnets, s)
 		if err == nil {
-			err = gone(ctx, pool, subnets, s)
+			err = custom.Gone(ctx, pool, subnets, s)
 		}
 		problems = append(problems, err)
 	}
@@ -237,12 +223,12 @@ func (Driver) Sweep(ctx context.Context, pool network.Pool, live network.LiveSet
 	orphans := map[types.UID]string{}
 	young := map[types.UID]bool{}
 	for _, k := range inOrder {
-		list, err := ours(ctx, pool, k, "")
+		list, err := custom.Ours(ctx, pool, k, "")
 		if err != nil {
 			return errors.Join(append(problems, err)...)
 		}
 		for i := range list {
-			uid := types.UID(list[i].GetLabels()[labelVPC])
+			uid := types.UID(list[i].GetLabels()[custom.LabelVPC])
 			if live.VPCs[uid] {
 				continue
 			}

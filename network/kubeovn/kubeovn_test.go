@@ -31,6 +31,7 @@ import (
 	"vivarium.io/vivarium/internal/kubetest"
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/drivertest"
+	"vivarium.io/vivarium/network/internal/custom"
 )
 
 var (
@@ -40,7 +41,7 @@ var (
 
 // TestMain gives Kube-OVN's stand-in the time that a busy machine takes.
 func TestMain(m *testing.M) {
-	patience = 5 * time.Minute
+	custom.Patience = 5 * time.Minute
 	os.Exit(m.Run())
 }
 
@@ -77,13 +78,13 @@ func spelled(t *testing.T, pool network.Pool) any {
 	t.Helper()
 	found := map[string]any{}
 	for _, k := range inOrder {
-		list, err := k.in(pool).List(t.Context(), metav1.ListOptions{})
+		list, err := k.In(pool).List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range list.Items {
 			o := &list.Items[i]
-			found[k.name+" "+o.GetName()] = map[string]any{"spec": o.Object["spec"], "labels": o.GetLabels(), "uid": o.GetUID(), "generation": o.GetGeneration()}
+			found[k.Name+" "+o.GetName()] = map[string]any{"spec": o.Object["spec"], "labels": o.GetLabels(), "uid": o.GetUID(), "generation": o.GetGeneration()}
 		}
 	}
 	for _, fence := range drivertest.Fences(t, pool) {
@@ -96,10 +97,10 @@ func spelled(t *testing.T, pool network.Pool) any {
 func markExternal(t *testing.T, pool network.Pool) {
 	t.Helper()
 	o := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"cidrBlock": "192.0.2.0/24", "gateway": "192.0.2.1", "provider": "external.kube-system"}}}
-	o.SetGroupVersionKind(group.WithKind(subnets.name))
+	o.SetGroupVersionKind(subnets.WithKind(subnets.Name))
 	o.SetName("external")
 	o.SetLabels(map[string]string{labelExternal: "true"})
-	if _, err := subnets.in(pool).Create(t.Context(), o, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := subnets.In(pool).Create(t.Context(), o, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 }
@@ -124,7 +125,7 @@ func harness(pool func(*testing.T, ...network.Namespace) network.Pool) drivertes
 func fakePool() network.Pool {
 	kinds := map[schema.GroupVersionResource]string{}
 	for _, k := range inOrder {
-		kinds[group.WithResource(k.plural)] = k.name + "List"
+		kinds[k.WithResource(k.Plural)] = k.Name + "List"
 	}
 	return drivertest.FakePool(kinds)
 }
@@ -170,7 +171,7 @@ func definitions(t *testing.T) []*unstructured.Unstructured {
 			t.Fatal(err)
 		}
 		for _, k := range inOrder {
-			if o.GetName() == k.resource() {
+			if o.GetName() == k.Resource() {
 				wanted = append(wanted, o)
 			}
 		}
@@ -203,11 +204,11 @@ func TestOnRealDefinitions(t *testing.T) {
 	pool := network.Pool{Name: "pool-a", ControlUID: "control", Client: client, Dynamic: custom}
 	for _, k := range inOrder {
 		err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
-			_, err := k.in(pool).List(ctx, metav1.ListOptions{})
+			_, err := k.In(pool).List(ctx, metav1.ListOptions{})
 			return err == nil, nil
 		})
 		if err != nil {
-			t.Fatalf("%s is not served: %v", k.resource(), err)
+			t.Fatalf("%s is not served: %v", k.Resource(), err)
 		}
 	}
 	t.Run("Contract", func(t *testing.T) {
@@ -277,24 +278,24 @@ func testPod(t *testing.T, pool network.Pool) {
 	if _, err := (Driver{}).EnsureVPC(t.Context(), pool, vpc); err != nil {
 		t.Fatal(err)
 	}
-	closed, err := groups.in(pool).Get(t.Context(), groupName(vpc, "db"), metav1.GetOptions{})
+	closed, err := groups.In(pool).Get(t.Context(), groupName(vpc, "db"), metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if rules, _, _ := unstructured.NestedSlice(closed.Object, "spec", "ingressRules"); len(rules) > 0 {
 		t.Errorf("the lost group still allows %v", rules)
 	}
-	for _, k := range []kind{gateways, balancers} {
-		if list, err := ours(t.Context(), pool, k, vpc.UID); err != nil || len(list) > 0 {
-			t.Errorf("%s of a VPC that leads nowhere: %v, %v", k.name, list, err)
+	for _, k := range []custom.Kind{gateways, balancers} {
+		if list, err := custom.Ours(t.Context(), pool, k, vpc.UID); err != nil || len(list) > 0 {
+			t.Errorf("%s of a VPC that leads nowhere: %v, %v", k.Name, list, err)
 		}
 	}
 	if err := errors.Join((Driver{}).DeleteSubnet(t.Context(), pool, subnet), (Driver{}).DeleteVPC(t.Context(), pool, vpc)); err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range inOrder {
-		if list, err := ours(t.Context(), pool, k, ""); err != nil || len(list) > 0 {
-			t.Errorf("left of %s: %v, %v", k.name, list, err)
+		if list, err := custom.Ours(t.Context(), pool, k, ""); err != nil || len(list) > 0 {
+			t.Errorf("left of %s: %v, %v", k.Name, list, err)
 		}
 	}
 }
@@ -302,7 +303,7 @@ func testPod(t *testing.T, pool network.Pool) {
 func setUsing(t *testing.T, pool network.Pool, name string, n int) {
 	t.Helper()
 	patch := fmt.Appendf(nil, `{"status":{"v4usingIPs":%d,"v6usingIPs":%d}}`, n, n)
-	if _, err := subnets.in(pool).Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+	if _, err := subnets.In(pool).Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -354,13 +355,13 @@ func TestNoWayOut(t *testing.T) {
 func TestObjects(t *testing.T) {
 	vpc := redVPC()
 	var out strings.Builder
-	for _, stage := range [][]object{securityGroups(vpc), {router(vpc)}, transit(vpc), wayOut(vpc, "external"), {subnet(vpc, redSubnet())}} {
+	for _, stage := range [][]custom.Object{securityGroups(vpc), {router(vpc)}, transit(vpc), wayOut(vpc, "external"), {subnet(vpc, redSubnet())}} {
 		for _, o := range stage {
-			raw, err := json.MarshalIndent(o.spec, "", "  ")
+			raw, err := json.MarshalIndent(o.Spec, "", "  ")
 			if err != nil {
 				t.Fatal(err)
 			}
-			fmt.Fprintf(&out, "%s %s\n%s\n", o.kind.name, o.name, raw)
+			fmt.Fprintf(&out, "%s %s\n%s\n", o.Kind.Name, o.Name, raw)
 		}
 	}
 	mutation, err := (Driver{}).BindPod(redPod())
@@ -428,10 +429,10 @@ func TestNames(t *testing.T) {
 	long := strings.Repeat("a-", 40)
 	seen := map[string]bool{}
 	for _, name := range []string{
-		objectName("abc123-main", "1"), objectName("abc123-main", "2"), objectName(long, "1"), objectName(long+"b", "2"),
+		custom.Name("abc123-main", "1"), custom.Name("abc123-main", "2"), custom.Name(long, "1"), custom.Name(long+"b", "2"),
 		groupName(redVPC(), "web"), groupName(redVPC(), "db"), wayOutName(redVPC()), vpcName(redVPC()), subnetName(redSubnet()),
 	} {
-		if seen[name] || len(name) > mostName || strings.Contains(name, "--") {
+		if seen[name] || len(name) > custom.MostName || strings.Contains(name, "--") {
 			t.Errorf("name %q (%d letters)", name, len(name))
 		}
 		seen[name] = true

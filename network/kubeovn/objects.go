@@ -1,32 +1,16 @@
 package kubeovn
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/network"
+	"vivarium.io/vivarium/network/internal/custom"
 )
-
-// object is one wanted object in a pool. Only the fields that it names are ours; Kube-OVN fills in others.
-type object struct {
-	kind kind
-	name string
-	// uid is the VPC's or subnet's that it stands for, vpc the VPC's.
-	uid, vpc types.UID
-	tenant   string
-	spec     map[string]any
-	// fixed are the fields of spec that cannot change.
-	fixed []string
-	// annotations are those that Kube-OVN reads.
-	annotations map[string]string
-}
 
 // Addresses inside every VPC that are the platform's: no VPC may have them (198.18.0.0/15 is reserved for that).
 var (
@@ -38,35 +22,20 @@ var (
 	apiRange6 = netip.PrefixFrom(netip.MustParseAddr(network.APIAddress6), 128)
 )
 
-// mostName keeps names short enough for what Kube-OVN makes of them: values of labels, and a Service "slr-<name>".
-const mostName = 55
-
-// objectName names what stands for a control object in a pool: readable, and one control object's alone, in whatever
-// control cluster, because the UID is in it.
-func objectName(name string, parts ...string) string {
-	sum := sha256.Sum256([]byte(strings.Join(parts, "/")))
-	hash := hex.EncodeToString(sum[:8])
-	name = "viv-" + name
-	if most := mostName - 1 - len(hash); len(name) > most {
-		name = strings.TrimRight(name[:most], "-")
-	}
-	return name + "-" + hash
-}
-
-func vpcName(vpc *network.VPC) string     { return objectName(vpc.Name, string(vpc.UID)) }
-func subnetName(s *network.Subnet) string { return objectName(s.Name, string(s.UID)) }
-func wayOutName(vpc *network.VPC) string  { return objectName(vpc.Name+"-out", string(vpc.UID), "out") }
+func vpcName(vpc *network.VPC) string     { return custom.Name(vpc.Name, string(vpc.UID)) }
+func subnetName(s *network.Subnet) string { return custom.Name(s.Name, string(s.UID)) }
+func wayOutName(vpc *network.VPC) string  { return custom.Name(vpc.Name+"-out", string(vpc.UID), "out") }
 func groupName(vpc *network.VPC, group string) string {
-	return objectName(vpc.Name+"-"+group, string(vpc.UID), "group", group)
+	return custom.Name(vpc.Name+"-"+group, string(vpc.UID), "group", group)
 }
 
-func ofVPC(vpc *network.VPC, k kind, name string, spec map[string]any, fixed ...string) object {
-	return object{kind: k, name: name, uid: vpc.UID, vpc: vpc.UID, tenant: string(vpc.Tenant), spec: spec, fixed: fixed}
+func ofVPC(vpc *network.VPC, k custom.Kind, name string, spec map[string]any, fixed ...string) custom.Object {
+	return custom.Object{Kind: k, Name: name, UID: vpc.UID, VPC: vpc.UID, Tenant: string(vpc.Tenant), Spec: spec, Fixed: fixed}
 }
 
 // router is the Vpc itself. Kube-OVN's gateway reroutes whatever comes from the VPC's addresses (at priority 29100), so what
 // stays inside is let through before that, and what a VPC without egress may not send is dropped.
-func router(vpc *network.VPC) object {
+func router(vpc *network.VPC) custom.Object {
 	routes := []any{}
 	route := func(priority int64, action, match string) {
 		routes = append(routes, map[string]any{"priority": priority, "action": action, "match": match})
@@ -87,9 +56,9 @@ func router(vpc *network.VPC) object {
 }
 
 // subnet is a tenant's Subnet. No namespace is listed: pods name it, and nobody joins it by where it is.
-func subnet(vpc *network.VPC, s *network.Subnet) object {
+func subnet(vpc *network.VPC, s *network.Subnet) custom.Object {
 	spec := subnetSpec(vpc, s.CIDRs, s.Gateway)
-	return object{kind: subnets, name: subnetName(s), uid: s.UID, vpc: vpc.UID, tenant: string(vpc.Tenant), spec: spec, fixed: []string{"vpc", "cidrBlock", "protocol"}}
+	return custom.Object{Kind: subnets, Name: subnetName(s), UID: s.UID, VPC: vpc.UID, Tenant: string(vpc.Tenant), Spec: spec, Fixed: []string{"vpc", "cidrBlock", "protocol"}}
 }
 
 func subnetSpec(vpc *network.VPC, cidrs []netip.Prefix, gateways []netip.Addr) map[string]any {
@@ -124,7 +93,7 @@ func subnetSpec(vpc *network.VPC, cidrs []netip.Prefix, gateways []netip.Addr) m
 func hasWayOut(vpc *network.VPC) bool { return vpc.Egress != network.EgressNone || vpc.API.IsValid() }
 
 // transit is the Subnet of the VPC's gateway, which no pod of a tenant is in.
-func transit(vpc *network.VPC) []object {
+func transit(vpc *network.VPC) []custom.Object {
 	if !hasWayOut(vpc) {
 		return nil
 	}
@@ -133,11 +102,11 @@ func transit(vpc *network.VPC) []object {
 	for _, family := range families(vpc.CIDRs) {
 		cidrs, gateways = append(cidrs, family.transit), append(gateways, family.transit.Addr().Next())
 	}
-	return []object{ofVPC(vpc, subnets, wayOutName(vpc), subnetSpec(vpc, cidrs, gateways), "vpc", "cidrBlock", "protocol")}
+	return []custom.Object{ofVPC(vpc, subnets, wayOutName(vpc), subnetSpec(vpc, cidrs, gateways), "vpc", "cidrBlock", "protocol")}
 }
 
 // wayOut is the gateway that gives the VPC's pods an address of the external Subnet, and the address of the tenant's API.
-func wayOut(vpc *network.VPC, external string) []object {
+func wayOut(vpc *network.VPC, external string) []custom.Object {
 	if !hasWayOut(vpc) {
 		return nil
 	}
@@ -145,7 +114,7 @@ func wayOut(vpc *network.VPC, external string) []object {
 		"vpc": vpcName(vpc), "replicas": int64(1), "internalSubnet": wayOutName(vpc), "externalSubnet": external,
 		"policies": []any{map[string]any{"snat": true, "ipBlocks": anys(words(vpc.CIDRs))}},
 	})
-	objects := []object{gateway}
+	objects := []custom.Object{gateway}
 	for _, family := range families(vpc.CIDRs) {
 		if !vpc.API.IsValid() || !family.has(vpc.API.Addr()) {
 			continue
@@ -155,14 +124,14 @@ func wayOut(vpc *network.VPC, external string) []object {
 			"ports": []any{map[string]any{"name": "https", "protocol": "TCP", "port": int64(network.APIPort), "targetPort": int64(vpc.API.Port())}},
 		})
 		// By its endpoints alone the rule would be the default VPC's. A health check would need an address of a tenant's subnet.
-		rule.annotations = map[string]string{"ovn.kubernetes.io/logical_router": vpcName(vpc), "ovn.kubernetes.io/service_health_check": "false"}
+		rule.Annotations = map[string]string{"ovn.kubernetes.io/logical_router": vpcName(vpc), "ovn.kubernetes.io/service_health_check": "false"}
 		objects = append(objects, rule)
 	}
 	return objects
 }
 
-func securityGroups(vpc *network.VPC) []object {
-	var objects []object
+func securityGroups(vpc *network.VPC) []custom.Object {
+	var objects []custom.Object
 	for _, group := range vpc.SecurityGroups {
 		objects = append(objects, ofVPC(vpc, groups, groupName(vpc, group.Name), map[string]any{
 			"ingressRules": rules(vpc, group.Ingress), "egressRules": rules(vpc, group.Egress),

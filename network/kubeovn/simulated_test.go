@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/network"
+	"vivarium.io/vivarium/network/internal/custom"
 )
 
 const simulatedFinalizer = "kubeovn.io/kube-ovn-controller"
@@ -32,14 +33,14 @@ func simulateKubeOVN(t *testing.T, pool network.Pool) {
 		defer close(done)
 		for ctx.Err() == nil {
 			for _, k := range inOrder {
-				list, err := k.in(pool).List(ctx, metav1.ListOptions{})
+				list, err := k.In(pool).List(ctx, metav1.ListOptions{})
 				if err != nil {
 					continue
 				}
 				for i := range list.Items {
 					err := simulate(ctx, pool, k, &list.Items[i])
 					if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-						t.Errorf("SIMULATED Kube-OVN: %s %s: %v", k.name, list.Items[i].GetName(), err)
+						t.Errorf("SIMULATED Kube-OVN: %s %s: %v", k.Name, list.Items[i].GetName(), err)
 					}
 				}
 			}
@@ -53,16 +54,16 @@ func simulateKubeOVN(t *testing.T, pool network.Pool) {
 }
 
 // simulate does one step for one object.
-func simulate(ctx context.Context, pool network.Pool, k kind, o *unstructured.Unstructured) error {
-	client := k.in(pool)
+func simulate(ctx context.Context, pool network.Pool, k custom.Kind, o *unstructured.Unstructured) error {
+	client := k.In(pool)
 	spec := func(field string) string { s, _, _ := unstructured.NestedString(o.Object, "spec", field); return s }
-	exists := func(k kind, name string) bool {
-		got, err := k.in(pool).Get(ctx, name, metav1.GetOptions{})
+	exists := func(k custom.Kind, name string) bool {
+		got, err := k.In(pool).Get(ctx, name, metav1.GetOptions{})
 		return err == nil && got.GetDeletionTimestamp() == nil
 	}
 	if o.GetDeletionTimestamp() != nil {
-		if k.plural == vpcs.plural {
-			list, err := subnets.in(pool).List(ctx, metav1.ListOptions{})
+		if k.Plural == vpcs.Plural {
+			list, err := subnets.In(pool).List(ctx, metav1.ListOptions{})
 			if err != nil {
 				return err
 			}
@@ -79,7 +80,7 @@ func simulate(ctx context.Context, pool network.Pool, k kind, o *unstructured.Un
 		_, err := client.Update(ctx, o, metav1.UpdateOptions{})
 		return err
 	}
-	if k.plural == subnets.plural && spec("provider") == "" {
+	if k.Plural == subnets.Plural && spec("provider") == "" {
 		if _, overlapping := o.GetLabels()[labelExternal]; !overlapping && !exists(vpcs, spec("vpc")) {
 			return nil
 		}
@@ -90,25 +91,25 @@ func simulate(ctx context.Context, pool network.Pool, k kind, o *unstructured.Un
 		_, err := client.Update(ctx, o, metav1.UpdateOptions{})
 		return err
 	}
-	if !slices.Contains(o.GetFinalizers(), simulatedFinalizer) && (k.plural == vpcs.plural || k.plural == gateways.plural) {
+	if !slices.Contains(o.GetFinalizers(), simulatedFinalizer) && (k.Plural == vpcs.Plural || k.Plural == gateways.Plural) {
 		o.SetFinalizers([]string{simulatedFinalizer})
 		_, err := client.Update(ctx, o, metav1.UpdateOptions{})
 		return err
 	}
-	if ready, _ := k.ready(o); ready {
+	if ready, _ := k.Ready(o); ready {
 		return nil
 	}
 	var status map[string]any
-	switch k.plural {
-	case vpcs.plural:
+	switch k.Plural {
+	case vpcs.Plural:
 		status = map[string]any{"standby": true, "router": o.GetName()}
-	case subnets.plural:
+	case subnets.Plural:
 		now := time.Now().UTC().Format(time.RFC3339)
 		condition := func(kind string) any {
 			return map[string]any{"type": kind, "status": "True", "reason": "Simulated", "message": "", "lastUpdateTime": now, "lastTransitionTime": now}
 		}
 		status = map[string]any{"conditions": []any{condition("Validated"), condition("Ready")}, "v4usingIPs": int64(0), "v6usingIPs": int64(0)}
-	case groups.plural:
+	case groups.Plural:
 		for _, field := range []string{"ingressRules", "egressRules"} {
 			rules, _, _ := unstructured.NestedSlice(o.Object, "spec", field)
 			for _, one := range rules {
@@ -119,12 +120,12 @@ func simulate(ctx context.Context, pool network.Pool, k kind, o *unstructured.Un
 			}
 		}
 		status = map[string]any{"portGroup": "ovn.sg." + o.GetName(), "ingressLastSyncSuccess": true, "egressLastSyncSuccess": true}
-	case gateways.plural:
+	case gateways.Plural:
 		if !exists(subnets, spec("internalSubnet")) || !exists(subnets, spec("externalSubnet")) || !exists(vpcs, spec("vpc")) {
 			return nil
 		}
 		status = map[string]any{"ready": true, "phase": "Completed", "conditions": []any{}}
-	case balancers.plural:
+	case balancers.Plural:
 		status = map[string]any{"service": spec("namespace") + "/slr-" + o.GetName()}
 	}
 	o.Object["status"] = status

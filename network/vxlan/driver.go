@@ -41,7 +41,7 @@ func (Driver) Name() string { return Name }
 func (Driver) Capabilities() network.Capabilities {
 	return network.Capabilities{
 		VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, SecurityGroups: true, NetworkPolicies: true,
-		Bandwidth: true, DualStack: true, Probes: network.ProbesAll,
+		Bandwidth: true, DualStack: true, LeadsAPI: true, Probes: network.ProbesAll,
 	}
 }
 

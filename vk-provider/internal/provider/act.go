@@ -68,7 +68,7 @@ func (w *worker) place(pod *corev1.Pod) (podspec.Placement, network.Binder, erro
 		Network:    mutation,
 	}
 	if plan.VPC != nil {
-		at.Gateway, at.VPC = inVPC(plan, binder.Capabilities())
+		at.Gateway, at.VPC = inVPC(plan, binder.Capabilities(), at.Gateway)
 	}
 	return at, binder, nil
 }

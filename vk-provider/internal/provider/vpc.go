@@ -15,11 +15,14 @@ import (
 
 const eventMisplaced = string(network.ReasonBindingMismatch)
 
-// inVPC says what a pod with a place in a VPC is told: its tenant's API is at the address that every VPC has for it.
-func inVPC(plan network.PodBinding, can network.Capabilities) (podspec.Gateway, *podspec.InVPC) {
-	gateway := podspec.Gateway{Host: network.APIAddress, Port: strconv.Itoa(network.APIPort)}
-	if len(plan.IPs) > 0 && plan.IPs[0].Is6() {
-		gateway.Host = network.APIAddress6
+// inVPC says what a pod with a place in a VPC is told: its tenant's API is at the address that every VPC has for it, where the
+// driver leads that somewhere, and otherwise where everybody else finds it.
+func inVPC(plan network.PodBinding, can network.Capabilities, gateway podspec.Gateway) (podspec.Gateway, *podspec.InVPC) {
+	if can.LeadsAPI {
+		gateway = podspec.Gateway{Host: network.APIAddress, Port: strconv.Itoa(network.APIPort)}
+		if len(plan.IPs) > 0 && plan.IPs[0].Is6() {
+			gateway.Host = network.APIAddress6
+		}
 	}
 	seen := &podspec.InVPC{Hidden: !can.PodIPIsTenantIP}
 	for _, ip := range plan.IPs {

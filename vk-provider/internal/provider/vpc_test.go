@@ -27,7 +27,13 @@ func TestMisplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := podspec.Placement{Network: mutation}
-	at.Gateway, at.VPC = inVPC(plan, driver.Capabilities())
+	outside := podspec.Gateway{Host: "gateway.vivarium.test", Port: "6443"}
+	lost := driver.Capabilities()
+	lost.LeadsAPI = false
+	if at.Gateway, _ = inVPC(plan, lost, outside); at.Gateway != outside {
+		t.Errorf("where the driver does not lead to it, the API is at %+v", at.Gateway)
+	}
+	at.Gateway, at.VPC = inVPC(plan, driver.Capabilities(), outside)
 	if at.Gateway.Host != network.APIAddress || at.Gateway.Port != "443" {
 		t.Errorf("the API is at %+v", at.Gateway)
 	}
