@@ -30,7 +30,9 @@ func filtered(desired *state.Desired, pods []Pod) bool {
 
 // member is a pod of the VPC as filters see it.
 type member struct {
-	ips          []netip.Addr
+	ips []netip.Addr
+	// mac and port are those of one that is here.
+	mac, port    string
 	groups, sets []string
 	ports        []network.NamedPort
 	// here says that it is on this node, and known that its endpoint was told.
@@ -47,7 +49,7 @@ func members(desired *state.Desired, pods []Pod) []member {
 	here := map[netip.Addr]bool{}
 	var all []member
 	for _, pod := range pods {
-		m := member{ips: pod.IPs, groups: pod.Groups, here: true}
+		m := member{ips: pod.IPs, mac: pod.MAC, port: pod.Port, groups: pod.Groups, here: true}
 		if e := endpoints[string(pod.UID)]; e != nil {
 			m.groups, m.sets, m.ports, m.known = e.Groups, e.Sets, e.Ports, true
 		}
@@ -166,6 +168,24 @@ func (r *rules) filterRules(desired *state.Desired, pods []Pod) {
 	}
 }
 
+// manyRules keep what is sent to many from the ports of pods that may not receive everything: it names no pod, so that
+// the rules that go by addresses let it pass.
+func (r *rules) manyRules(desired *state.Desired, pods []Pod) {
+	var shut []string
+	members := members(desired, pods)
+	for i := range members {
+		m := &members[i]
+		if m.port != "" && slices.ContainsFunc(layers(desired), func(l layer) bool { return !r.omit[l.guard] && l.isolated(m, arriving) }) {
+			shut = append(shut, fmt.Sprintf("%q", m.port))
+		}
+	}
+	r.set("set", "shut", "ifname;", shut)
+	r.chain("forward", "type filter hook forward priority filter; policy accept;")
+	r.rule("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept")
+	r.rule("oifname @shut ether type { ip, ip6 } ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop")
+	r.end()
+}
+
 // layer writes the chain of one layer for one direction and family, and gives its name, which is that of the set of pods
 // too that it is for. It gives none where that would be empty.
 func (f *filter) layer(l layer, d direction, four bool, ip string) string {
@@ -174,6 +194,10 @@ func (f *filter) layer(l layer, d direction, four bool, ip string) string {
 	for i := range f.members {
 		if m := &f.members[i]; m.here && l.isolated(m, d) {
 			own = append(own, addresses(m.ips, four)...)
+			if !four {
+				// No rule allows anything to the address that it makes itself, which is in no set of pods.
+				own = append(own, linkLocal(m.mac).String())
+			}
 		}
 	}
 	if len(own) == 0 {

@@ -125,6 +125,41 @@ func groupBreaches(l *lab) []path {
 	)
 }
 
+// sidesteps are ways around rules that go by the addresses of pods.
+func (l *lab) sidesteps(from, to string) map[string]func() error {
+	a, b := l.pods[from], l.pods[to]
+	arrives := func(hardware string, packet []byte, kind uint16) func() error {
+		return func() error {
+			return l.arrives(to, func() { l.send(a.ns, ethernet(mac(hardware), mac(a.MAC), kind, packet)) })
+		}
+	}
+	broadcast, group := netip.MustParseAddr("10.0.1.255"), netip.MustParseAddr("ff02::1")
+	return map[string]func() error{
+		"LinkLocal":     func() error { return silent(a.ns, "tcp", at8080(linkLocal(b.MAC).WithZone("eth0"))) },
+		"FromLinkLocal": arrives(b.MAC, udpPacket(linkLocal(a.MAC), b.IPs[1], 8080, []byte(marker)), 0x86dd),
+		"ToLinkLocal":   arrives(b.MAC, udpPacket(a.IPs[1], linkLocal(b.MAC), 8080, []byte(marker)), 0x86dd),
+		"Broadcast":     arrives("ff:ff:ff:ff:ff:ff", udpPacket(a.IPs[0], broadcast, 8080, []byte(marker)), 0x0800),
+		"Multicast":     arrives("33:33:00:00:00:01", udpPacket(a.IPs[1], group, 8080, []byte(marker)), 0x86dd),
+		"GroupMAC":      arrives("33:33:00:00:00:01", udpPacket(a.IPs[0], b.IPs[0], 8080, []byte(marker)), 0x0800),
+	}
+}
+
+// TestSidesteps: there is no way around the filters of the sender or of the receiver on one bridge.
+func TestSidesteps(t *testing.T) {
+	for name, omit := range map[string][]guard{"On": nil, "Off": {guardGroups, guardPolicies}} {
+		t.Run(name, func(t *testing.T) {
+			l := grouped(t, omit...)
+			for _, ends := range [][2]string{{"red/none1", "red/db1"}, {"red/db1", "red/none1"}} {
+				for way, try := range l.sidesteps(ends[0], ends[1]) {
+					if err := try(); (err != nil) != (name == "Off") {
+						t.Errorf("%s from %s to %s: %v", way, ends[0], ends[1], err)
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestGroups: what the rules of groups allow passes, and nothing else that has to do with a pod in a group.
 func TestGroups(t *testing.T) {
 	l := grouped(t)

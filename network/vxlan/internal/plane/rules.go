@@ -188,7 +188,7 @@ func nfproto(four bool) string {
 // vpcRules are those of one VPC on this node, with the pods that it has here.
 func (n *Node) vpcRules(desired *state.Desired, transit transit, pods []Pod) *rules {
 	r, vpc := &rules{omit: n.config.omit}, &desired.VPC
-	n.portRules(r, vpc, pods)
+	n.portRules(r, desired, pods)
 
 	r.table("inet", vpcTable)
 	var bridges []string
@@ -283,10 +283,10 @@ func (n *Node) vpcRules(desired *state.Desired, transit transit, pods []Pod) *ru
 
 // portRules are on the bridges: a port carries what its pod may say, and what is no port of a pod carries nothing. There is
 // no rule for a port before it has one, so a pod that is being plugged in is silent.
-func (n *Node) portRules(r *rules, vpc *state.VPC, pods []Pod) {
+func (n *Node) portRules(r *rules, desired *state.Desired, pods []Pod) {
 	r.table("bridge", vpcTable)
 	var tunnels, macs []string
-	for _, s := range vpc.Subnets {
+	for _, s := range desired.Subnets {
 		tunnels = append(tunnels, fmt.Sprintf("%q", vxlanName(s.VNI)))
 	}
 	ips := map[bool][]string{}
@@ -337,6 +337,9 @@ func (n *Node) portRules(r *rules, vpc *state.VPC, pods []Pod) {
 	}
 	r.guarded(guardSpoofND, "drop")
 	r.end()
+	if filtered(desired, pods) {
+		r.manyRules(desired, pods)
+	}
 	r.line("}")
 }
 
