@@ -46,6 +46,8 @@ func (Driver) BindPod(in network.PodBinding) (network.PodMutation, error) {
 		return network.PodMutation{}, fmt.Errorf("%w: a pool with network driver %s is for tenants with a VPC", network.ErrCapability, Name)
 	case len(in.SecurityGroups) > 0:
 		return network.PodMutation{}, fmt.Errorf("%w: security groups", network.ErrCapability)
+	case !in.Bandwidth.None():
+		return network.PodMutation{}, fmt.Errorf("%w: bandwidth", network.ErrCapability)
 	case len(in.IPs) != len(in.VPC.CIDRs):
 		return network.PodMutation{}, fmt.Errorf("%w: pod %s/%s needs an address for each range of VPC %s", network.ErrInvalid, in.Pod.Namespace, in.Pod.Name, in.VPC.Name)
 	}
