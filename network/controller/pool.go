@@ -29,10 +29,12 @@ const (
 )
 
 // timing says how often what no event tells is looked at.
-type timing struct{ resync, sweep, look, quarantine time.Duration }
+// A sweep leaves alone what is younger than settled: the pool says when its objects were made, and its clock may be minutes
+// off ours.
+type timing struct{ resync, sweep, settled, look, quarantine time.Duration }
 
 func defaultTiming() timing {
-	return timing{resync: 10 * time.Minute, sweep: 10 * time.Minute, look: time.Minute, quarantine: ipam.Quarantine}
+	return timing{resync: 10 * time.Minute, sweep: 10 * time.Minute, settled: 10 * time.Minute, look: time.Minute, quarantine: ipam.Quarantine}
 }
 
 // liveFn adds the VPCs, subnets and pods that exist to a set.
@@ -144,7 +146,7 @@ func (w *worker) sweep(ctx context.Context) {
 		return
 	}
 	// Objects tell the second that they were made in: what is made from here on must not look older than the set.
-	live := network.LiveSet{AsOf: time.Now().Truncate(time.Second), Namespaces: map[names.ControlNamespace]names.TenantID{}}
+	live := network.LiveSet{AsOf: time.Now().Add(-w.timing.settled).Truncate(time.Second), Namespaces: map[names.ControlNamespace]names.TenantID{}}
 	attempt, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	// Asked live: a cache that lags would make a new namespace's fence an orphan.
