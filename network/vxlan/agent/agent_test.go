@@ -1,0 +1,275 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/util/workqueue"
+
+	"vivarium.io/vivarium/internal/boot"
+	"vivarium.io/vivarium/internal/kubetest"
+	"vivarium.io/vivarium/network"
+	"vivarium.io/vivarium/network/drivertest"
+	"vivarium.io/vivarium/network/vxlan"
+	"vivarium.io/vivarium/network/vxlan/internal/plane"
+	"vivarium.io/vivarium/network/vxlan/internal/state"
+)
+
+const patience = 2 * time.Minute
+
+// newAgent makes an agent of a node in a network namespace of its own.
+func newAgent(t *testing.T, client kubernetes.Interface) *Agent {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	if _, err := exec.LookPath("nft"); err != nil {
+		if _, err := os.Stat("/usr/sbin/nft"); err != nil {
+			if kubetest.InCI() {
+				t.Fatal("nft is not installed; run `make tools` first")
+			}
+			t.Skip("nft is not installed")
+		}
+	}
+	type made struct {
+		ns  *os.File
+		err error
+	}
+	got := make(chan made)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		var ns *os.File
+		if err == nil {
+			ns, err = os.Open("/proc/thread-self/ns/net")
+		}
+		got <- made{ns, err}
+	}()
+	m := <-got
+	if m.err != nil {
+		t.Fatal(m.err)
+	}
+	t.Cleanup(func() { _ = m.ns.Close() })
+	links, err := netlink.NewHandleAt(netns.NsHandle(m.ns.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer links.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "eth0"
+	eth0 := &netlink.Bridge{LinkAttrs: attrs}
+	if err := errors.Join(links.LinkAdd(eth0), links.LinkSetUp(eth0),
+		links.AddrAdd(eth0, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 1), Mask: net.CIDRMask(24, 32)}})); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	options := NewOptions()
+	options.Dir, options.TunnelAddress = filepath.Join(dir, "state"), "192.0.2.1"
+	options.ConfigFrom, options.ConfigTo = filepath.Join(dir, "from.conflist"), filepath.Join(dir, "to.conflist")
+	if err := os.WriteFile(options.ConfigFrom, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	node, err := plane.New(plane.Config{Dir: options.Dir, Tunnel: netip.MustParseAddr(options.TunnelAddress), NetNS: fmt.Sprintf("/proc/self/fd/%d", m.ns.Fd())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Agent{
+		options: options, node: node, client: client,
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](10*time.Millisecond, time.Second)),
+	}
+}
+
+// run runs an agent until the test ends, or stop is called.
+func run(t *testing.T, a *Agent) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx, boot.NewHealth()) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func eventually(t *testing.T, what string, check func() error) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if err = check(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: %v", what, err)
+}
+
+func vpc(uid types.UID) (*network.VPC, *network.Subnet) {
+	cidrs := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}
+	return &network.VPC{
+			Name: "abc123-main", UID: uid, Tenant: "abc123", CIDRs: cidrs, SecurityGroups: []network.SecurityGroup{{Name: "web"}},
+			API: netip.MustParseAddrPort("192.0.2.9:6443"),
+		}, &network.Subnet{
+			Name: "abc123-a", UID: uid + "-s", VPC: uid, VNI: 77, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}, Gateway: []netip.Addr{netip.MustParseAddr("10.0.1.1")},
+		}
+}
+
+func endpoints(v *network.VPC, s *network.Subnet, sets ...string) []network.Endpoint {
+	return []network.Endpoint{{
+		Subnet: s.UID, IPs: []netip.Addr{netip.MustParseAddr("10.0.1.9")}, MAC: "02:00:00:00:00:09", Node: netip.MustParseAddr("192.0.2.2"),
+		Pod: network.PodKey{UID: "pod-" + v.UID}, SecurityGroups: []string{"web"}, Sets: sets,
+	}}
+}
+
+// TestToldByTheDriver: what the driver writes in the pool comes to the node whole, also what changes, and is removed when it
+// is gone there; a VPC that cannot be read holds up no other.
+func TestToldByTheDriver(t *testing.T) {
+	pool := drivertest.FakePool(nil)
+	client := pool.Client
+	driver, ctx := vxlan.Driver{}, t.Context()
+	v, s := vpc("v-1")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell := func(v *network.VPC, s *network.Subnet) {
+		t.Helper()
+		_, err := driver.EnsureVPC(ctx, pool, v)
+		must(err)
+		_, err = driver.EnsureSubnet(ctx, pool, v, s)
+		must(err)
+	}
+	tell(v, s)
+	must(driver.EnsurePolicies(ctx, pool, v, []network.Policy{{Pods: "p", Receive: true}}))
+	must(driver.EnsureEndpoints(ctx, pool, v, endpoints(v, s, "p")))
+	_, err := client.CoreV1().ConfigMaps(state.Namespace).Create(ctx, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: state.VPCName("v-0"), Labels: map[string]string{state.LabelVPC: "v-0"}}, Data: map[string]string{"vpc": "scribble"},
+	}, metav1.CreateOptions{})
+	must(err)
+
+	a := newAgent(t, client)
+	run(t, a)
+	stored := func(check func(*state.Desired) bool) {
+		t.Helper()
+		eventually(t, "what the node knows", func() error {
+			got, err := a.node.Stored("v-1")
+			if err == nil && !check(got) {
+				err = fmt.Errorf("it knows %+v", got)
+			}
+			return err
+		})
+	}
+	stored(func(d *state.Desired) bool {
+		return d.Tenant == "abc123" && len(d.Subnets) == 1 && d.Subnets[0].VNI == 77 && len(d.Groups) == 1 && d.Groups[0].Pods == "web" &&
+			len(d.Policies) == 1 && len(d.Endpoints) == 1 && slices.Equal(d.Endpoints[0].Sets, []string{"p"}) && slices.Equal(d.Endpoints[0].Groups, []string{"web"})
+	})
+	must(driver.EnsureEndpoints(ctx, pool, v, endpoints(v, s)))
+	must(driver.EnsurePolicies(ctx, pool, v, nil))
+	stored(func(d *state.Desired) bool {
+		return len(d.Policies) == 0 && len(d.Endpoints) == 1 && len(d.Endpoints[0].Sets) == 0
+	})
+
+	must(driver.DeleteSubnet(ctx, pool, s))
+	must(driver.DeleteVPC(ctx, pool, v))
+	eventually(t, "the VPC's end", func() error {
+		known, err := a.node.Known()
+		if err == nil && slices.Contains(known, "v-1") {
+			err = errors.New("it is still known")
+		}
+		return err
+	})
+}
+
+// TestMisnamed: a ConfigMap that says to be another VPC's changes nothing of that one.
+func TestMisnamed(t *testing.T) {
+	pool := drivertest.FakePool(nil)
+	client := pool.Client
+	v, s := vpc("v-1")
+	if _, err := (vxlan.Driver{}).EnsureVPC(t.Context(), pool, v); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (vxlan.Driver{}).EnsureSubnet(t.Context(), pool, v, s); err != nil {
+		t.Fatal(err)
+	}
+	object, err := client.CoreV1().ConfigMaps(state.Namespace).Get(t.Context(), state.VPCName("v-1"), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	thief := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: state.VPCName("v-2"), Namespace: state.Namespace, Labels: map[string]string{state.LabelVPC: "v-2"}}, Data: object.Data}
+	if _, err := client.CoreV1().ConfigMaps(state.Namespace).Create(t.Context(), thief, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	a := newAgent(t, client)
+	stop := run(t, a)
+	eventually(t, "the first VPC", func() error { _, err := a.node.Stored("v-1"); return err })
+	stop()
+	if _, err := a.desired("v-2"); err == nil {
+		t.Error("a VPC under another's name is taken")
+	}
+	if _, err := a.node.Stored("v-2"); !errors.Is(err, plane.ErrNotReady) {
+		t.Errorf("it is stored: %v", err)
+	}
+}
+
+// TestSilentPool: an agent whose pool does not answer guards its node for what it knew, lets pods be plugged in, and removes
+// nothing.
+func TestSilentPool(t *testing.T) {
+	a := newAgent(t, drivertest.SilentPool(t).Client)
+	v, _ := vpc("v-1")
+	if _, err := a.node.Store(&state.Desired{VPC: state.VPC{UID: v.UID, Tenant: v.Tenant, CIDRs: v.CIDRs, API: v.API}}); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, a)
+	eventually(t, "the network configuration", func() error { _, err := os.Stat(a.options.ConfigTo); return err })
+	if _, err := os.Stat(filepath.Join(a.options.Dir, "guard")); err != nil {
+		t.Errorf("the configuration is there before the guard: %v", err)
+	}
+	stop()
+	if known, err := os.ReadDir(filepath.Join(a.options.Dir, "vpcs")); err != nil || len(known) != 1 {
+		t.Errorf("left are %v, %v", known, err)
+	}
+}
+
+// TestUnguarded: where the node cannot be guarded, the runtime finds no network configuration.
+func TestUnguarded(t *testing.T) {
+	a := newAgent(t, fake.NewClientset())
+	// Nothing can be written where the guard is to be recorded.
+	if err := os.Mkdir(filepath.Join(a.options.Dir, "guard"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Run(t.Context(), boot.NewHealth()); err == nil {
+		t.Error("Run goes on")
+	}
+	if _, err := os.Stat(a.options.ConfigTo); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the network configuration is there: %v", err)
+	}
+}
