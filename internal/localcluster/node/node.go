@@ -88,6 +88,11 @@ func Start(set *process.Set, self string, config Config) (process.Outcome, error
 	if err != nil {
 		return "", err
 	}
+	if p := set.Get(config.ID); p == nil || !p.Alive() {
+		// A machine that boots has no containers' cgroups. With those of its last life the kubelet asks the runtime about each,
+		// and waits seconds for every answer. It can do with what cannot be removed.
+		_ = RemoveCgroup(config.Cgroup)
+	}
 	if err := makeCgroup(config.Cgroup); err != nil {
 		return "", err
 	}
