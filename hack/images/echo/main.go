@@ -4,7 +4,7 @@
 // what it is and ends.
 //
 // With -ask or -keep it is the other side instead: it asks who answers at the targets in its arguments, which are
-// written tcp/ADDRESS:PORT and udp/ADDRESS:PORT.
+// written tcp/ADDRESS:PORT and udp/ADDRESS:PORT. With -frames it sends its arguments, whatever they are, as frames of eth0.
 package main
 
 import (
@@ -26,6 +26,7 @@ func main() {
 	version := flag.Bool("version", false, "say what this is and end")
 	ask := flag.Bool("ask", false, "print for each target who answers there, or a dash")
 	keep := flag.Bool("keep", false, "talk to every target on and on; end when a connection breaks")
+	frames := flag.Bool("frames", false, "send frames in hexadecimal digits")
 	from := flag.Int("from", 0, "the port to ask from; of the first target, where they are kept")
 	patience := flag.Duration("patience", 3*time.Second, "how long to wait for answers to -ask")
 	flag.Parse()
@@ -37,6 +38,8 @@ func main() {
 		fmt.Println("echo v1")
 	case (*ask || *keep) && flag.NArg() == 0:
 		err = errors.New("ask whom?")
+	case *frames:
+		err = sendFrames("eth0", flag.Args())
 	case *ask:
 		ctx, cancel := context.WithTimeout(ctx, *patience)
 		defer cancel()

@@ -15,13 +15,16 @@ import (
 	"time"
 )
 
-// datagrams answers every datagram, as [lines] does lines.
+// datagrams answers every datagram, as [lines] does lines, and prints those that are notes.
 func datagrams(packets net.PacketConn, hostname string) {
 	buffer := make([]byte, 1024)
 	for {
 		n, from, err := packets.ReadFrom(buffer)
 		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if note := string(buffer[:n]); err == nil && strings.HasPrefix(note, "note ") {
+			fmt.Println(note, "from", from)
 		}
 		if err == nil {
 			_, _ = packets.WriteTo([]byte(hostname+" "+string(buffer[:n])), from)
