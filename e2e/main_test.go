@@ -84,7 +84,7 @@ func vivarium(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(root(), "bin", "vivarium"), args...)
 	cmd.Dir = root()
 	cmd.Env = append(os.Environ(),
-		"RUN_DIR="+suite.runDir, "POOLS=2", "TENANTS="+red+","+blu, "PORT_BASE="+portBase(), "NETWORK="+suite.network)
+		"RUN_DIR="+suite.runDir, "POOLS=2", "NODES_PER_POOL=2", "TENANTS="+red+","+blu, "PORT_BASE="+portBase(), "NETWORK="+suite.network)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

@@ -2,16 +2,13 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
+	"sync"
 	"testing"
 	"time"
 )
@@ -19,14 +16,24 @@ import (
 // vpcTenant is a tenant with a VPC of its own in the system under test. Both have the same prefixes.
 type vpcTenant struct {
 	client
-	// web serves, shell asks; both by pod name.
+	// web serves and shell asks, both by pod name; both are on every node.
 	web, shell []string
 	// ips are the addresses of web, both families.
 	ips []string
 }
 
-// TestVPC runs two tenants whose networks have the same addresses, in both pools: each reaches every pod of its own and
-// nothing else that is not for it.
+// What both tenants have alike: their prefixes, and the addresses of two pods that talk from equal ports to equal ports.
+const (
+	vpcCIDRs   = "10.0.0.0/16,fd00:7::/48"
+	subnetOne  = "10.0.1.0/24"
+	subnetSix  = "fd00:7:0:1::/64"
+	askingIPs  = "10.0.1.210,fd00:7:0:1::d2"
+	answersIP  = "10.0.1.211"
+	answersIP6 = "fd00:7:0:1::d3"
+)
+
+// TestVPC runs two tenants whose networks have the same addresses, on two nodes in each of two pools: each reaches every
+// pod of its own and nothing else that is not for it, whatever dies.
 func TestVPC(t *testing.T) {
 	needsContainers(t)
 	if drivers := admin().run(t, "get", "resourcepools", "-o", "jsonpath={.items[*].spec.network.driver}"); !strings.Contains(drivers, "vxlan") {
@@ -34,40 +41,25 @@ func TestVPC(t *testing.T) {
 	}
 	const first, second = "red7n3", "blu7n4"
 	one, two := newVPCTenant(t, first, second), newVPCTenant(t, second, first)
-	for _, v := range []*vpcTenant{one, two} {
-		v.start(t)
-	}
+	both := []*vpcTenant{one, two}
+	startEverywhere(t, both...)
 	t.Run("SameAddresses", func(t *testing.T) {
 		if !slices.ContainsFunc(one.ips, func(ip string) bool { return slices.Contains(two.ips, ip) }) {
 			t.Errorf("no address of %v is one of %v: the test shows nothing", one.ips, two.ips)
 		}
-		for _, v := range []*vpcTenant{one, two} {
-			if pools := slices.Compact(slices.Sorted(slices.Values(v.lines(t, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.nodeName}")))); len(pools) < 2 {
-				t.Errorf("the pods of %s are all in %v: the test shows nothing between pools", v.name, pools)
-			}
-		}
 	})
 	t.Run("OwnPodsAnswer", func(t *testing.T) {
-		for _, v := range []*vpcTenant{one, two} {
+		for _, v := range both {
 			v.meet(t)
 		}
 	})
 	t.Run("NobodyElse", func(t *testing.T) { nobodyElse(t, one, two) })
+	t.Run("Forged", func(t *testing.T) { forged(t, one, two) })
+	t.Run("SamePorts", func(t *testing.T) { samePorts(t, both) })
 	t.Run("Inside", func(t *testing.T) { inside(t, one) })
 	t.Run("Chosen", func(t *testing.T) { chosen(t, one, two) })
-	t.Run("AgentsKilled", func(t *testing.T) {
-		for _, pid := range agents(t) {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Errorf("kill an agent: %v", err)
-			}
-		}
-		// What runs does not need them, and what is made waits for their successors.
-		one.meet(t)
-		one.run(t, "run", "late", "--image="+shellImage, "--", "sleep", "100000")
-		one.run(t, "wait", "--for=condition=Ready", "pod/late", "--timeout=3m")
-		one.run(t, "delete", "pod", "late", "--now")
-		two.meet(t)
-	})
+	t.Run("Input", func(t *testing.T) { networkInput(t, one) })
+	t.Run("Stays", func(t *testing.T) { stays(t, one, two) })
 	t.Run("TenantGoes", func(t *testing.T) {
 		if out, err := vivarium(t.Context(), "tenant", "delete", first, "--timeout=5m"); err != nil {
 			t.Fatalf("tenant delete: %v\n%s", err, out)
@@ -81,34 +73,6 @@ func TestVPC(t *testing.T) {
 	})
 }
 
-// agents gives the processes of the node agents of the pools, told by the addresses of their nodes.
-func agents(t *testing.T) (pids []int) {
-	t.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nodes := 0
-	for _, name := range poolNames(t) {
-		for _, ip := range nodeAddresses(t, name) {
-			nodes++
-			for _, file := range files {
-				line, err := os.ReadFile(file)
-				if err != nil || !strings.HasPrefix(string(line), "/vivarium/vpc-agent\x00") || !strings.Contains(string(line), "--tunnel-address="+ip+"\x00") {
-					continue
-				}
-				if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
-					pids = append(pids, pid)
-				}
-			}
-		}
-	}
-	if len(pids) != nodes {
-		t.Fatalf("%d nodes have %d agents", nodes, len(pids))
-	}
-	return pids
-}
-
 func nodeAddresses(t *testing.T, name string) []string {
 	t.Helper()
 	return pool(name).lines(t, "get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`)
@@ -117,7 +81,7 @@ func nodeAddresses(t *testing.T, name string) []string {
 // newVPCTenant makes a tenant with a VPC; whatever it is shown is searched for the other.
 func newVPCTenant(t *testing.T, id, other string) *vpcTenant {
 	t.Helper()
-	out, err := vivarium(t.Context(), "tenant", "create", id, "--vpc-cidr=10.0.0.0/16,fd00:7::/48", "--subnet=web=10.0.1.0/24,fd00:7:0:1::/64", "--timeout=5m")
+	out, err := vivarium(t.Context(), "tenant", "create", id, "--vpc-cidr="+vpcCIDRs, "--subnet=web="+subnetOne+","+subnetSix, "--timeout=5m")
 	if err != nil {
 		t.Fatalf("tenant create: %v\n%s", err, out)
 	}
@@ -134,70 +98,163 @@ func newVPCTenant(t *testing.T, id, other string) *vpcTenant {
 	return &vpcTenant{client: client{name: id, kubeconfig: kubeconfig, foreign: []string{id + "-", other}}}
 }
 
-// start runs the tenant's pods: a server with probes of two kinds, and shells to ask from.
-func (v *vpcTenant) start(t *testing.T) {
+// startEverywhere runs the tenants' pods: servers with probes of all kinds, shells to ask from, and a pair that talks all
+// the time. The first of a pool's nodes is filled while the second takes nothing, then the other way round, so that
+// servers and shells are on all of them, and the pair is on the same two nodes for every tenant.
+func startEverywhere(t *testing.T, tenants ...*vpcTenant) {
 	t.Helper()
-	v.apply(t, `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 4
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      topologySpreadConstraints:
-      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: web}}}
-      containers:
-      - name: web
-        image: `+echoImage+`
-        readinessProbe: {httpGet: {port: 8080, path: /ready}, periodSeconds: 1}
-        livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: shell}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: shell}}
-  template:
-    metadata: {labels: {app: shell}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      topologySpreadConstraints:
-      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: shell}}}
-      containers:
-      - {name: shell, image: `+shellImage+`, command: [sleep, "100000"], readinessProbe: {exec: {command: ["true"]}}}
-`)
-	for _, name := range []string{"web", "shell"} {
-		v.run(t, "rollout", "status", "deployment/"+name, "--timeout=3m")
+	pools := []string{"pool-a", "pool-b"}
+	t.Cleanup(func() { only(t, pools, "") })
+	only(t, pools, "node-0")
+	all(tenants, func(v *vpcTenant) {
+		v.apply(t, workload("web", 2, `readinessProbe: {httpGet: {port: 8080, path: /ready}, periodSeconds: 1, timeoutSeconds: 30}
+        livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 30}
+        startupProbe: {grpc: {port: 8080}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 100}`)+
+			workload("shell", 2, `command: [sleep, "100000"]
+        readinessProbe: {exec: {command: ["true"]}}`)+
+			onePod("answers-"+v.name, pools[1], answersIP+","+answersIP6, "")+
+			onePod("asks", pools[0], askingIPs, keeping("-from=45000", answersIP, answersIP6)))
+		for _, name := range []string{"web", "shell"} {
+			v.run(t, "rollout", "status", "deployment/"+name, "--timeout=3m")
+		}
+		v.run(t, "wait", "--for=condition=Ready", "pod/asks", "pod/answers-"+v.name, "--timeout=3m")
+	})
+	if t.Failed() {
+		t.FailNow()
 	}
-	v.web = v.lines(t, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}")
-	v.shell = v.lines(t, "get", "pods", "-l", "app=shell", "-o", "jsonpath={.items[*].metadata.name}")
-	v.ips = v.lines(t, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].status.podIPs[*].ip}")
-	if len(v.ips) != 8 {
-		t.Fatalf("%s sees addresses %v, want two for each of four pods", v.name, v.ips)
+	only(t, pools, "node-1")
+	all(tenants, func(v *vpcTenant) {
+		v.run(t, "scale", "deployment/web", "deployment/shell", "--replicas=4")
+		for _, name := range []string{"web", "shell"} {
+			v.run(t, "rollout", "status", "deployment/"+name, "--timeout=3m")
+		}
+		v.web = v.lines(t, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}")
+		v.shell = v.lines(t, "get", "pods", "-l", "app=shell", "-o", "jsonpath={.items[*].metadata.name}")
+		v.ips = v.lines(t, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].status.podIPs[*].ip}")
+		if len(v.ips) != 8 {
+			t.Errorf("%s sees addresses %v, want two for each of four pods", v.name, v.ips)
+		}
+		for _, ip := range v.ips {
+			addr, err := netip.ParseAddr(ip)
+			if err != nil || !netip.MustParsePrefix(subnetOne).Contains(addr) && !netip.MustParsePrefix(subnetSix).Contains(addr) {
+				t.Errorf("%s sees the address %s, which is in no subnet of it", v.name, ip)
+			}
+		}
+	})
+	if t.Failed() {
+		t.FailNow()
 	}
-	for _, ip := range v.ips {
-		addr, err := netip.ParseAddr(ip)
-		if err != nil || !netip.MustParsePrefix("10.0.1.0/24").Contains(addr) && !netip.MustParsePrefix("fd00:7:0:1::/64").Contains(addr) {
-			t.Errorf("%s sees the address %s, which is in no subnet of it", v.name, ip)
+	only(t, pools, "")
+	for _, name := range pools {
+		for _, v := range tenants {
+			on := pool(name).lines(t, "-n", v.name+"-default", "get", "pods", "-o", "jsonpath={range .items[*]}{.spec.nodeName}{\"\\n\"}{end}")
+			slices.Sort(on)
+			if nodes := slices.Compact(on); len(nodes) != 2 {
+				t.Errorf("the pods of %s in %s are on %v: the test shows nothing between nodes", v.name, name, nodes)
+			}
 		}
 	}
 }
 
-// ask has a shell speak HTTP to an address, and gives the name of the pod that answers; empty if none does.
-func (v *vpcTenant) ask(t *testing.T, shell, ip string, port int) string {
+// only lets one node of each pool take pods; every node where it is empty.
+func only(t *testing.T, pools []string, node string) {
 	t.Helper()
-	out, err := v.try(t, "", "exec", shell, "--", "sh", "-c", fmt.Sprintf(`printf 'GET /who HTTP/1.0\r\n\r\n' | nc -w 3 %s %d 2>/dev/null || true`, ip, port))
+	for _, name := range pools {
+		for _, other := range []string{"node-0", "node-1"} {
+			act := "cordon"
+			if node == "" || node == other {
+				act = "uncordon"
+			}
+			if out, err := pool(name).try(t, "", act, other); err != nil {
+				t.Errorf("%s %s of %s: %v\n%s", act, other, name, err, out)
+			}
+		}
+	}
+}
+
+// all does something for all tenants at once. Whoever ends the test from in there ends that part alone.
+func all(tenants []*vpcTenant, do func(v *vpcTenant)) {
+	var group sync.WaitGroup
+	for _, v := range tenants {
+		group.Go(func() { do(v) })
+	}
+	group.Wait()
+}
+
+// workload is a Deployment of the images' server, or of what container says besides, spread over the pools.
+func workload(name string, replicas int, container string) string {
+	return fmt.Sprintf(`---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s}
+spec:
+  replicas: %[2]d
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: %[1]s}}}
+      containers:
+      - name: main
+        image: %[3]s
+        %[4]s
+`, name, replicas, echoImage, container)
+}
+
+// onePod is a pod of the images' server in a pool, which to tenants is a zone, with addresses that it asks for unless there are none. It is
+// not started again: what ends has ended.
+func onePod(name, zone, ips, container string) string {
+	if ips != "" {
+		ips = ", annotations: {network.vivarium.io/ip: '" + ips + "'}"
+	}
+	return fmt.Sprintf(`---
+apiVersion: v1
+kind: Pod
+metadata: {name: %s%s}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  nodeSelector: {topology.kubernetes.io/zone: %s}
+  containers:
+  - name: main
+    image: %s
+    %s
+`, name, ips, zone, echoImage, container)
+}
+
+// keeping has a container talk to addresses, by TCP and UDP.
+func keeping(flag string, ips ...string) string {
+	return `args: ["-keep", "` + strings.Join(append([]string{flag}, everyWay(ips...)...), `", "`) + `"]`
+}
+
+func everyWay(ips ...string) (targets []string) {
+	for _, ip := range ips {
+		for _, protocol := range []string{"tcp", "udp"} {
+			targets = append(targets, protocol+"/"+net.JoinHostPort(ip, "8080"))
+		}
+	}
+	return targets
+}
+
+// ask has a shell ask who answers at targets, and gives the names of pods, empty for targets where none does.
+func (v *vpcTenant) ask(t *testing.T, shell string, targets ...string) map[string]string {
+	t.Helper()
+	out, err := v.try(t, "", append([]string{"exec", shell, "--", "/echo", "-ask"}, targets...)...)
 	if err != nil {
 		t.Fatalf("ask from %s: %v\n%s", shell, err, out)
 	}
-	_, rest, _ := strings.Cut(out, "hostname: ")
-	name, _, _ := strings.Cut(rest, "\n")
-	return name
+	return answers(out)
+}
+
+func answers(out string) map[string]string {
+	names := map[string]string{}
+	for line := range strings.Lines(out) {
+		target, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+		names[target] = strings.Trim(name, "-")
+	}
+	return names
 }
 
 // target is an address and a port, as nc takes them.
@@ -220,35 +277,104 @@ func (v *vpcTenant) reached(t *testing.T, shell string, targets []target) (open 
 	return strings.Fields(strings.TrimSuffix(strings.TrimSpace(out), "done"))
 }
 
-// meet has every shell ask every server: it is the tenant's own that answers.
+// meet has every shell ask every server: it is the tenant's own that answers, whichever way it is asked.
 func (v *vpcTenant) meet(t *testing.T) {
 	t.Helper()
+	targets := everyWay(v.ips...)
 	for _, shell := range v.shell {
-		for _, ip := range v.ips {
-			eventually(t, fmt.Sprintf("%s: %s asks %s", v.name, shell, ip), func() error {
-				switch name := v.ask(t, shell, ip, 8080); {
+		eventually(t, fmt.Sprintf("%s: %s asks", v.name, shell), func() error {
+			names := v.ask(t, shell, targets...)
+			for _, target := range targets {
+				switch name := names[target]; {
 				case name == "":
-					return errors.New("nobody answers")
+					return fmt.Errorf("nobody answers at %s", target)
 				case !slices.Contains(v.web, name):
-					t.Fatalf("%s: %s asked %s, and %s answered", v.name, shell, ip, name)
+					t.Fatalf("%s: %s asked %s, and %s answered", v.name, shell, target, name)
 				}
-				return nil
-			})
-		}
+			}
+			return nil
+		})
 	}
+}
+
+// samePorts looks at two pods that talk from the same addresses and ports to the same addresses and ports in two tenants,
+// over the same nodes, all at once: each hears its own.
+func samePorts(t *testing.T, tenants []*vpcTenant) {
+	for _, v := range tenants {
+		v.keeps(t, "asks", "answers-"+v.name)
+	}
+}
+
+// keeps waits until a pod has heard more of its connections, and these are from nobody else than who.
+func (v *vpcTenant) keeps(t *testing.T, pod string, who ...string) {
+	t.Helper()
+	v.keepsSince(t, v.client, "default", pod, -1, who...)
+}
+
+// keepsSince looks through a client's eyes, and gives how much the pod has heard.
+func (v *vpcTenant) keepsSince(t *testing.T, c client, ns, pod string, than int, who ...string) (heard int) {
+	t.Helper()
+	slices.Sort(who)
+	eventually(t, fmt.Sprintf("%s: %s talks", c.name, pod), func() error {
+		out, err := c.try(t, "", "-n", ns, "logs", pod, "--tail=3")
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		if strings.Contains(out, "echo: ") {
+			t.Fatalf("%s: %s lost a connection: %s", c.name, pod, out)
+		}
+		var connections int
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		said, names, _ := strings.Cut(lines[len(lines)-1], " answers each, of ")
+		if _, err := fmt.Sscanf(said, "%d connections, at least %d", &connections, &heard); err != nil {
+			return fmt.Errorf("says %q", out)
+		}
+		if than < 0 && heard > 0 {
+			than = heard
+		}
+		if heard < than+5 || heard == 0 {
+			return fmt.Errorf("has heard %d times of all, from %q", heard, names)
+		}
+		if len(who) > 0 && names != strings.Join(who, " ") {
+			t.Fatalf("%s: %s hears %q, want %q", c.name, pod, names, who)
+		}
+		return nil
+	})
+	return heard
 }
 
 // nobodyElse has shells of one reach for what is not theirs. Each of these is seen to be there by somebody who may.
 func nobodyElse(t *testing.T, one, two *vpcTenant) {
-	two.run(t, "run", "alone", "--image="+echoImage, "--annotations=network.vivarium.io/ip=10.0.1.200")
+	two.run(t, "run", "alone", "--image="+echoImage, "--annotations=network.vivarium.io/ip=10.0.1.200,fd00:7:0:1::c8")
 	two.run(t, "wait", "--for=condition=Ready", "pod/alone", "--timeout=3m")
-	if name := two.ask(t, two.shell[0], "10.0.1.200", 8080); name != "alone" {
-		t.Errorf("%q answers its own tenant at 10.0.1.200", name)
+	alone := everyWay("10.0.1.200", "fd00:7:0:1::c8")
+	for target, name := range two.ask(t, two.shell[0], alone...) {
+		if name != "alone" {
+			t.Errorf("%q answers its own tenant at %s", name, target)
+		}
 	}
-	targets := []target{{"10.0.1.200", 8080}, {"169.254.169.254", 80}, {"169.254.100.1", 10250}}
+	for target, name := range one.ask(t, one.shell[0], alone...) {
+		if name != "" {
+			t.Errorf("%q answers another tenant at %s", name, target)
+		}
+	}
+	targets := notTheirs(t, two)
+	// The one that it may reach shows that the others could have been.
+	targets = append(targets, target{"198.19.255.1", 443})
+	for _, shell := range one.shell {
+		if open := one.reached(t, shell, targets); !slices.Equal(open, []string{"198.19.255.1:443"}) {
+			t.Errorf("of %v, %s reaches %v; want its API alone", targets, shell, open)
+		}
+	}
+}
+
+// notTheirs are addresses that are there and for no pod of another tenant: those by which nodes know a tenant's pods, the
+// nodes' own, the metadata service's and a link's.
+func notTheirs(t *testing.T, v *vpcTenant) []target {
+	t.Helper()
+	targets := []target{{"10.0.1.200", 8080}, {"169.254.169.254", 80}, {"169.254.64.2", 10250}}
 	for _, name := range poolNames(t) {
-		// The addresses by which a node knows its pods, and the node's own.
-		for _, ip := range pool(name).lines(t, "-n", two.name+"-default", "get", "pods", "-o", "jsonpath={.items[*].status.podIP}") {
+		for _, ip := range pool(name).lines(t, "-n", v.name+"-default", "get", "pods", "-o", "jsonpath={.items[*].status.podIP}") {
 			targets = append(targets, target{ip, 8080})
 		}
 		for _, ip := range nodeAddresses(t, name) {
@@ -261,16 +387,10 @@ func nobodyElse(t *testing.T, one, two *vpcTenant) {
 			targets = append(targets, target{ip, 10250})
 		}
 	}
-	if len(targets) < 8 {
+	if len(targets) < 12 {
 		t.Fatalf("only %v to try", targets)
 	}
-	// The one that it may reach shows that the others could have been.
-	targets = append(targets, target{"198.19.255.1", 443})
-	for _, shell := range one.shell {
-		if open := one.reached(t, shell, targets); !slices.Equal(open, []string{"198.19.255.1:443"}) {
-			t.Errorf("of %v, %s reaches %v; want its API alone", targets, shell, open)
-		}
-	}
+	return targets
 }
 
 // inside looks at the world from within a pod, and at the pod from its tenant's place.
