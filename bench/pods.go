@@ -51,7 +51,7 @@ func measurePods(ctx context.Context, c config, dir, source string) (*PodsReport
 	}
 	var w *podsWorld
 	err := c.progress.Step(fmt.Sprintf("control cluster and %d pools, nodes SIMULATED by KWOK", poolCount), func() (err error) {
-		w, err = newPodsWorld(ctx, c, filepath.Join(dir, podsPart), source)
+		w, err = newPodsWorld(ctx, c, filepath.Join(dir, podsPart), source, make([]string, poolCount), c.scale.PoolNodes, c.scale.PoolPods/poolCount/c.scale.PoolNodes+200)
 		return err
 	})
 	if w != nil {

@@ -26,6 +26,7 @@ import (
 	"vivarium.io/vivarium/internal/localcluster/process"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/pools"
+	"vivarium.io/vivarium/network/vxlan"
 )
 
 const (
@@ -50,8 +51,10 @@ type podsWorld struct {
 	admin     runtimeclient.Client
 	pools     []*benchPool
 	args      []string
+	// networks are the network drivers of the pools; as many as there are pools.
+	networks []string
 	// nodes are the virtual Nodes of each pool.
-	nodes [poolCount][]string
+	nodes [][]string
 	// perNode is how many pods a simulated node takes.
 	perNode int
 }
@@ -67,15 +70,18 @@ type cluster struct {
 
 type benchPool struct {
 	*cluster
+	// network is the name of its network driver.
+	network string
 	// as is the pool for those functions of the platform that the provider uses itself.
 	as *pools.Pool
 	// plain acts with the provider's rights and the provider's limits.
 	plain kubernetes.Interface
 }
 
-// newPodsWorld starts everything but the provider. The caller calls stop, also after an error.
-func newPodsWorld(ctx context.Context, c config, dir, source string) (*podsWorld, error) {
-	w := &podsWorld{dir: dir, provider: c.provider, binaries: c.binaries, processes: process.NewSet()}
+// newPodsWorld starts everything but the provider, with a pool of so many nodes for each of the network drivers. perNode is
+// how many pods each node takes. The caller calls stop, also after an error.
+func newPodsWorld(ctx context.Context, c config, dir, source string, networks []string, nodes, perNode int) (*podsWorld, error) {
+	w := &podsWorld{dir: dir, provider: c.provider, binaries: c.binaries, processes: process.NewSet(), networks: networks, perNode: perNode}
 	var err error
 	if w.kwok, err = localcluster.OpenKwok(source); err != nil {
 		return w, err
@@ -89,7 +95,7 @@ func newPodsWorld(ctx context.Context, c config, dir, source string) (*podsWorld
 	if w.control, err = w.start(ctx, "control", false); err != nil {
 		return w, err
 	}
-	for n := range poolCount {
+	for n := range networks {
 		plane, err := w.start(ctx, fmt.Sprintf("pool-%d", n), true)
 		if err != nil {
 			return w, err
@@ -99,11 +105,10 @@ func newPodsWorld(ctx context.Context, c config, dir, source string) (*podsWorld
 	if err := w.prepareControl(ctx); err != nil {
 		return w, err
 	}
-	count := c.scale.PoolNodes
-	w.perNode = c.scale.PoolPods/poolCount/count + 200
 	group, ctx := errgroup.WithContext(ctx)
-	for _, p := range w.pools {
-		group.Go(func() error { return w.preparePool(ctx, p, count) })
+	for i, p := range w.pools {
+		p.network = networks[i]
+		group.Go(func() error { return w.preparePool(ctx, p, nodes) })
 	}
 	return w, group.Wait()
 }
@@ -289,7 +294,11 @@ func serviceAccount(ctx context.Context, c *cluster, namespace string) error {
 // preparePool gives a pool its rights, its second wall, its nodes and its place in the control cluster.
 func (w *podsWorld) preparePool(ctx context.Context, p *benchPool, nodes int) error {
 	var manifests []string
-	for _, file := range []string{"vivarium-pool/files/clusterrole.yaml", "vivarium-pool/files/policy.yaml"} {
+	files := []string{"vivarium-pool/files/clusterrole.yaml", "vivarium-pool/files/policy.yaml"}
+	if p.network == vxlan.Name {
+		files = append(files, "vivarium-pool/files/vxlan/access.yaml")
+	}
+	for _, file := range files {
 		raw, err := charts.FS.ReadFile(file)
 		if err != nil {
 			return err
@@ -312,7 +321,7 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: vivarium}]
 	if err := w.register(ctx, p); err != nil {
 		return err
 	}
-	all := []string{lateNamespace}
+	all := []string{lateNamespace, vpcNamespace}
 	for n := range burstTenants {
 		all = append(all, burstNamespace(n), plainNamespace(n))
 	}
@@ -341,12 +350,14 @@ func (w *podsWorld) simulate(ctx context.Context, p *benchPool, nodes int) error
 	if _, _, err := w.processes.Ensure(process.Spec{Name: name, Path: w.kwok.Path(localcluster.Kwok), Log: filepath.Join(w.dir, "logs", name+".log"), Args: []string{
 		"--kubeconfig=" + kubeconfig, "--manage-nodes-with-label-selector=" + localcluster.SimulatedLabel + "=true",
 		// No controller manager runs here, whose port is free.
-		"--cidr=10.128.0.0/12", "--node-ip=" + localhost, "--server-address=" + address(p.ports.ControllerManager),
+		"--cidr=" + podRange(p.network), "--node-ip=" + localhost, "--server-address=" + address(p.ports.ControllerManager),
 	}}); err != nil {
 		return err
 	}
 	for n := range nodes {
 		node := simulatedNode(fmt.Sprintf("node-%d", n), w.perNode)
+		// The one that it has is every node's.
+		node.Annotations = map[string]string{"network.vivarium.io/tunnel-address": fmt.Sprintf("10.99.0.%d", n+1)}
 		made, err := p.kube.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
 		if err != nil {
 			return err
@@ -368,6 +379,14 @@ func (w *podsWorld) simulate(ctx context.Context, p *benchPool, nodes int) error
 		}
 	}
 	return nil
+}
+
+// podRange is what the pods of a pool have their addresses from. The driver vxlan wants those by which a node alone knows them.
+func podRange(driver string) string {
+	if driver == vxlan.Name {
+		return "198.18.0.0/16"
+	}
+	return "10.128.0.0/12"
 }
 
 func simulatedNode(name string, pods int) *corev1.Node {
@@ -412,7 +431,9 @@ func (w *podsWorld) register(ctx context.Context, p *benchPool) error {
 	}
 	registered := &v1alpha1.ResourcePool{
 		ObjectMeta: metav1.ObjectMeta{Name: p.name, Finalizers: []string{v1alpha1.FinalizerPool}},
-		Spec:       v1alpha1.ResourcePoolSpec{ClusterUID: system.UID, Credentials: v1alpha1.PoolCredentials{KubeconfigSecret: p.name}},
+		Spec: v1alpha1.ResourcePoolSpec{
+			ClusterUID: system.UID, Credentials: v1alpha1.PoolCredentials{KubeconfigSecret: p.name}, Network: v1alpha1.PoolNetwork{Driver: p.network},
+		},
 	}
 	p.as = pools.NewPool(registered, control.UID, config, p.kube)
 	// The definition takes a moment to be served.
@@ -463,7 +484,7 @@ func (w *podsWorld) awaitNodes(ctx context.Context, i *instance) error {
 		if err != nil {
 			return err
 		}
-		var nodes [poolCount][]string
+		nodes := make([][]string, len(w.pools))
 		for k := range list.Items {
 			node := &list.Items[k]
 			if !takesPods(node) {

@@ -70,6 +70,7 @@ var vpcSections = []struct {
 	measure     func(context.Context, config, string, string, *VPCReport) error
 }{
 	{vpcPart + "-node", "On a node", measureVPCNode},
+	{vpcPart + "-places", "Places", measurePlaces},
 	{vpcPart + "-addresses", "Addresses", measureAddresses},
 }
 
@@ -324,6 +325,12 @@ A node of network, mount and PID namespaces of its own, with a real API server a
 plugin in it. VPCs are written there by the driver, each with ten pods said to be on another node. Plugins are called as a
 container runtime calls them, with a network namespace for a pod and **no container in it**; the stock plugin is bridge with
 host-local, as it is on a node without VPCs. Pods that talk are programs in such namespaces.`,
+	vpcPart + "-places": `
+A control cluster and two pools with real API servers, the built network controller and vk-provider with the rights that are
+shipped; **the pools' nodes are simulated**. One pool has the driver vxlan, and pods of a tenant with a VPC; the other has the
+driver flat, and the same pods of a tenant without one. They are bound in turns: one by one, each when the one before is in its
+pool, and in a burst by 32 clients at once. A place, and a pool pod, is there when it is in etcd; times are from the binding's
+request.`,
 	vpcPart + "-addresses": `
 The allocator gives out 10,000 addresses of one subnet to 256 callers at once, and writes every block in the form that the admin
 API takes it; the store itself is in memory.`,
