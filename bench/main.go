@@ -45,6 +45,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	flags.StringVar(&c.gateway, "gateway", "bin/gateway", "The built gateway.")
 	flags.StringVar(&c.provider, "vk-provider", "bin/vk-provider", "The built vk-provider.")
 	flags.StringVar(&c.programs, "programs", "bin", "The directory of the other built programs, which the parts about VPCs need.")
+	flags.IntVar(&c.portBase, "port-base", 18000, "The first port of the whole system that part "+vpcPart+"-containers starts.")
 	flags.StringVar(&c.beside, "beside", "", "Another built gateway, which gets a lane of its own: two builds compared in one run.")
 	flags.StringVar(&c.gatewayVersion, "version", "unknown", "What to call the version of both in the report.")
 	flags.StringVar(&c.only, "only", "", "Regular expression: measure only the parts whose name matches; the vk-provider's is "+podsPart+", those of VPCs begin with "+vpcPart+".")

@@ -19,6 +19,7 @@ type config struct {
 	gateway        string
 	provider       string
 	programs       string
+	portBase       int
 	beside         string
 	gatewayVersion string
 	only           string

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -71,6 +72,18 @@ type vpcNodeFound struct {
 	Traffic []Traffic `json:"traffic"`
 	Pods    []Figure  `json:"pods"`
 	Many    []Figure  `json:"many"`
+}
+
+func findProgram(name string) (string, bool) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, true
+	}
+	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return filepath.Join(dir, name), true
+		}
+	}
+	return "", false
 }
 
 func decode(raw []byte, into any) error {

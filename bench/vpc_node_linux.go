@@ -39,6 +39,8 @@ type vpcNode struct {
 	pool      network.Pool
 	agent     *process.Process
 	pods      int
+	// plain is the network namespace of a node without the driver, for the stock plugin.
+	plain string
 }
 
 // The node's addresses, and another's on which pods are said to be.
@@ -71,18 +73,6 @@ func possibleVPCNode(programs string) (plugins string, err error) {
 		}
 	}
 	return plugins, nil
-}
-
-func findProgram(name string) (string, bool) {
-	if path, err := exec.LookPath(name); err == nil {
-		return path, true
-	}
-	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			return filepath.Join(dir, name), true
-		}
-	}
-	return "", false
 }
 
 // runVPCNode is the node's first process: it measures and writes down what it found.
@@ -137,7 +127,11 @@ func (n *vpcNode) start(ctx context.Context) error {
 			return fmt.Errorf("make the node's link %s: %w", name, err)
 		}
 	}
-	var err error
+	n.plain = filepath.Join(n.Dir, "plain")
+	err := makeNetNS(n.plain)
+	if err != nil {
+		return err
+	}
 	if n.binaries, err = localcluster.OpenBinaries(n.Source); err != nil {
 		return err
 	}
@@ -268,16 +262,18 @@ func (n *vpcNode) known(ctx context.Context, from, to int) error {
 // sandbox is a pod as the plugins see it: a network namespace.
 type sandbox struct {
 	id, path string
-	stdin    []byte
-	program  string
-	args     string
-	ip       string
+	// node is the network namespace of the node.
+	node    string
+	stdin   []byte
+	program string
+	args    string
+	ip      string
 }
 
 // sandbox makes a namespace, and what a runtime would give the plugin: the VPC's for k >= 0, the stock one otherwise.
 func (n *vpcNode) sandbox(k int, index uint32) (*sandbox, error) {
 	n.pods++
-	s := &sandbox{id: fmt.Sprintf("pod-%d", n.pods), program: filepath.Join(n.Plugins, "bridge")}
+	s := &sandbox{id: fmt.Sprintf("pod-%d", n.pods), program: filepath.Join(n.Plugins, "bridge"), node: n.plain}
 	s.path = filepath.Join(n.Dir, "sandboxes", s.id)
 	if err := makeNetNS(s.path); err != nil {
 		return nil, err
@@ -305,7 +301,7 @@ func (n *vpcNode) sandbox(k int, index uint32) (*sandbox, error) {
 			"cniVersion": "1.0.0", "name": "node", "type": "vivarium-vpc", "dir": n.state(), "namespaces": []string{metav1.NamespaceSystem}, "delegate": bridge,
 			"runtimeConfig": map[string]any{"io.kubernetes.cri.pod-annotations": mutation.Annotations},
 		}
-		s.program = filepath.Join(n.Programs, "vivarium-vpc")
+		s.program, s.node = filepath.Join(n.Programs, "vivarium-vpc"), "/proc/self/ns/net"
 		s.args += ";K8S_POD_NAMESPACE=" + string(namespace) + ";K8S_POD_NAME=" + s.id
 		s.ip = ips[0].String()
 	}
@@ -324,8 +320,14 @@ func (n *vpcNode) call(ctx context.Context, s *sandbox, command string) (spent, 
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(s.stdin), &out, &complaint
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command, "CNI_CONTAINERID="+s.id, "CNI_NETNS="+s.path, "CNI_IFNAME=eth0",
 		"CNI_PATH="+n.Programs+":"+n.Plugins, "CNI_ARGS="+s.args)
-	begin := time.Now()
-	err := cmd.Run()
+	var begin time.Time
+	err := inNetNS(s.node, func() error {
+		begin = time.Now()
+		return cmd.Start()
+	})
+	if err == nil {
+		err = cmd.Wait()
+	}
 	took := spent{wall: time.Since(begin)}
 	if err != nil {
 		return took, fmt.Errorf("%s of %s: %w: %s%s", command, filepath.Base(s.program), err, out.Bytes(), complaint.Bytes())
@@ -382,10 +384,10 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// start starts a program in the sandbox.
-func (s *sandbox) start(cmd *exec.Cmd) error {
+// inNetNS runs f in a network namespace.
+func inNetNS(path string, f func() error) error {
 	return onThread(func() error {
-		ns, err := os.Open(s.path)
+		ns, err := os.Open(path)
 		if err != nil {
 			return err
 		}
@@ -393,6 +395,13 @@ func (s *sandbox) start(cmd *exec.Cmd) error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			return err
 		}
+		return f()
+	})
+}
+
+// start starts a program in the sandbox.
+func (s *sandbox) start(cmd *exec.Cmd) error {
+	return inNetNS(s.path, func() error {
 		if lo, err := netlink.LinkByName("lo"); err == nil {
 			_ = netlink.LinkSetUp(lo)
 		}
