@@ -284,7 +284,7 @@ func TestRepair(t *testing.T) {
 		if got, err := node.pod("halfway"); err != nil || got == nil || got.Port != "" {
 			t.Errorf("a pod that is being plugged in became %+v, %v", got, err)
 		}
-		l.must(os.Remove(node.podPath("halfway")))
+		l.must(os.Remove(node.podFile("halfway", "red")))
 		// The pool goes on knowing the pod by the address that it was told.
 		l.reaches(node.ns, "tcp", at8080(p1.Infra), "red/p1")
 		l.reaches(p1.ns, "tcp", p3, "red/p3")
@@ -381,5 +381,36 @@ func TestNoNamespaceIsKept(t *testing.T) {
 		l.must(err)
 		l.must(node.Ensure("red", true))
 		l.must(node.Remove("red"))
+	}
+}
+
+// TestGeneration: rules are not listed while nobody touches the packet filter, and are as soon as somebody does.
+func TestGeneration(t *testing.T) {
+	l := newLab(t)
+	l.vpc("red", 100, "red123")
+	node := l.nodes["a"]
+	_, err := node.Store(l.vpcs["red"])
+	l.must(err)
+	for range 3 {
+		l.must(node.Ensure("red", true))
+	}
+	ns, err := openExisting(node.netnsPath("red"))
+	l.must(err)
+	defer ns.Close()
+	seen, err := os.ReadFile(node.vpcDir("red") + "/generation")
+	l.must(err)
+	if now, err := generation(ns); err != nil || now != string(seen) {
+		t.Errorf("the generation is %s, seen was %s: %v", now, seen, err)
+	}
+	nft, err := program("nft")
+	l.must(err)
+	for _, harm := range [][]string{{"flush", "chain", "bridge", vpcTable, "prerouting"}, {"delete", "table", "inet", vpcTable}, {"flush", "ruleset"}} {
+		_, err := run(ns, nil, nil, nft, harm...)
+		l.must(err)
+		l.must(node.Ensure("red", true))
+		r := node.vpcRules(l.vpcs["red"], 1, nil)
+		if err := r.verify(ns, "bridge "+vpcTable, "inet "+vpcTable); err != nil {
+			t.Errorf("after %v: %v", harm, err)
+		}
 	}
 }

@@ -340,7 +340,7 @@ func (n *Node) forget(pod *Pod) error {
 	if _, err := n.plugin(n.ns, "host-local", "DEL", pod, n.leaseConfig(pod)); err != nil {
 		return err
 	}
-	if err := os.Remove(n.podPath(pod.Container)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(n.podFile(pod.Container, pod.VPC)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return nil

@@ -51,8 +51,11 @@ type Pod struct {
 func (n *Node) vpcDir(vpc types.UID) string      { return filepath.Join(n.config.Dir, "vpcs", string(vpc)) }
 func (n *Node) netnsPath(vpc types.UID) string   { return filepath.Join(n.vpcDir(vpc), "netns") }
 func (n *Node) desiredPath(vpc types.UID) string { return filepath.Join(n.vpcDir(vpc), "desired.json") }
-func (n *Node) podPath(container string) string {
-	return filepath.Join(n.config.Dir, "pods", container+".json")
+
+// podFile names the file of a pod by its container and its VPC, neither of which has an @: who looks for the pods of one VPC
+// need not read those of all others. Either may be a pattern.
+func (n *Node) podFile(container string, vpc types.UID) string {
+	return filepath.Join(n.config.Dir, "pods", container+"@"+string(vpc)+".json")
 }
 
 // Known lists the VPCs that this node knows of or has something of.
@@ -109,21 +112,10 @@ func (n *Node) Stored(vpc types.UID) (*state.Desired, error) {
 
 // Pods gives the pods of a VPC on this node, of all VPCs where vpc is empty, in a constant order.
 func (n *Node) Pods(vpc types.UID) ([]Pod, error) {
-	files, err := filepath.Glob(filepath.Join(n.config.Dir, "pods", "*.json"))
-	if err != nil {
-		return nil, fmt.Errorf("list pods: %w", err)
+	if vpc == "" {
+		vpc = "*"
 	}
-	var out []Pod
-	for _, file := range files {
-		pod, err := n.pod(strings.TrimSuffix(filepath.Base(file), ".json"))
-		if err != nil {
-			return nil, err
-		}
-		if pod != nil && (vpc == "" || pod.VPC == vpc) {
-			out = append(out, *pod)
-		}
-	}
-	return out, nil
+	return n.podsIn(n.podFile("*", vpc))
 }
 
 // pod reads what is written of a pod, nil where that is nothing.
@@ -131,18 +123,34 @@ func (n *Node) pod(container string) (*Pod, error) {
 	if !validContainer(container) {
 		return nil, fmt.Errorf("%w: container %q", ErrRefused, container)
 	}
-	raw, err := os.ReadFile(n.podPath(container))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	pods, err := n.podsIn(n.podFile(container, "*"))
+	if err != nil || len(pods) == 0 {
+		return nil, err
 	}
+	return &pods[0], nil
+}
+
+func (n *Node) podsIn(pattern string) ([]Pod, error) {
+	files, err := filepath.Glob(pattern)
 	if err != nil {
-		return nil, fmt.Errorf("read pod of container %s: %w", container, err)
+		return nil, fmt.Errorf("list pods: %w", err)
 	}
-	var pod Pod
-	if err := json.Unmarshal(raw, &pod); err != nil {
-		return nil, fmt.Errorf("read pod of container %s: %w", container, err)
+	var out []Pod
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read a pod: %w", err)
+		}
+		var pod Pod
+		if err := json.Unmarshal(raw, &pod); err != nil {
+			return nil, fmt.Errorf("read pod %s: %w", filepath.Base(file), err)
+		}
+		out = append(out, pod)
 	}
-	return &pod, nil
+	return out, nil
 }
 
 func (n *Node) savePod(pod *Pod) error {
@@ -150,7 +158,7 @@ func (n *Node) savePod(pod *Pod) error {
 	if err != nil {
 		return fmt.Errorf("write pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	return replaceFile(n.podPath(pod.Container), raw)
+	return replaceFile(n.podFile(pod.Container, pod.VPC), raw)
 }
 
 func validContainer(id string) bool {

@@ -210,10 +210,18 @@ func (n *Node) filter(s *space, desired *state.Desired, pods []Pod) error {
 		return err
 	}
 	r := n.vpcRules(desired, s.transit, pods)
-	loaded := filepath.Join(n.vpcDir(desired.UID), "rules")
+	loaded, seen := filepath.Join(n.vpcDir(desired.UID), "rules"), filepath.Join(n.vpcDir(desired.UID), "generation")
+	// Asked before the rules are listed: what changes meanwhile is another generation.
+	now, err := generation(s.ns)
+	if err != nil {
+		return err
+	}
 	if before, err := os.ReadFile(loaded); err == nil && string(before) == r.text.String() {
-		if r.verify(s.ns, "bridge "+vpcTable, "inet "+vpcTable) == nil {
+		if last, err := os.ReadFile(seen); err == nil && string(last) == now {
 			return nil
+		}
+		if r.verify(s.ns, "bridge "+vpcTable, "inet "+vpcTable) == nil {
+			return replaceFile(seen, []byte(now))
 		}
 	}
 	if err := r.secure(s.ns, "bridge "+vpcTable, "inet "+vpcTable); err != nil {
