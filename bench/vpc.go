@@ -335,8 +335,7 @@ without a VPC are on the stock bridge plugin's bridge.`,
 A control cluster and two pools with real API servers, the built network controller and vk-provider with the rights that are
 shipped; **the pools' nodes are simulated**. One pool has the driver vxlan, and pods of a tenant with a VPC; the other has the
 driver flat, and the same pods of a tenant without one. They are bound in turns: one by one, each when the one before is in its
-pool, and in a burst by 32 clients at once. A place, and a pool pod, is there when it is in etcd; times are from the binding's
-request.`,
+pool, and in bursts by 32 clients at once. A binding, a place and a pool pod are there when they are in etcd.`,
 	vpcPart + "-addresses": `
 The allocator gives out 10,000 addresses of one subnet to 256 callers at once, and writes every block in the form that the admin
 API takes it; the store itself is in memory.`,
