@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -29,6 +30,17 @@ func cpu(pid int) (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * (time.Second / userHZ), nil
+}
+
+// priority says at which niceness this program and what it starts run, where that is not the usual one.
+func priority() string {
+	// The kernel gives it as 20 to -19 from the other end.
+	const self, usual = 0, 20
+	is, err := syscall.Getpriority(syscall.PRIO_PROCESS, self)
+	if err != nil || is == usual {
+		return ""
+	}
+	return fmt.Sprintf(", all of this at niceness %d", usual-is)
 }
 
 // memory reads a value of /proc/PID/status, such as VmHWM, in bytes.

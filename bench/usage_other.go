@@ -13,3 +13,5 @@ func cpu(int) (time.Duration, error)    { return 0, errNoProc }
 func memory(int, string) (int64, error) { return 0, errNoProc }
 func resetPeak(int) error               { return errNoProc }
 func processor() string                 { return "unknown" }
+
+func priority() string { return "" }

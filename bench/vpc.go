@@ -93,7 +93,7 @@ func measureVPCs(ctx context.Context, c config, dir, source string, only *regexp
 			return reports, fmt.Errorf("%s: %w", section.name, err)
 		}
 		r.Seconds = int(time.Since(begin).Seconds())
-		r.Load = load + " before, " + loadAverage() + " after"
+		r.Load = load + " before, " + loadAverage() + " after" + priority()
 		reports = append(reports, r)
 	}
 	return reports, nil
