@@ -141,7 +141,7 @@ func TestRates(t *testing.T) {
 	if _, err := links.LinkByName(shaper); err == nil {
 		t.Errorf("device %s is left", shaper)
 	}
-	if _, err := os.Stat(l.nodes["a"].podPath(slow.Container)); err == nil {
+	if _, err := os.Stat(l.nodes["a"].podFile(slow.Container, slow.VPC)); err == nil {
 		t.Error("the pod is not forgotten")
 	}
 }
