@@ -200,12 +200,17 @@ func killed(t *testing.T, names ...string) {
 	}
 }
 
+// again starts what was killed. A pool that has just come back may not answer at once, which one who starts it says.
 func again(t *testing.T) {
 	t.Helper()
-	// A clean-up runs after the test's own context has ended.
-	if out, err := up(context.WithoutCancel(t.Context())); err != nil {
-		t.Fatalf("up: %v\n%s", err, out)
-	}
+	eventually(t, "up", func() error {
+		// A clean-up runs after the test's own context has ended.
+		out, err := up(context.WithoutCancel(t.Context()))
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	})
 }
 
 // poolGone ends a pool's API, and its agents. A subnet and a VPC that are deleted now wait for it, and say so.
@@ -277,7 +282,7 @@ func controlGone(t *testing.T, one, two *vpcTenant) {
 				continue
 			}
 			eventually(t, fmt.Sprintf("%s in %s asks after the reboot", shell, name), func() error {
-				out, err := pool(name).try(t, "", append([]string{"-n", one.name + "-default", "exec", shell, "--", "/echo", "-ask"}, targets...)...)
+				out, err := pool(name).try(t, "", append([]string{"-n", one.name + "-default", "exec", shell, "--", "/echo", "-ask", "-patience=10s"}, targets...)...)
 				if err != nil {
 					return fmt.Errorf("%w\n%s", err, out)
 				}

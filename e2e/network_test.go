@@ -238,7 +238,7 @@ func everyWay(ips ...string) (targets []string) {
 	return targets
 }
 
-// ask has a shell ask who answers at targets, and gives the names of pods, empty for targets where none does.
+// ask has a shell ask who answers at targets, with flags of the images' program before them, and gives the names of pods, empty for targets where none does.
 func (v *vpcTenant) ask(t *testing.T, shell string, targets ...string) map[string]string {
 	t.Helper()
 	out, err := v.try(t, "", append([]string{"exec", shell, "--", "/echo", "-ask"}, targets...)...)
@@ -283,7 +283,8 @@ func (v *vpcTenant) meet(t *testing.T) {
 	targets := everyWay(v.ips...)
 	for _, shell := range v.shell {
 		eventually(t, fmt.Sprintf("%s: %s asks", v.name, shell), func() error {
-			names := v.ask(t, shell, targets...)
+			// Only where somebody does not answer does patience cost time.
+			names := v.ask(t, shell, append([]string{"-patience=30s"}, targets...)...)
 			for _, target := range targets {
 				switch name := names[target]; {
 				case name == "":
