@@ -8,9 +8,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -268,17 +270,40 @@ func podEvents(h PodHandler) cache.ResourceEventHandlerFuncs {
 	}
 }
 
-// OnNodes calls changed for every virtual Node that appears, changes or goes, until ctx is done.
-func (c *Cache) OnNodes(ctx context.Context, changed func(node *corev1.Node)) error {
+// OnNodes calls changed for every virtual Node that appears, changes or goes, until ctx is done. matters says which changes
+// are told; nil for all.
+func (c *Cache) OnNodes(ctx context.Context, matters func(before, now *corev1.Node) bool, changed func(node *corev1.Node)) error {
+	return watchWith(ctx, c.nodes, nodeEvents(matters, changed))
+}
+
+func nodeEvents(matters func(before, now *corev1.Node) bool, changed func(node *corev1.Node)) cache.ResourceEventHandlerFuncs {
 	notify := func(object any) {
 		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 			object = tombstone.Obj
 		}
 		call(object, changed)
 	}
-	return watchWith(ctx, c.nodes, cache.ResourceEventHandlerFuncs{
-		AddFunc: notify, UpdateFunc: func(_, object any) { notify(object) }, DeleteFunc: notify,
-	})
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: notify,
+		UpdateFunc: func(before, object any) {
+			call(before, func(was *corev1.Node) {
+				call(object, func(now *corev1.Node) {
+					if matters == nil || was.UID != now.UID || matters(was, now) {
+						changed(now)
+					}
+				})
+			})
+		},
+		DeleteFunc: notify,
+	}
+}
+
+// MattersToPods reports whether a change of a virtual Node may be something to its pods. What it promises and when it was
+// last heard of changes all the time, and a Node may have thousands.
+func MattersToPods(before, now *corev1.Node) bool {
+	return Silent(before) != Silent(now) ||
+		!equality.Semantic.DeepEqual(before.Spec, now.Spec) || !equality.Semantic.DeepEqual(before.Status.Addresses, now.Status.Addresses) ||
+		!maps.Equal(before.Labels, now.Labels) || !maps.Equal(before.Annotations, now.Annotations)
 }
 
 // OnNamespaces calls added for every tenant's namespace that appears, until ctx is done.

@@ -140,7 +140,7 @@ const workers = 4
 
 // Run keeps Nodes until ctx is done. The control cache must have synced.
 func (c *Controller) Run(ctx context.Context) error {
-	if err := c.config.Cache.OnNodes(ctx, func(node *corev1.Node) {
+	if err := c.config.Cache.OnNodes(ctx, nil, func(node *corev1.Node) {
 		if pool, ok := pools.NodePool(node); ok {
 			c.queue.AddAfter(pool, debounce)
 		}

@@ -114,7 +114,7 @@ func (p *Provider) Run(ctx context.Context) error {
 	err := errors.Join(
 		cache.OnPods(ctx, control.PodHandler{Changed: p.podChanged, Deleted: p.podDeleted}),
 		// A pod may arrive before the Node that it is bound to, or before its namespace.
-		cache.OnNodes(ctx, func(node *corev1.Node) {
+		cache.OnNodes(ctx, control.MattersToPods, func(node *corev1.Node) {
 			for _, pod := range cache.PodsOnNode(node.Name) {
 				p.podChanged(pod)
 			}

@@ -21,18 +21,33 @@ const (
 	lastRetry  = 30 * time.Second
 )
 
-type queue = workqueue.TypedRateLimitingInterface[item]
+type queue struct {
+	workqueue.TypedRateLimitingInterface[item]
+	pace workqueue.TypedRateLimiter[item]
+}
+
+// again puts a pod back whose obstacle is known to last for about that long. What should be over at once, and is not, is looked
+// at less and less often; everything else has its pace.
+func (q queue) again(i item, after time.Duration) {
+	if after >= awhile {
+		q.Forget(i)
+	} else {
+		after = min(max(after, q.pace.When(i)), awhile)
+	}
+	q.AddAfter(i, after)
+}
 
 // newQueue makes a work queue that serves tenants in turn: one that brings ten thousand pods delays the others by one
 // pod each.
 func newQueue() queue {
-	return workqueue.NewTypedRateLimitingQueueWithConfig(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[item](firstRetry, lastRetry),
+	pace := workqueue.NewTypedItemExponentialFailureRateLimiter[item](firstRetry, lastRetry)
+	return queue{workqueue.NewTypedRateLimitingQueueWithConfig(
+		pace,
 		workqueue.TypedRateLimitingQueueConfig[item]{
 			DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[item]{
 				Queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[item]{Queue: &turns{waiting: map[names.TenantID][]item{}}}),
 			}),
-		})
+		}), pace}
 }
 
 // turns is the order of the queue. The work queue calls it under its own lock.

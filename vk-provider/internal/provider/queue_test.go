@@ -3,6 +3,8 @@ package provider
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/types"
@@ -55,4 +57,35 @@ func TestItemFor(t *testing.T) {
 	if got := itemFor("kube-system", "u"); got != (item{names.TenantID(""), "u"}) {
 		t.Errorf("got %v", got)
 	}
+}
+
+// TestWhatShouldBeOver and is not is looked at less and less often, and as soon as ever when it was over once.
+func TestWhatShouldBeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue()
+		defer q.ShutDown()
+		pod := item{"abc123", "a"}
+		look := func(within time.Duration) (looks int) {
+			q.Add(pod)
+			for end := time.Now().Add(within); ; looks++ {
+				i, _ := q.Get()
+				if time.Now().After(end) {
+					q.Forget(i)
+					q.Done(i)
+					return looks
+				}
+				q.again(i, soon)
+				q.Done(i)
+			}
+		}
+		if looks := look(time.Second); looks < 4 {
+			t.Errorf("%d looks in the first second", looks)
+		}
+		if looks := look(10 * time.Minute); looks > 10+10*60/2 {
+			t.Errorf("%d looks in ten minutes", looks)
+		}
+		if looks := look(time.Second); looks < 4 {
+			t.Errorf("%d looks in the first second after it was over", looks)
+		}
+	})
 }

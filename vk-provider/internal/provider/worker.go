@@ -271,9 +271,7 @@ func (w *worker) next(ctx context.Context) bool {
 		w.queue.Forget(i)
 	case ctx.Err() != nil:
 	case errors.As(err, &later):
-		// Its pace is known, so failures do not count.
-		w.queue.Forget(i)
-		w.queue.AddAfter(i, later.after)
+		w.queue.again(i, later.after)
 		if later.cause != nil {
 			boot.Logger(ctx).Debug("pod has to wait", "pool", w.pool(), "tenant", i.tenant, "uid", i.uid, "error", later.cause)
 		}
