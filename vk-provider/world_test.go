@@ -5,12 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -49,6 +52,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	flag.Parse()
+	if runtime.GOMAXPROCS(0) < worlds && flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = flag.Set("test.parallel", strconv.Itoa(worlds))
+	}
 	program = filepath.Join(dir, "vk-provider")
 	return m.Run()
 }
@@ -81,9 +88,13 @@ type pool struct {
 	line *line
 }
 
-// newWorld starts clusters, and registers the pools.
+// worlds is how many worlds there are at once at least: in each there is more waiting than work.
+const worlds = 3
+
+// newWorld starts clusters, and registers the pools. The test goes on beside others.
 func newWorld(t *testing.T, pools ...string) *world {
 	t.Helper()
+	t.Parallel()
 	w := &world{pools: map[string]*pool{}}
 	var started sync.WaitGroup
 	var mu sync.Mutex

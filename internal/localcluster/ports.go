@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"syscall"
 )
 
@@ -21,8 +22,11 @@ func portsFrom(first int) Ports {
 // listens may reach itself.
 const firstFree, lastFree = 10000, 15999
 
-// FreePorts picks ports that nobody listens on now. Somebody else may take one before it is used; who wants to be sure
-// tries again with others.
+// picked has the ports that [FreePorts] has picked.
+var picked sync.Map
+
+// FreePorts picks ports that nobody listens on now, and that this program has not picked before: whoever got one may have been
+// killed and want it back. Another program may take one before it is used; who wants to be sure tries again with others.
 func FreePorts() (Ports, error) {
 	var ports [5]int
 	for i := range ports {
@@ -40,9 +44,16 @@ func FreePorts() (Ports, error) {
 func listenFree() (listener net.Listener, err error) {
 	for range 1000 {
 		port := firstFree + rand.IntN(lastFree-firstFree+1) //nolint:gosec // only to be another one than others pick
+		if _, picked := picked.LoadOrStore(port, true); picked {
+			continue
+		}
 		if listener, err = net.Listen("tcp", fmt.Sprintf("%s:%d", localhost, port)); err == nil {
 			return listener, nil
 		}
+	}
+	picked.Clear() // most were picked, long ago
+	if err == nil {
+		return listenFree()
 	}
 	return nil, err
 }
