@@ -43,8 +43,10 @@ type Agent struct {
 	client  kubernetes.Interface
 	objects corev1listers.ConfigMapNamespaceLister
 	queue   workqueue.TypedRateLimitingInterface[types.UID]
-	// guard is what the node's own rules were last made for.
+	// guard is what the node's own rules were last made for, and read what each object of the pool adds to that: with many VPCs
+	// nearly all are as they were when one of them changes. Only the worker uses both.
 	guard string
+	read  map[*corev1.ConfigMap]needs
 }
 
 // New opens the node and reads the kubeconfig. Nothing is dialled before Run.
@@ -220,28 +222,53 @@ func (a *Agent) desired(vpc types.UID) (*state.Desired, error) {
 	return desired, nil
 }
 
+// needs are what a node's own rules depend on: the nodes that pods are on, and where tenants' APIs are.
+type needs struct {
+	peers []netip.Addr
+	apis  []netip.AddrPort
+}
+
+func (n *needs) add(d *state.Desired) {
+	if d.API.IsValid() {
+		n.apis = append(n.apis, d.API)
+	}
+	for _, e := range d.Endpoints {
+		n.peers = append(n.peers, e.Node)
+	}
+	n.peers, n.apis = plane.Distinct(n.peers, netip.Addr.Compare), plane.Distinct(n.apis, netip.AddrPort.Compare)
+}
+
+// needsOf reads what one object of the pool adds. One that cannot be read is not worth everybody's guard; it is complained
+// of where it is built.
+func needsOf(object *corev1.ConfigMap) needs {
+	var n needs
+	if state.IsShard(object.Name) {
+		if endpoints, err := state.ReadShard(object.Data); err == nil {
+			n.add(&state.Desired{Endpoints: endpoints})
+		}
+	} else if v, err := state.ReadVPC(object.Data); err == nil {
+		n.add(&state.Desired{VPC: *v})
+	}
+	return n
+}
+
 // guardKnown guards the node for what the pool says of all VPCs.
 func (a *Agent) guardKnown() error {
 	objects, err := a.objects.List(labels.Everything())
 	if err != nil {
 		return fmt.Errorf("list VPCs: %w", err)
 	}
-	var all []*state.Desired
+	var all needs
+	read := make(map[*corev1.ConfigMap]needs, len(objects))
 	for _, object := range objects {
-		d := &state.Desired{}
-		if state.IsShard(object.Name) {
-			d.Endpoints, err = state.ReadShard(object.Data)
-		} else {
-			var v *state.VPC
-			if v, err = state.ReadVPC(object.Data); err == nil {
-				d.VPC = *v
-			}
+		n, known := a.read[object]
+		if !known {
+			n = needsOf(object)
 		}
-		// One that cannot be read is not worth everybody's guard; it is complained of where it is built.
-		if err == nil {
-			all = append(all, d)
-		}
+		read[object] = n
+		all.peers, all.apis = append(all.peers, n.peers...), append(all.apis, n.apis...)
 	}
+	a.read = read
 	return a.guardFor(all)
 }
 
@@ -251,27 +278,17 @@ func (a *Agent) guardStored() error {
 	if err != nil {
 		return err
 	}
-	var all []*state.Desired
+	var all needs
 	for _, vpc := range known {
 		if desired, err := a.node.Stored(vpc); err == nil {
-			all = append(all, desired)
+			all.add(desired)
 		}
 	}
 	return a.guardFor(all)
 }
 
-func (a *Agent) guardFor(all []*state.Desired) error {
-	var peers []netip.Addr
-	var apis []netip.AddrPort
-	for _, d := range all {
-		if d.API.IsValid() {
-			apis = append(apis, d.API)
-		}
-		for _, e := range d.Endpoints {
-			peers = append(peers, e.Node)
-		}
-	}
-	peers, apis = plane.Distinct(peers, netip.Addr.Compare), plane.Distinct(apis, netip.AddrPort.Compare)
+func (a *Agent) guardFor(all needs) error {
+	peers, apis := plane.Distinct(all.peers, netip.Addr.Compare), plane.Distinct(all.apis, netip.AddrPort.Compare)
 	// Asking the kernel each time would cost more than all the rest.
 	guard := fmt.Sprint(peers, apis)
 	if guard == a.guard {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -196,6 +197,17 @@ func TestToldByTheDriver(t *testing.T) {
 	must(driver.EnsurePolicies(ctx, pool, v, nil))
 	stored(func(d *state.Desired) bool {
 		return len(d.Policies) == 0 && len(d.Endpoints) == 1 && len(d.Endpoints[0].Sets) == 0
+	})
+	// A pod that is on another node now: that one may send, and the one before may not any more.
+	moved := endpoints(v, s)
+	moved[0].Node = netip.MustParseAddr("192.0.2.3")
+	must(driver.EnsureEndpoints(ctx, pool, v, moved))
+	eventually(t, "the guard", func() error {
+		raw, err := os.ReadFile(filepath.Join(a.options.Dir, "guard"))
+		if err == nil && (!strings.Contains(string(raw), "192.0.2.3") || strings.Contains(string(raw), "192.0.2.2 ")) {
+			err = fmt.Errorf("it is\n%s", raw)
+		}
+		return err
 	})
 
 	must(driver.DeleteSubnet(ctx, pool, s))
