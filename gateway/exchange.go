@@ -171,13 +171,35 @@ func (x *exchange) body(w http.ResponseWriter, r *http.Request, call *control.Ca
 	if len(contentTypes) > 1 {
 		return badRequest("header Content-Type: is given more than once")
 	}
-	out, contentType, err := x.view.BodyToControl(x.translated, request.Verb, strings.Join(contentTypes, ""), raw, string(request.Namespace), request.Name)
+	view := x.view
+	if request.Verb == "patch" {
+		view.Present = func() []byte { return x.present(r) }
+	}
+	out, contentType, err := view.BodyToControl(x.translated, request.Verb, strings.Join(contentTypes, ""), raw, string(request.Namespace), request.Name)
 	if err != nil {
 		return err
 	}
 	call.Body = out
 	call.Header["Content-Type"] = []string{contentType}
 	return nil
+}
+
+// present gives the object of a request as the user sees it, in the control cluster's words; nil if there is none to see.
+func (x *exchange) present(r *http.Request) []byte {
+	call, err := x.callWith(http.MethodGet, http.Header{}, control.Unary, "application/json", "")
+	if err != nil {
+		return nil
+	}
+	res, err := x.front.control.Do(r.Context(), call)
+	if err != nil {
+		return nil
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxBody+1))
+	if err != nil || res.StatusCode != http.StatusOK || len(raw) > maxBody || checkType(res) != nil {
+		return nil
+	}
+	return raw
 }
 
 // answer passes an answer of the control cluster on: an error as a translated Status, anything else through translated.

@@ -127,6 +127,24 @@ func TestRights(t *testing.T) {
 			t.Error(out)
 		}
 	})
+	t.Run("PatchedNames", func(t *testing.T) {
+		// A name alone, whose meaning stands beside it.
+		w.must(t, a, "", "create", "clusterrole", "named", "--verb=get", "--resource=namespaces", "--resource-name=default")
+		w.must(t, a, "", "create", "clusterrolebinding", "named", "--clusterrole=named", "--user=ida")
+		w.must(t, a, "", "patch", "clusterrole", "named", "--type=json", "-p", `[{"op":"replace","path":"/rules/0/resourceNames/0","value":"web"}]`)
+		w.must(t, a, "", "patch", "clusterrolebinding", "named", "--type=json", "-p", `[{"op":"test","path":"/subjects/0/name","value":"ida"},{"op":"replace","path":"/subjects/0/name","value":"eva"}]`)
+		if out := w.must(t, a, "", "get", "clusterrole/named", "clusterrolebinding/named", "-o", "jsonpath={.items[0].rules[0].resourceNames} {.items[1].subjects[0].name}"); out != `["web"] eva` {
+			t.Errorf("%s", out)
+		}
+		w.may(t, a, "get", "namespaces/web", "--as=eva")
+		// Behind an operation that makes something else of it the meaning is not known, and nothing is changed.
+		w.fails(t, a, "", "patch", "clusterrolebinding", "named", "--type=json", "-p",
+			`[{"op":"replace","path":"/subjects/0","value":{"kind":"ServiceAccount","namespace":"web","name":"robot"}},{"op":"replace","path":"/subjects/0/name","value":"x"}]`)
+		w.must(t, a, "", "-n", "web", "create", "configmap", "owned")
+		uid := w.must(t, a, "", "get", "ns", "web", "-o", "jsonpath={.metadata.uid}")
+		w.must(t, a, "", "-n", "web", "patch", "configmap", "owned", "--type=json", "-p", `[{"op":"add","path":"/metadata/ownerReferences","value":[{"apiVersion":"v1","kind":"Namespace","name":"web","uid":"`+uid+`"}]}]`)
+		w.must(t, a, "", "-n", "web", "patch", "configmap", "owned", "--type=json", "-p", `[{"op":"test","path":"/metadata/ownerReferences/0/name","value":"web"},{"op":"add","path":"/metadata/labels","value":{"a":"b"}}]`)
+	})
 	t.Run("Lists", func(t *testing.T) {
 		w.must(t, a, "", "create", "clusterrole", "reader", "--verb=get", "--resource=namespaces", "--resource-name=web")
 		w.must(t, a, "", "create", "clusterrolebinding", "reader", "--clusterrole=reader", "--user=nia")

@@ -1,6 +1,7 @@
 // Package admin serves the operator's API, group vivarium.io, on a listener of its own: Tenants, ResourcePools,
 // SharedAPIs, VPCs, Subnets and their IPBlocks, stored in etcd. It is a real Kubernetes API server, so watch, patch,
-// server-side apply, OpenAPI, explain, columns, validation and status subresources are those that every tool knows.
+// server-side apply, OpenAPI, explain, columns, validation and status subresources are those that every tool knows. A second
+// group keeps what tenants have of kinds on which the control cluster would act (package flows).
 //
 // Who may come in: client certificates from the admin CA and nobody else. Group system:masters may do everything; group
 // vivarium:components reads, writes status, releases finalizers and keeps IPBlocks; a tenant's certificate is from another

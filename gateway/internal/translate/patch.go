@@ -355,7 +355,7 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 	case rules.NamespaceSelector:
 		return l.belowSelector(value, path)
 	case rules.PolicyRules:
-		return l.belowRules(value, path)
+		return l.belowRules(what, value, path)
 	case rules.AggregationRule:
 		return l.belowAggregation(what, value, path)
 	case rules.OwnerReferences, rules.Subjects:
@@ -376,6 +376,10 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 		case op == rules.Subjects && len(l.rest) == 2 && member == "namespace":
 			// Only ServiceAccounts have one.
 			return l.toControl(rules.Namespace, orNull(value), path)
+		case len(l.rest) == 2 && member == "name":
+			if done, err := l.belowReference(what, value, path); done || err != nil {
+				return err
+			}
 		}
 	case rules.RoleRef:
 		switch {
@@ -385,6 +389,10 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 			// It refers to nothing but ClusterRoles.
 			return l.toControl(op, jsonwire.NewObject(
 				jsonwire.Member{Key: "kind", Value: jsonwire.NewString("ClusterRole")}, jsonwire.Member{Key: "name", Value: orNull(value)}), path)
+		case len(l.rest) == 1 && l.rest[0] == "name":
+			if done, err := l.belowReference(what, value, path); done || err != nil {
+				return err
+			}
 		}
 	case rules.SigningRequest:
 		switch l.rest[0] {
@@ -415,7 +423,7 @@ func (l *location) below(what string, value *jsonwire.Value) error {
 }
 
 // belowRules translates an operation inside a list of RBAC rules.
-func (l *location) belowRules(value *jsonwire.Value, path string) error {
+func (l *location) belowRules(what string, value *jsonwire.Value, path string) error {
 	l.unlessSplit()
 	if len(l.rest) == 1 {
 		one := jsonwire.NewArray(orNull(value))
@@ -438,6 +446,13 @@ func (l *location) belowRules(value *jsonwire.Value, path string) error {
 			return l.toControl(rules.Group, orNull(value), path)
 		}
 		return nil
+	case "resourceNames":
+		if len(l.rest) > 3 {
+			break
+		}
+		if done, err := l.belowNames(what, value, path); done || err != nil {
+			return err
+		}
 	}
 	return invalid(path, "cannot be changed by itself in a JSON patch: replace the rule as a whole")
 }

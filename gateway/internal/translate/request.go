@@ -39,6 +39,9 @@ type request struct {
 	splitRules bool
 	// before and after are what a JSON patch needs around the operation at hand.
 	before, after []*jsonwire.Value
+	// current is the object that is patched as it is in the control cluster, once it has been asked for.
+	current *jsonwire.Value
+	asked   bool
 	// patch says that the body is a part of an object, apply that it is a server-side apply.
 	patch, apply bool
 	// enforced is the Pod Security level that the last operation of a JSON patch asks the control cluster to enforce.

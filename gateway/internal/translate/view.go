@@ -51,6 +51,9 @@ type View struct {
 	Exported func(kind, name string) bool
 	// VPC says that the tenant's pods are in a VPC of its own, so that it may choose among what that VPC has.
 	VPC bool
+	// Present gives the object that a patch is for as it is, in JSON and in the control cluster's words; nil, also as a function,
+	// where it cannot be had. It is called at most once, for those patches that cannot be understood without it.
+	Present func() []byte
 	// Continue turns a continue token of the control cluster into the one that the tenant sees. Required for lists that can
 	// be paged: without it a response with a token is refused, since such a token spells names of the control cluster.
 	Continue func(controlToken string) (tenantToken string)
