@@ -63,12 +63,14 @@ func measureVPCNode(ctx context.Context, c config, dir, source string, r *VPCRep
 	if err := decode(raw, &found); err != nil {
 		return err
 	}
-	r.Traffic, r.Figures = found.Traffic, append(found.Pods, found.Many...)
+	r.Skipped, r.Traffic, r.Figures = found.Skipped, found.Traffic, append(found.Pods, found.Many...)
 	return nil
 }
 
 // vpcNodeFound is what the node tells who started it.
 type vpcNodeFound struct {
+	// Skipped says why it could not be a node.
+	Skipped string    `json:"skipped,omitempty"`
 	Traffic []Traffic `json:"traffic"`
 	Pods    []Figure  `json:"pods"`
 	Many    []Figure  `json:"many"`

@@ -91,11 +91,13 @@ func runVPCNode(args []string) error {
 		return err
 	}
 	defer func() { _ = n.processes.Stop(0, func(string) bool { return true }) }()
-	if err := n.start(ctx); err != nil {
+	// Mounts of namespaces are not for others to see, and processes are those of this PID namespace.
+	found := &vpcNodeFound{}
+	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("proc", "/proc", "proc", 0, "")); err != nil {
+		found.Skipped = fmt.Sprintf("a node cannot have its own mounts here: %s", err)
+	} else if err := n.start(ctx); err != nil {
 		return err
-	}
-	found, err := n.measure(ctx)
-	if err != nil {
+	} else if found, err = n.measure(ctx); err != nil {
 		return err
 	}
 	if raw, err = json.Marshal(found); err != nil {
@@ -106,10 +108,6 @@ func runVPCNode(args []string) error {
 
 // start makes the node's network and starts the pool's API and the agent.
 func (n *vpcNode) start(ctx context.Context) error {
-	// Mounts of namespaces are not for others to see, and processes are those of this PID namespace.
-	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("proc", "/proc", "proc", 0, "")); err != nil {
-		return fmt.Errorf("make the node's mounts: %w", err)
-	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "wire"
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {

@@ -32,8 +32,9 @@ const (
 	// streamBuffer is how much is written at once, askSize how long question and answer are.
 	streamBuffer = 128 << 10
 	askSize      = 64
-	// lost is how long an answer to a datagram may take.
-	lost = 500 * time.Millisecond
+	// lost is how long an answer to a datagram may take. patience is for everything else, on machines that are busy.
+	lost     = 500 * time.Millisecond
+	patience = 30 * time.Second
 )
 
 // Result is what a turn found out.
@@ -152,8 +153,8 @@ func accept(listener net.Listener, serve func(net.Conn)) {
 
 // dial waits a little for somebody who has only just come.
 func dial(network, address string) (net.Conn, error) {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		c, err := net.DialTimeout(network, address, 2*time.Second)
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		c, err := net.DialTimeout(network, address, patience)
 		if err == nil || time.Now().After(deadline) {
 			return c, err
 		}
@@ -196,11 +197,15 @@ func ask(network, host string, length time.Duration) (Result, error) {
 	}
 	defer c.Close()
 	buffer := make([]byte, askSize)
+	wait := patience
+	if network == "udp" {
+		wait = lost
+	}
 	once := func() error {
 		if _, err := c.Write(buffer); err != nil {
 			return err
 		}
-		if err := c.SetReadDeadline(time.Now().Add(lost)); err != nil {
+		if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
 			return err
 		}
 		_, err := io.ReadFull(c, buffer)
@@ -208,7 +213,7 @@ func ask(network, host string, length time.Duration) (Result, error) {
 	}
 	var result Result
 	// The first ones warm up, and wait for a server that has only just come.
-	for i, deadline := 0, time.Now().Add(20*time.Second); i < 20; i++ {
+	for i, deadline := 0, time.Now().Add(patience); i < 20; i++ {
 		err := once()
 		if err != nil && (network == "tcp" || time.Now().After(deadline)) {
 			return result, err
@@ -220,7 +225,8 @@ func ask(network, host string, length time.Duration) (Result, error) {
 	}
 	var took []time.Duration
 	begin := time.Now()
-	for last := begin; last.Sub(begin) < length; {
+	// A turn without an answer says nothing.
+	for last := begin; last.Sub(begin) < length || len(took) == 0 && last.Sub(begin) < patience; {
 		err := once()
 		now := time.Now()
 		if err != nil && network == "tcp" {
