@@ -25,6 +25,8 @@ const (
 	DriverKubeOVN = "kube-ovn"
 	// DriverOVNUDN is for pools whose network plugin is OVN-Kubernetes with user-defined networks.
 	DriverOVNUDN = "ovn-udn"
+	// DriverMultus is DriverVXLAN for pools whose network plugin is Multus.
+	DriverMultus = "multus"
 	// DriverECI, DriverACS and DriverVCI are for pools whose pods run at a cloud.
 	DriverECI = "eci"
 	DriverACS = "acs"
@@ -33,7 +35,7 @@ const (
 
 // Drivers gives the network drivers that pools can have, the default first.
 func Drivers() []string {
-	return []string{DriverFlat, DriverVXLAN, DriverKubeOVN, DriverOVNUDN, DriverECI, DriverACS, DriverVCI}
+	return []string{DriverFlat, DriverVXLAN, DriverKubeOVN, DriverOVNUDN, DriverMultus, DriverECI, DriverACS, DriverVCI}
 }
 
 // SetDefaultsTenant fills in what the operator left out of a Tenant. It never changes a value that is set.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/charts"
 	"vivarium.io/vivarium/internal/localcluster"
 	"vivarium.io/vivarium/internal/operator"
@@ -51,7 +52,7 @@ func poolManifests(drivers ...string) (operator.Manifests, error) {
 		}
 		*into = raw
 	}
-	for _, driver := range drivers {
+	for _, driver := range parts(drivers) {
 		for file, into := range map[string]*[]byte{"access.yaml": &m.Access, "policy.yaml": &m.Policy} {
 			raw, err := charts.FS.ReadFile("vivarium-pool/files/" + driver + "/" + file)
 			if errors.Is(err, fs.ErrNotExist) {
@@ -64,6 +65,19 @@ func poolManifests(drivers ...string) (operator.Manifests, error) {
 		}
 	}
 	return m, nil
+}
+
+// parts are the drivers whose files the drivers need: what Multus plugs pods in with is the driver vxlan.
+func parts(drivers []string) []string {
+	var all []string
+	for _, driver := range drivers {
+		if driver == v1alpha1.DriverMultus {
+			all = append(all, v1alpha1.DriverVXLAN)
+		}
+		all = append(all, driver)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // exactly wants so many arguments, and says what they are.

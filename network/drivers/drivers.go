@@ -22,7 +22,7 @@ const Default = flat.Name
 
 // All gives every driver.
 func All() []network.Driver {
-	return append([]network.Driver{flat.Driver{}, vxlan.Driver{}, kubeovn.Driver{}, ovnudn.Driver{}}, mapping.Drivers()...)
+	return append([]network.Driver{flat.Driver{}, vxlan.Driver{}, kubeovn.Driver{}, ovnudn.Driver{}, vxlan.Multus{}}, mapping.Drivers()...)
 }
 
 // ByName gives the driver that a ResourcePool names, [Default] for an empty name.

@@ -23,14 +23,19 @@ import (
 )
 
 // Chart puts into a cluster what `vivarium pool register` does for a driver, and gives the cluster as the platform then has it:
-// with the rights and under the admission policies of the chart and no others. It returns once both hold.
-func Chart(t *testing.T, admin *rest.Config, driver string) network.Pool {
+// with the rights and under the admission policies of the chart and no others. It returns once the rights hold; for policies
+// there is [Refused]. with are other drivers whose files the driver needs.
+func Chart(t *testing.T, admin *rest.Config, driver string, with ...string) network.Pool {
 	t.Helper()
 	c, err := client.New(admin, client.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{"clusterrole.yaml", "access.yaml", "policy.yaml", driver + "/access.yaml", driver + "/policy.yaml"} {
+	files := []string{"clusterrole.yaml", "access.yaml", "policy.yaml"}
+	for _, part := range append(with, driver) {
+		files = append(files, part+"/access.yaml", part+"/policy.yaml")
+	}
+	for _, file := range files {
 		for _, object := range Manifest(t, file) {
 			if err := c.Create(t.Context(), object); err != nil && !apierrors.IsAlreadyExists(err) {
 				t.Fatalf("%s: %v", file, err)

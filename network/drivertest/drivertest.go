@@ -104,6 +104,9 @@ func testNameAndCapabilities(t *testing.T, h Harness) {
 	}
 }
 
+// Binding gives the binding of a tenant's pod, as rich as the driver allows.
+func Binding(driver network.Driver) network.PodBinding { return binding(driver, red) }
+
 // binding gives a pod's binding as rich as the driver allows.
 func binding(driver network.Driver, namespace network.Namespace) network.PodBinding {
 	in := network.PodBinding{Tenant: namespace.Tenant, Pod: network.PodKey{Namespace: namespace.Name, Name: "p", UID: "11111111-0000-0000-0000-000000000000"}}

@@ -29,6 +29,7 @@ import (
 
 	"vivarium.io/vivarium/internal/golden"
 	"vivarium.io/vivarium/internal/kubetest"
+	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/drivertest"
 	"vivarium.io/vivarium/network/internal/custom"
@@ -105,13 +106,14 @@ func markExternal(t *testing.T, pool network.Pool) {
 	}
 }
 
-func harness(pool func(*testing.T, ...network.Namespace) network.Pool) drivertest.Harness {
+// harness is about pools that are made with what their administrator has them by.
+func harness(pool func(*testing.T, ...network.Namespace) (platform, admin network.Pool)) drivertest.Harness {
 	return drivertest.Harness{
 		Driver: func(*testing.T) network.Driver { return Driver{} },
 		Pool: func(t *testing.T, namespaces ...network.Namespace) network.Pool {
-			p := pool(t, namespaces...)
-			markExternal(t, p)
-			simulateKubeOVN(t, p)
+			p, admin := pool(t, namespaces...)
+			markExternal(t, admin)
+			simulateKubeOVN(t, admin)
 			return p
 		},
 		Silent:   drivertest.SilentPool,
@@ -131,7 +133,10 @@ func fakePool() network.Pool {
 }
 
 func TestContract(t *testing.T) {
-	drivertest.Run(t, harness(func(*testing.T, ...network.Namespace) network.Pool { return fakePool() }))
+	drivertest.Run(t, harness(func(*testing.T, ...network.Namespace) (platform, admin network.Pool) {
+		p := fakePool()
+		return p, p
+	}))
 }
 
 // definitions reads Kube-OVN's own custom resources of the version that hack/kubeovn pins, from the module cache.
@@ -182,7 +187,8 @@ func definitions(t *testing.T) []*unstructured.Unstructured {
 	return wanted
 }
 
-// TestOnRealDefinitions runs the suite, and a tenant's pod, where a real API server serves Kube-OVN's real custom resources.
+// TestOnRealDefinitions runs the suite, and a tenant's pod, where a real API server serves Kube-OVN's real custom resources and
+// holds the platform to its rights and policies.
 func TestOnRealDefinitions(t *testing.T) {
 	cluster := kubetest.ControlPlane(t)
 	cluster.Config.QPS = -1 // the stand-in asks often
@@ -193,42 +199,45 @@ func TestOnRealDefinitions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{namespace, string(red.Name), string(blue.Name)} {
-		if _, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+	for _, ns := range []network.Namespace{red, blue} {
+		marked := map[string]string{names.LabelTenant: string(ns.Tenant), names.LabelControl: "control", names.LabelManagedBy: "vivarium"}
+		if _, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: string(ns.Name), Labels: marked}}, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := client.CoreV1().ServiceAccounts(string(red.Name)).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	pool := network.Pool{Name: "pool-a", ControlUID: "control", Client: client, Dynamic: custom}
+	admin := network.Pool{Name: "pool-a", ControlUID: "control", Client: client, Dynamic: custom}
 	for _, k := range inOrder {
 		err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
-			_, err := k.In(pool).List(ctx, metav1.ListOptions{})
+			_, err := k.In(admin).List(ctx, metav1.ListOptions{})
 			return err == nil, nil
 		})
 		if err != nil {
 			t.Fatalf("%s is not served: %v", k.Resource(), err)
 		}
 	}
+	pool := drivertest.Chart(t, cluster.Config, Name)
+	t.Run("Policy", func(t *testing.T) { testPolicy(t, pool, admin) })
 	t.Run("Contract", func(t *testing.T) {
-		drivertest.Run(t, harness(func(t *testing.T, namespaces ...network.Namespace) network.Pool {
+		drivertest.Run(t, harness(func(t *testing.T, namespaces ...network.Namespace) (network.Pool, network.Pool) {
 			for _, ns := range namespaces {
 				if err := client.NetworkingV1().NetworkPolicies(string(ns.Name)).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			return pool
+			return pool, admin
 		}))
 	})
-	t.Run("Pod", func(t *testing.T) { testPod(t, pool) })
-	t.Run("Stays", func(t *testing.T) { testStays(t, pool) })
+	t.Run("Pod", func(t *testing.T) { testPod(t, pool, admin) })
+	t.Run("Stays", func(t *testing.T) { testStays(t, pool, admin) })
 }
 
 // testPod takes a pod of a dual-stack subnet with security groups through a pool.
-func testPod(t *testing.T, pool network.Pool) {
-	markExternal(t, pool)
-	simulateKubeOVN(t, pool)
+func testPod(t *testing.T, pool, admin network.Pool) {
+	markExternal(t, admin)
+	simulateKubeOVN(t, admin)
 	vpc, subnet := redVPC(), redSubnet()
 	if got, err := (Driver{}).EnsureVPC(t.Context(), pool, vpc); err != nil || !got.Ready || got.Ref != "vpcs.kubeovn.io/"+vpcName(vpc) {
 		t.Fatalf("EnsureVPC = %+v, %v", got, err)
@@ -252,21 +261,21 @@ func testPod(t *testing.T, pool network.Pool) {
 	if got, err := (Driver{}).ObservePod(pod); err != nil || got.Ready || got.Reason != network.ReasonNoAddress {
 		t.Errorf("before Kube-OVN: %+v, %v", got, err)
 	}
-	pod = simulateCNI(t, pool, pod)
+	pod = simulateCNI(t, admin, pod)
 	got, err := (Driver{}).ObservePod(pod)
 	if want := "[fd00:20::9 10.20.0.9]"; err != nil || !got.Ready || fmt.Sprint(got.IPs) != want {
 		t.Errorf("in its network: %+v, %v; want %s", got, err, want)
 	}
 
 	// Kube-OVN counts the pod: the subnet stays until it is gone.
-	setUsing(t, pool, subnetName(subnet), 1)
+	setUsing(t, admin, subnetName(subnet), 1)
 	if err := (Driver{}).DeleteSubnet(t.Context(), pool, subnet); !errors.Is(err, network.ErrInUse) {
 		t.Errorf("DeleteSubnet with a pod: %v, want ErrInUse", err)
 	}
 	if err := (Driver{}).Sweep(t.Context(), pool, network.LiveSet{AsOf: time.Now().Add(time.Hour)}); !errors.Is(err, network.ErrInUse) {
 		t.Errorf("Sweep with a pod: %v, want ErrInUse", err)
 	}
-	setUsing(t, pool, subnetName(subnet), 0)
+	setUsing(t, admin, subnetName(subnet), 0)
 	moved := redSubnet()
 	moved.CIDRs[1] = netip.MustParsePrefix("10.20.9.0/24")
 	moved.Gateway[1] = netip.MustParseAddr("10.20.9.1")
@@ -308,10 +317,76 @@ func setUsing(t *testing.T, pool network.Pool, name string, n int) {
 	}
 }
 
+// testPolicy: of Kube-OVN's objects the platform has its own alone, and those in VPCs of its own.
+func testPolicy(t *testing.T, pool, admin network.Pool) {
+	vpc := redVPC()
+	make := func(want custom.Object) *unstructured.Unstructured {
+		o := (&unstructured.Unstructured{Object: map[string]any{"spec": want.Spec}}).DeepCopy()
+		o.SetGroupVersionKind(want.Kind.WithKind(want.Kind.Name))
+		o.SetName(want.Name)
+		o.SetNamespace(want.Kind.Namespace)
+		o.SetLabels(want.Labels(pool))
+		o.SetAnnotations(want.Annotations)
+		return o
+	}
+	own := "only what it made of Kube-OVN"
+	into := "only in VPCs that it made"
+	for name, tc := range map[string]struct {
+		want  custom.Object
+		spoil func(*unstructured.Unstructured)
+		says  string
+	}{
+		"Unlabelled":       {router(vpc), func(o *unstructured.Unstructured) { o.SetLabels(nil) }, own},
+		"OtherName":        {router(vpc), func(o *unstructured.Unstructured) { o.SetName("ovn-cluster") }, own},
+		"DefaultVPC":       {subnet(vpc, redSubnet()), func(o *unstructured.Unstructured) { set(o, "ovn-cluster", "spec", "vpc") }, into},
+		"NoVPC":            {subnet(vpc, redSubnet()), func(o *unstructured.Unstructured) { unstructured.RemoveNestedField(o.Object, "spec", "vpc") }, into},
+		"NamespaceAsWhole": {subnet(vpc, redSubnet()), func(o *unstructured.Unstructured) { set(o, []any{"kube-system"}, "spec", "namespaces") }, into},
+		"GatewayElsewhere": {wayOut(vpc, "external")[0], func(o *unstructured.Unstructured) { set(o, "ovn-cluster", "spec", "vpc") }, into},
+	} {
+		o := make(tc.want)
+		tc.spoil(o)
+		t.Run(name, func(t *testing.T) {
+			drivertest.Refused(t, tc.says, func() error { _, err := tc.want.Kind.In(pool).Create(t.Context(), o, drivertest.DryRun); return err })
+		})
+	}
+	for _, stage := range [][]custom.Object{securityGroups(vpc), {router(vpc), subnet(vpc, redSubnet())}, transit(vpc), wayOut(vpc, "external")} {
+		for _, want := range stage {
+			if _, err := want.Kind.In(pool).Create(t.Context(), make(want), drivertest.DryRun); err != nil {
+				t.Errorf("its own %s %s: %v", want.Kind.Name, want.Name, err)
+			}
+		}
+	}
+	markExternal(t, admin)
+	drivertest.Refused(t, own, func() error { return subnets.In(pool).Delete(t.Context(), "external", metav1.DeleteOptions{}) })
+	taken, err := subnets.In(pool).Get(t.Context(), "external", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken.SetLabels(router(vpc).Labels(pool))
+	drivertest.Refused(t, own, func() error {
+		_, err := subnets.In(pool).Update(t.Context(), taken, metav1.UpdateOptions{})
+		return err
+	})
+	// What is not among its rights at all.
+	for _, other := range []string{"ips", "vlans", "provider-networks", "vpc-nat-gateways"} {
+		if _, err := pool.Dynamic.Resource(vpcs.WithResource(other)).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+			t.Errorf("list %s: %v, want it forbidden", other, err)
+		}
+	}
+	patch := []byte(`{"status":{"v4usingIPs":0}}`)
+	if _, err := subnets.In(pool).Patch(t.Context(), "external", types.MergePatchType, patch, metav1.PatchOptions{}, "status"); !apierrors.IsForbidden(err) {
+		t.Errorf("write a status: %v, want it forbidden", err)
+	}
+}
+
+func set(o *unstructured.Unstructured, value any, path ...string) {
+	_ = unstructured.SetNestedField(o.Object, value, path...)
+}
+
 // testStays: what is not ours, and another control cluster's, is neither taken nor touched.
-func testStays(t *testing.T, pool network.Pool) {
-	markExternal(t, pool)
-	simulateKubeOVN(t, pool)
+func testStays(t *testing.T, pool, admin network.Pool) {
+	markExternal(t, admin)
+	simulateKubeOVN(t, admin)
 	theirs := pool
 	theirs.ControlUID = "another"
 	if _, err := (Driver{}).EnsureVPC(t.Context(), theirs, redVPC()); err != nil {

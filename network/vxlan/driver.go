@@ -89,7 +89,11 @@ func (Driver) BindPod(in network.PodBinding) (network.PodMutation, error) {
 // ObservePod implements [network.Binder]. A pod of a VPC has in its pool the address by which its node alone knows it:
 // that it is one of those shows that our plugin, and no other, plugged it in.
 func (Driver) ObservePod(poolPod *corev1.Pod) (network.PodNetworkStatus, error) {
-	binding, err := network.BindingOf(poolPod, Name)
+	return observe(poolPod, Name)
+}
+
+func observe(poolPod *corev1.Pod, driver string) (network.PodNetworkStatus, error) {
+	binding, err := network.BindingOf(poolPod, driver)
 	if err != nil {
 		return network.PodNetworkStatus{}, err
 	}

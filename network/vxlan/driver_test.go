@@ -1,6 +1,7 @@
 package vxlan
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 
+	"vivarium.io/vivarium/internal/golden"
 	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/drivertest"
 	"vivarium.io/vivarium/network/vxlan/internal/state"
@@ -23,9 +25,9 @@ import (
 
 func pool(*testing.T, ...network.Namespace) network.Pool { return drivertest.FakePool(nil) }
 
-func harness() drivertest.Harness {
+func harness(driver network.Driver) drivertest.Harness {
 	return drivertest.Harness{
-		Driver: func(*testing.T) network.Driver { return Driver{} },
+		Driver: func(*testing.T) network.Driver { return driver },
 		Pool:   pool,
 		Silent: drivertest.SilentPool,
 		Snapshot: func(t *testing.T, _ network.Driver, pool network.Pool) any {
@@ -51,7 +53,43 @@ func harness() drivertest.Harness {
 	}
 }
 
-func TestContract(t *testing.T) { drivertest.Run(t, harness()) }
+func TestContract(t *testing.T) {
+	for _, driver := range []network.Driver{Driver{}, Multus{}} {
+		t.Run(driver.Name(), func(t *testing.T) { drivertest.Run(t, harness(driver)) })
+	}
+}
+
+// TestMultus keeps what Multus is asked for as a text to read, and what it must say of a pod for a tenant to see it.
+func TestMultus(t *testing.T) {
+	in := network.PodBinding{
+		Tenant: "abc123", Pod: network.PodKey{Namespace: "abc123-web", Name: "p", UID: "u-1"},
+		VPC:    &network.VPC{UID: "v-1", Tenant: "abc123", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}},
+		Subnet: &network.Subnet{UID: "s-1", VPC: "v-1", VNI: 7, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, Gateway: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
+		IPs:    []netip.Addr{netip.MustParseAddr("10.0.0.9")}, MAC: "02:00:00:00:00:09",
+	}
+	var out strings.Builder
+	for _, in := range []network.PodBinding{in, {Tenant: in.Tenant, Pod: in.Pod}} {
+		mutation, err := Multus{}.BindPod(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := json.MarshalIndent(map[string]any{"annotations": mutation.Annotations, "labels": mutation.Labels}, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&out, "%s\n", raw)
+		// Without what Multus is asked for, a pod of a VPC is in the pool's network, and nobody sees it.
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "abc123-web"}, Status: corev1.PodStatus{PodIP: "10.244.0.9"}}
+		mutation.Apply(&pod.ObjectMeta)
+		if got, err := (Multus{}).ObservePod(pod); (in.VPC == nil) != got.Ready || in.VPC != nil && !errors.Is(err, network.ErrBindingMismatch) {
+			t.Errorf("in the pool's network: %+v, %v", got, err)
+		}
+		if got, err := (Driver{}).ObservePod(pod); !errors.Is(err, network.ErrBindingMismatch) {
+			t.Errorf("by another driver: %+v, %v", got, err)
+		}
+	}
+	golden.Compare(t, "multus.txt", out.String())
+}
 
 // TestOtherNetwork: what a plugin other than ours gave a pod of a VPC is shown to nobody, nor the other way round.
 func TestOtherNetwork(t *testing.T) {

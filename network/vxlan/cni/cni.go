@@ -27,8 +27,12 @@ import (
 	"vivarium.io/vivarium/network/vxlan/internal/state"
 )
 
-// driver is the name by which bindings call this plugin's driver.
-const driver = "vxlan"
+// driver and driverMultus are the names by which bindings call this plugin's driver: where a runtime runs it, and where Multus
+// does.
+const (
+	driver       = "vxlan"
+	driverMultus = "multus"
+)
 
 // annotations is the capability by which a runtime gives a pod's annotations.
 const annotations = "io.kubernetes.cri.pod-annotations"
@@ -55,6 +59,10 @@ type configuration struct {
 	// Delegate is the configuration of the plugin of the node's plain network.
 	Delegate      map[string]any             `json:"delegate"`
 	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig"`
+	// Args is what Multus says about the pod: it passes on no annotations.
+	Args struct {
+		CNI map[string]any `json:"cni"`
+	} `json:"args"`
 }
 
 // versions are those of the protocol that the plugin speaks.
@@ -149,6 +157,18 @@ func (c *call) pod() (*plane.Pod, names.TenantID, error) {
 			return nil, "", fmt.Errorf("read the annotations of pod %s/%s: %w", namespace, name, err)
 		}
 	}
+	if notes == nil { // null
+		notes = map[string]string{}
+	}
+	by := driver
+	for _, key := range []string{network.BindingAnnotation, state.PlaceAnnotation} {
+		if text, ok := c.Args.CNI[key].(string); ok {
+			if _, twice := notes[key]; twice && by == driver {
+				return nil, "", refuse("pod %s/%s is bound by its runtime and by Multus", namespace, name)
+			}
+			notes[key], by = text, driverMultus
+		}
+	}
 	tenant, _, isTenants := names.SplitNamespace(names.ControlNamespace(namespace))
 	text, bound := notes[network.BindingAnnotation]
 	if !bound {
@@ -161,7 +181,7 @@ func (c *call) pod() (*plane.Pod, names.TenantID, error) {
 	switch {
 	case err != nil:
 		return nil, "", refuse("pod %s/%s: %w", namespace, name, err)
-	case !isTenants || tenant != binding.Tenant || binding.Driver != driver:
+	case !isTenants || tenant != binding.Tenant || binding.Driver != by:
 		return nil, "", refuse("pod %s/%s is bound as %q", namespace, name, text)
 	case binding.VPC == "":
 		return nil, "", nil

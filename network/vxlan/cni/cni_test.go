@@ -92,6 +92,36 @@ func TestBindings(t *testing.T) {
 	}
 }
 
+// TestThroughMultus: what Multus was asked for counts as a pod's annotations do, and only where nothing else is there.
+func TestThroughMultus(t *testing.T) {
+	const text = "tenant=abc123,driver=multus,vpc=v-1,subnet=s-1"
+	place := `{"pod":"u-1","ips":["10.0.0.9"],"mac":"02:00:00:00:00:09"}`
+	cases := map[string]struct {
+		namespace string
+		args      map[string]any
+		notes     map[string]string
+		want      string
+	}{
+		"Placed":        {"abc123-web", map[string]any{"network.vivarium.io/binding": text, "vxlan.network.vivarium.io/place": place}, nil, "not ready"},
+		"NoPlace":       {"abc123-web", map[string]any{"network.vivarium.io/binding": text}, nil, "has the place"},
+		"NothingAsked":  {"abc123-web", nil, nil, "has no binding"},
+		"OtherTenant":   {"zzz999-web", map[string]any{"network.vivarium.io/binding": text, "vxlan.network.vivarium.io/place": place}, nil, "is bound as"},
+		"ForTheRuntime": {"abc123-web", map[string]any{"network.vivarium.io/binding": "tenant=abc123,driver=vxlan,vpc=v-1,subnet=s-1"}, nil, "is bound as"},
+		"NotByMultus":   {"abc123-web", nil, map[string]string{"network.vivarium.io/binding": text}, "is bound as"},
+		"Twice": {"abc123-web", map[string]any{"network.vivarium.io/binding": text, "vxlan.network.vivarium.io/place": place},
+			map[string]string{"network.vivarium.io/binding": "tenant=abc123,driver=vxlan"}, "by its runtime and by Multus"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			code, out := run(t, "ADD", tc.namespace, tc.notes, func(c map[string]any) { c["args"] = map[string]any{"cni": tc.args} })
+			if message, _ := out["msg"].(string); code == 0 || out["asked"] != nil || !strings.Contains(message, tc.want) {
+				t.Errorf("exit %d with %v; want a refusal with %q", code, out, tc.want)
+			}
+		})
+	}
+}
+
 // TestDel: a container that nothing is known of is the plain network's to forget, as often as the runtime likes.
 func TestDel(t *testing.T) {
 	for range 2 {
