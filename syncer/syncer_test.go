@@ -476,7 +476,7 @@ func mapKeys[V any](m map[string]V) []string {
 func TestTokenRefresh(t *testing.T) {
 	w := use(t)
 	w.register(t, "pool-a")
-	w.run(t, quick)
+	kill := w.run(t, quick)
 	id := tenantID()
 	ns := id.Prefix() + "web"
 	w.tenant(t, id, "web")
@@ -516,4 +516,20 @@ func TestTokenRefresh(t *testing.T) {
 			return nil
 		})
 	}
+
+	// Its time comes while no syncer runs: the next one replaces it before anything else happens to the pod.
+	kill()
+	before := w.poolSecret(t, "pool-a", ns, first.Name)
+	old := string(before.Data[key])
+	before.Annotations[names.Domain+"/refresh-after"] = time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)
+	if _, err := w.poolClient["pool-a"].CoreV1().Secrets(ns).Update(t.Context(), before, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.run(t, quick)
+	eventually(t, "another token after the outage", func() error {
+		if string(w.poolSecret(t, "pool-a", ns, first.Name).Data[key]) == old {
+			return errors.New("still the old one")
+		}
+		return nil
+	})
 }
