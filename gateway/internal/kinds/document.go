@@ -82,7 +82,7 @@ func Document() string {
 			versions += " (not " + strings.Join(k.LeftOut, ", ") + ")"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n",
-			cmp.Or(k.Group, "core"), k.Kind, versions, k.policy(), verbs(k.verbs), k.describeSubresources(), cmp.Or(k.reason, "-"))
+			cmp.Or(k.Group, "core"), k.Kind, versions, k.policy(), verbs(k.verbs), k.describeSubresources(), cmp.Or(k.reason, k.remark(), "-"))
 	}
 	return b.String()
 }
@@ -111,4 +111,12 @@ func (k *Kind) describeSubresources() string {
 		out = append(out, sub+": "+why)
 	}
 	return cmp.Or(strings.Join(out, "; "), "-")
+}
+
+// remark says what is not to be expected of a kind that is served in full.
+func (k *Kind) remark() string {
+	if k.Kept {
+		return "kept by the gateway and not applied: they order no request (ADR 35)"
+	}
+	return ""
 }
