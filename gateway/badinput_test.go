@@ -96,7 +96,7 @@ func TestBadInput(t *testing.T) {
 		"ApplyUntyped":    {"PATCH " + cms + "/a?fieldManager=x", apply, "metadata: {name: a}\n", 400},
 		"PlatformKey":     {"PATCH " + cms + "/a", merge, `{"metadata":{"labels":{"vivarium.io/tenant":null}}}`, 403},
 		"NamespaceLabels": {"PATCH /api/v1/namespaces/web", merge, `{"metadata":{"labels":null}}`, 422},
-		"Rule":            {"PATCH " + roles + "/a", patch, `[{"op":"add","path":"/rules/0/resourceNames/-","value":"x"}]`, 422},
+		"Rule":            {"PATCH " + roles + "/a", patch, `[{"op":"copy","from":"/rules/0/verbs/0","path":"/rules/0/resourceNames/-"}]`, 422},
 		"EveryonesRoles":  {"PATCH " + crs + "/a", merge, `{"aggregationRule":{"clusterRoleSelectors":[null]}}`, 422},
 		"SelectorMember":  {"POST " + nps, "application/json", `{"kind":"NetworkPolicy","apiVersion":"networking.k8s.io/v1","metadata":{"name":"a"},"spec":{"ingress":[{"from":[{"namespaceSelector":{"MatchLabels":{}}}]}]}}`, 422},
 		"SelectorTenant":  {"POST " + nps, "application/json", `{"kind":"NetworkPolicy","apiVersion":"networking.k8s.io/v1","metadata":{"name":"a"},"spec":{"ingress":[{"from":[{"namespaceSelector":{"matchLabels":{"vivarium.io/tenant":"zzz999"}}}]}]}}`, 403},
