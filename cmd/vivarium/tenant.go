@@ -63,7 +63,7 @@ func newTenantCreateCommand(a *access) *cobra.Command {
 		Args: exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "" && output != "kubeconfig" {
-				return usageError{fmt.Errorf("--output: %q is not kubeconfig", output)}
+				return usageError{fmt.Errorf("--output: %q: only kubeconfig can be printed; into a file: vivarium tenant kubeconfig %s --output FILE", output, args[0])}
 			}
 			var err error
 			if spec.Network, err = network.network(); err != nil {
