@@ -106,12 +106,7 @@ func newLocalPoolCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "local-pool NAME",
 		Short: "Start one more pool cluster on this machine, for you to register",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.ExactArgs(1)(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args:  exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config, err := flags.config(cmd)
 			if err != nil {
@@ -131,12 +126,7 @@ func newLocalRebootCommand() *cobra.Command {
 		Short: "Cut the power of a node on this machine, and start it again",
 		Long: `Kill a node, named as ` + "`vivarium status`" + ` lists it (such as pool-a-node-0), with everything that runs on it, and start it
 again. Its disk is there again, its memory and /run are not.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.ExactArgs(1)(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args: exactly("NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config, err := flags.config(cmd)
 			if err != nil {

@@ -79,20 +79,29 @@ func Up(ctx context.Context, config UpConfig) error {
 	return nil
 }
 
+// change begins a change of a running instance, which nobody else changes until unlock; plan says what is to be different.
+func change(ctx context.Context, config UpConfig, plan func(*starter) error) (s *starter, unlock func(), err error) {
+	if _, err := Open(config.RunDir); err != nil {
+		return nil, nil, err
+	}
+	s = &starter{UpConfig: config}
+	if unlock, err = s.lock(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := s.prepare(ctx, func() error { return plan(s) }); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return s, unlock, nil
+}
+
 // AddPool starts one more pool cluster in a running instance, without registering it with the platform.
 func AddPool(ctx context.Context, config UpConfig, name string) error {
-	s := &starter{UpConfig: config}
-	if _, err := Open(config.RunDir); err != nil {
-		return err
-	}
-	unlock, err := s.lock(ctx)
+	s, unlock, err := change(ctx, config, func(s *starter) error { return s.planPool(name, false) })
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := s.prepare(ctx, func() error { return s.planPool(name, false) }); err != nil {
-		return err
-	}
 	if err := s.network(); err != nil {
 		return err
 	}
@@ -107,18 +116,11 @@ func AddPool(ctx context.Context, config UpConfig, name string) error {
 // disk is there again: images, containers that have ended, the kubelet's pods. What was in its memory and under /run is not.
 // It returns when the node has started, before Kubernetes says that it is ready.
 func Reboot(ctx context.Context, config UpConfig, id string) error {
-	s := &starter{UpConfig: config}
-	if _, err := Open(config.RunDir); err != nil {
-		return err
-	}
-	unlock, err := s.lock(ctx)
+	s, unlock, err := change(ctx, config, func(*starter) error { return nil })
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := s.prepare(ctx, func() error { return nil }); err != nil {
-		return err
-	}
 	for index, pool := range s.state.Pools {
 		for n := range pool.Nodes {
 			if p := s.instance.processes.Get(id); nodeID(pool.Name, n) == id && p != nil && s.state.Nodes == NodesReal {
