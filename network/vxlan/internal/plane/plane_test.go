@@ -218,6 +218,8 @@ func TestAddresses(t *testing.T) {
 	taken.Container, taken.UID = "thief", "thief"
 	remote := l.pods["red/p3"].Pod
 	remote.Container, remote.UID = "thief", "thief"
+	again := l.pods["red/p1"].Pod
+	again.Container, again.Name = "thief", "thief"
 	gateway := taken
 	gateway.IPs = l.vpcs["red"].Subnets[0].Gateway
 	elsewhere := taken
@@ -230,6 +232,7 @@ func TestAddresses(t *testing.T) {
 	}{
 		"Taken":       {taken, ErrRefused},
 		"TakenAway":   {remote, ErrRefused},
+		"SamePlace":   {again, ErrRefused},
 		"Gateway":     {gateway, ErrRefused},
 		"OtherSubnet": {elsewhere, ErrRefused},
 		"OtherVPC":    {alien, ErrNotReady},

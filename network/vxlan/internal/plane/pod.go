@@ -90,6 +90,8 @@ func (n *Node) alone(desired *state.Desired, pod *Pod) error {
 	for i := range others {
 		other := &others[i]
 		switch {
+		case other.UID == pod.UID && (other.Namespace != pod.Namespace || other.Name != pod.Name):
+			return fmt.Errorf("%w: the place is that of pod %s/%s on this node", ErrRefused, other.Namespace, other.Name)
 		case other.UID == pod.UID:
 			if err := n.detach(other); err != nil {
 				return err
