@@ -203,6 +203,21 @@ func define(t *testing.T, pool network.Pool) {
 	}
 }
 
+// laterThan waits until a network is older than the second that it returns.
+func laterThan(t *testing.T, pool network.Pool, name string) time.Time {
+	t.Helper()
+	o, err := networks.In(pool).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if now := time.Now().Truncate(time.Second); now.After(o.GetCreationTimestamp().Time) {
+			return now
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 // testPod takes a pod of a dual-stack subnet through a pool.
 func testPod(t *testing.T, pool, admin network.Pool) {
 	furnish(t, admin, red)
@@ -211,6 +226,7 @@ func testPod(t *testing.T, pool, admin network.Pool) {
 	if got, err := (Driver{}).EnsureVPC(t.Context(), pool, vpc); err != nil || !got.Ready || got.Ref != networks.Resource()+"/"+networkName(vpc) {
 		t.Fatalf("EnsureVPC = %+v, %v", got, err)
 	}
+	before := laterThan(t, pool, networkName(vpc))
 	if got, err := (Driver{}).EnsureSubnet(t.Context(), pool, vpc, subnet); err != nil || !got.Ready {
 		t.Fatalf("EnsureSubnet = %+v, %v", got, err)
 	}
@@ -245,7 +261,7 @@ func testPod(t *testing.T, pool, admin network.Pool) {
 		t.Errorf("in its network: %+v, %v", got, err)
 	}
 	// A subnet may be younger than the set that lacks it, in a network that is older.
-	live := network.LiveSet{AsOf: time.Now().Add(-time.Hour), VPCs: map[types.UID]bool{vpc.UID: true}}
+	live := network.LiveSet{AsOf: before, VPCs: map[types.UID]bool{vpc.UID: true}}
 	if err := (Driver{}).Sweep(t.Context(), pool, live); err != nil {
 		t.Errorf("Sweep with a set that is older: %v", err)
 	}
