@@ -236,6 +236,15 @@ func (l PodsLane) cells() []string {
 	return out
 }
 
+// text is a figure with its verdict, for a terminal.
+func (f Figure) text() string {
+	text := fmt.Sprintf("%s: %s", f.What, f.value())
+	if f.Met != nil {
+		text += fmt.Sprintf(", aim %s: %s", f.Aim, yes(*f.Met))
+	}
+	return text
+}
+
 func (f Figure) value() string { return strings.TrimSpace(fmt.Sprintf("%.2f %s", f.Value, f.Unit)) }
 
 // text is the report for a terminal.
@@ -250,11 +259,7 @@ func (r *PodsReport) text() string {
 	_ = t.Flush()
 	fmt.Fprintf(&out, "  created/s, vk-provider to plain client: %s\n", r.Ratio)
 	for _, f := range r.Figures {
-		fmt.Fprintf(&out, "%s: %s", f.What, f.value())
-		if f.Met != nil {
-			fmt.Fprintf(&out, ", aim %s: %s", f.Aim, yes(*f.Met))
-		}
-		fmt.Fprintln(&out)
+		fmt.Fprintln(&out, f.text())
 	}
 	return out.String()
 }

@@ -266,11 +266,7 @@ func (r *VPCReport) text() string {
 		}
 	}
 	for _, f := range r.Figures {
-		fmt.Fprintf(&out, "%s: %s", f.What, f.value())
-		if f.Met != nil {
-			fmt.Fprintf(&out, ", aim %s: %s", f.Aim, yes(*f.Met))
-		}
-		fmt.Fprintln(&out)
+		fmt.Fprintln(&out, f.text())
 	}
 	return out.String()
 }

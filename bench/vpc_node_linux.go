@@ -445,8 +445,9 @@ func (n *vpcNode) many(ctx context.Context, one calls) ([]Figure, error) {
 		{Name: "add-many-cpu", What: what + "processor time of such an ADD, to that with one VPC", Value: cpu / alone},
 	}
 	if n.Idle > 0 {
-		begin, used := time.Now(), now
-		if used, err = n.agentCPU(); err != nil {
+		begin := time.Now()
+		used, err := n.agentCPU()
+		if err != nil {
 			return nil, err
 		}
 		select {
@@ -463,13 +464,5 @@ func (n *vpcNode) many(ctx context.Context, one calls) ([]Figure, error) {
 			Value: 100 * float64(now-used) / float64(time.Since(begin)), Unit: "% of a core",
 		})
 	}
-	for _, s := range pods {
-		if _, err := n.call(ctx, s, "DEL"); err != nil {
-			return nil, err
-		}
-		if err := s.remove(); err != nil {
-			return nil, err
-		}
-	}
-	return figures, nil
+	return figures, n.end(ctx, pods)
 }

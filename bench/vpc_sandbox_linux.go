@@ -224,15 +224,20 @@ func (n *vpcNode) plugins(ctx context.Context, k int) (calls, error) {
 			}
 		}
 	}
-	for _, s := range stay {
+	return c, n.end(ctx, stay)
+}
+
+// end takes pods from the network, and their sandboxes away.
+func (n *vpcNode) end(ctx context.Context, pods []*sandbox) error {
+	for _, s := range pods {
 		if _, err := n.call(ctx, s, "DEL"); err != nil {
-			return nil, err
+			return err
 		}
 		if err := s.remove(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }
 
 func millis(d time.Duration) float64 { return micros(d) / 1000 }
