@@ -32,6 +32,7 @@ var (
 	_ network.Watcher  = Driver{}
 	_ network.Mesher   = Driver{}
 	_ network.Filterer = Driver{}
+	_ network.Servicer = Driver{}
 )
 
 // Name implements [network.Driver].

@@ -180,7 +180,7 @@ func TestShards(t *testing.T) {
 	}
 	seen := 0
 	for _, object := range list.Items {
-		if state.IsShard(object.Name) {
+		if state.IsShard("v", object.Name) {
 			part, err := state.ReadShard(object.Data)
 			if err != nil {
 				t.Fatal(err)

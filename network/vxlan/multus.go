@@ -27,6 +27,7 @@ var (
 	_ network.Watcher  = Multus{}
 	_ network.Mesher   = Multus{}
 	_ network.Filterer = Multus{}
+	_ network.Servicer = Multus{}
 )
 
 // Name implements [network.Driver].

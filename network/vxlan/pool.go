@@ -152,14 +152,35 @@ func (Driver) EnsureEndpoints(ctx context.Context, pool network.Pool, vpc *netwo
 	if err != nil {
 		return err
 	}
-	there, err := ofVPC(ctx, pool, vpc.UID)
+	return ensureParts(ctx, pool, vpc.UID, want, state.IsShard)
+}
+
+// EnsureServices implements [network.Servicer].
+func (Driver) EnsureServices(ctx context.Context, pool network.Pool, vpc *network.VPC, services []network.Service) error {
+	if err := network.ValidateServices(services); err != nil {
+		return fmt.Errorf("VPC %s: %w", vpc.Name, err)
+	}
+	// The VPC is looked for first, as with endpoints.
+	if err := change(ctx, pool, vpc.UID, false, func(map[string]string) error { return nil }); err != nil {
+		return err
+	}
+	want, err := state.ServiceShards(vpc.UID, network.SortedServices(services))
+	if err != nil {
+		return err
+	}
+	return ensureParts(ctx, pool, vpc.UID, want, state.IsServiceShard)
+}
+
+// ensureParts makes the ConfigMaps of a VPC that are parts of one kind be those that are wanted, by name.
+func ensureParts(ctx context.Context, pool network.Pool, vpc types.UID, want map[string]map[string]string, part func(types.UID, string) bool) error {
+	there, err := ofVPC(ctx, pool, vpc)
 	if err != nil {
 		return err
 	}
 	var problems []error
 	for i := range there {
 		object := &there[i]
-		if !state.IsShard(object.Name) {
+		if !part(vpc, object.Name) {
 			continue
 		}
 		data, wanted := want[object.Name]
@@ -174,7 +195,7 @@ func (Driver) EnsureEndpoints(ctx context.Context, pool network.Pool, vpc *netwo
 		}
 	}
 	for name, data := range want {
-		object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels(pool, vpc.UID)}, Data: data}
+		object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels(pool, vpc)}, Data: data}
 		_, err := configMaps(pool).Create(ctx, object, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			err = network.ErrForeign

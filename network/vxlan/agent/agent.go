@@ -29,6 +29,7 @@ import (
 
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/ranges"
+	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/vxlan/internal/plane"
 	"vivarium.io/vivarium/network/vxlan/internal/state"
 )
@@ -186,7 +187,46 @@ func (a *Agent) bring(vpc types.UID) error {
 	if _, err := a.node.Store(desired); err != nil {
 		return err
 	}
-	return a.node.Ensure(vpc, false)
+	return errors.Join(a.node.Ensure(vpc, false), a.serve(vpc))
+}
+
+// serve makes a VPC's Services what the pool says. Those that cannot be read, or are refused, change nothing of what was, and
+// hold up nothing else of the VPC.
+func (a *Agent) serve(vpc types.UID) error {
+	services, err := a.services(vpc)
+	if err == nil {
+		err = a.node.StoreServices(vpc, services)
+	}
+	return errors.Join(err, a.node.Serve(vpc))
+}
+
+// services gives the Services that the pool says a VPC has.
+func (a *Agent) services(vpc types.UID) ([]network.Service, error) {
+	parts, err := a.parts(vpc)
+	if err != nil {
+		return nil, err
+	}
+	var services []network.Service
+	for _, part := range parts {
+		if !state.IsServiceShard(vpc, part.Name) {
+			continue
+		}
+		some, err := state.ReadServiceShard(part.Data)
+		if err != nil {
+			return nil, fmt.Errorf("ConfigMap %s: %w", part.Name, err)
+		}
+		services = append(services, some...)
+	}
+	return services, nil
+}
+
+// parts lists what the pool has of a VPC.
+func (a *Agent) parts(vpc types.UID) ([]*corev1.ConfigMap, error) {
+	parts, err := a.objects.List(labels.SelectorFromSet(labels.Set{state.LabelVPC: string(vpc)}))
+	if err != nil {
+		return nil, fmt.Errorf("list what there is of VPC %s: %w", vpc, err)
+	}
+	return parts, nil
 }
 
 // desired puts a VPC together, nil where the pool has none such.
@@ -203,13 +243,12 @@ func (a *Agent) desired(vpc types.UID) (*state.Desired, error) {
 		return nil, fmt.Errorf("ConfigMap %s says that it is VPC %s", object.Name, v.UID)
 	}
 	desired := &state.Desired{VPC: *v}
-	selector := labels.SelectorFromSet(labels.Set{state.LabelVPC: string(vpc)})
-	parts, err := a.objects.List(selector)
+	parts, err := a.parts(vpc)
 	if err != nil {
-		return nil, fmt.Errorf("list endpoints of VPC %s: %w", vpc, err)
+		return nil, err
 	}
 	for _, part := range parts {
-		if !state.IsShard(part.Name) {
+		if !state.IsShard(vpc, part.Name) {
 			continue
 		}
 		endpoints, err := state.ReadShard(part.Data)
@@ -242,7 +281,11 @@ func (n *needs) add(d *state.Desired) {
 // of where it is built.
 func needsOf(object *corev1.ConfigMap) needs {
 	var n needs
-	if state.IsShard(object.Name) {
+	vpc := types.UID(object.Labels[state.LabelVPC])
+	if state.IsServiceShard(vpc, object.Name) {
+		return n
+	}
+	if state.IsShard(vpc, object.Name) {
 		if endpoints, err := state.ReadShard(object.Data); err == nil {
 			n.add(&state.Desired{Endpoints: endpoints})
 		}

@@ -221,6 +221,63 @@ func TestToldByTheDriver(t *testing.T) {
 	})
 }
 
+// TestServices: a VPC's Services come to the node, also what changes; those that cannot be read, or are none, change nothing of
+// what was, and hold up nothing else.
+func TestServices(t *testing.T) {
+	pool := drivertest.FakePool(nil)
+	driver, ctx := vxlan.Driver{}, t.Context()
+	v, s := vpc("v-1")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := driver.EnsureVPC(ctx, pool, v)
+	must(err)
+	_, err = driver.EnsureSubnet(ctx, pool, v, s)
+	must(err)
+	var services []network.Service
+	for i := range 40 {
+		services = append(services, network.Service{Namespace: "web", Name: fmt.Sprint("s-", i), IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 0, byte(i)})}})
+	}
+	must(driver.EnsureServices(ctx, pool, v, services))
+	a := newAgent(t, pool.Client)
+	run(t, a)
+	stored := func(want int) {
+		t.Helper()
+		eventually(t, "the Services that the node knows", func() error {
+			got, err := a.node.StoredServices("v-1")
+			if err == nil && len(got) != want {
+				err = fmt.Errorf("they are %d, not %d", len(got), want)
+			}
+			return err
+		})
+	}
+	stored(40)
+	must(driver.EnsureServices(ctx, pool, v, services[:39]))
+	stored(39)
+	for name, data := range map[string]string{"scribble": "scribble", "refused": `[{"namespace":"web","name":"x","ports":[{"protocol":"tcp }","port":80}]}]`} {
+		client := pool.Client.CoreV1().ConfigMaps(state.Namespace)
+		_, err := client.Create(ctx, &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: state.VPCName("v-1") + "-services-x", Labels: map[string]string{state.LabelVPC: "v-1"}}, Data: map[string]string{"services": data},
+		}, metav1.CreateOptions{})
+		must(err)
+		must(driver.EnsureEndpoints(ctx, pool, v, endpoints(v, s, name)))
+		eventually(t, "the rest of the VPC", func() error {
+			got, err := a.node.Stored("v-1")
+			if err == nil && (len(got.Endpoints) != 1 || !slices.Equal(got.Endpoints[0].Sets, []string{name})) {
+				err = fmt.Errorf("it is %+v", got)
+			}
+			return err
+		})
+		stored(39)
+		must(client.Delete(ctx, state.VPCName("v-1")+"-services-x", metav1.DeleteOptions{}))
+	}
+	must(driver.EnsureServices(ctx, pool, v, services))
+	stored(40)
+}
+
 // TestMisnamed: a ConfigMap that says to be another VPC's changes nothing of that one.
 func TestMisnamed(t *testing.T) {
 	pool := drivertest.FakePool(nil)

@@ -108,7 +108,7 @@ func New(config Config) (*Node, error) {
 	if config.NetNS == "" {
 		config.NetNS = "/proc/thread-self/ns/net"
 	}
-	for _, dir := range []string{"vpcs", "pods", "locks"} {
+	for _, dir := range []string{"vpcs", "pods", "served", "locks"} {
 		if err := os.MkdirAll(filepath.Join(config.Dir, dir), 0o700); err != nil {
 			return nil, fmt.Errorf("make the node's directory: %w", err)
 		}

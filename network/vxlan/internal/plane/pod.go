@@ -14,6 +14,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/vxlan/internal/state"
 )
 
@@ -71,6 +72,12 @@ func (n *Node) Attach(pod Pod) (*Attached, error) {
 	}
 	defer s.close()
 	attached, err := n.plug(s, desired, subnet, &pod)
+	if err == nil {
+		var services []network.Service
+		if services, err = n.StoredServices(pod.VPC); err == nil {
+			err = n.serve(&pod, services)
+		}
+	}
 	if err != nil {
 		return nil, errors.Join(err, n.unplug(s, &pod))
 	}
@@ -342,8 +349,10 @@ func (n *Node) forget(pod *Pod) error {
 	if _, err := n.plugin(n.ns, "host-local", "DEL", pod, n.leaseConfig(pod)); err != nil {
 		return err
 	}
-	if err := os.Remove(n.podFile(pod.Container, pod.VPC)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("forget pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	for _, file := range []string{n.servedPath(pod.Container), n.podFile(pod.Container, pod.VPC)} {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget pod %s/%s: %w", pod.Namespace, pod.Name, err)
+		}
 	}
 	return nil
 }

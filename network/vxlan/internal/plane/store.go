@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/internal/netkeys"
+	"vivarium.io/vivarium/network"
 	"vivarium.io/vivarium/network/vxlan/internal/state"
 )
 
@@ -108,6 +109,47 @@ func (n *Node) Stored(vpc types.UID) (*state.Desired, error) {
 		return nil, fmt.Errorf("read VPC %s: %w", vpc, err)
 	}
 	return &desired, nil
+}
+
+func (n *Node) servicesPath(vpc types.UID) string {
+	return filepath.Join(n.vpcDir(vpc), "services.json")
+}
+
+// StoreServices writes down which Services a VPC has that is stored already.
+func (n *Node) StoreServices(vpc types.UID, services []network.Service) error {
+	if !state.ValidUID(vpc) {
+		return fmt.Errorf("%w: VPC %q", ErrRefused, vpc)
+	}
+	if err := network.ValidateServices(services); err != nil {
+		return fmt.Errorf("%w: VPC %s: %w", ErrRefused, vpc, err)
+	}
+	raw, err := json.Marshal(network.SortedServices(services))
+	if err != nil {
+		return fmt.Errorf("store services of VPC %s: %w", vpc, err)
+	}
+	if before, err := os.ReadFile(n.servicesPath(vpc)); err == nil && slices.Equal(before, raw) {
+		return nil
+	}
+	return replaceFile(n.servicesPath(vpc), raw)
+}
+
+// StoredServices gives those that were last written down. None were where nobody has said anything yet.
+func (n *Node) StoredServices(vpc types.UID) ([]network.Service, error) {
+	if !state.ValidUID(vpc) {
+		return nil, fmt.Errorf("%w: VPC %q", ErrRefused, vpc)
+	}
+	raw, err := os.ReadFile(n.servicesPath(vpc))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read services of VPC %s: %w", vpc, err)
+	}
+	var services []network.Service
+	if err := json.Unmarshal(raw, &services); err != nil {
+		return nil, fmt.Errorf("read services of VPC %s: %w", vpc, err)
+	}
+	return services, network.ValidateServices(services)
 }
 
 // Pods gives the pods of a VPC on this node, of all VPCs where vpc is empty, in a constant order.

@@ -29,9 +29,12 @@ const (
 	policiesKey  = "policies"
 	subnetPrefix = "subnet-"
 	endpointsKey = "endpoints"
+	servicesKey  = "services"
 	namePrefix   = "vpc-"
 	shardInfix   = "-pods-"
-	// shards bounds a ConfigMap's size: 16 of a megabyte each hold some 80,000 endpoints of a VPC.
+	serviceInfix = "-services-"
+	// shards bounds a ConfigMap's size: 16 of a megabyte each hold some 80,000 endpoints of a VPC, and as many backends of its
+	// Services.
 	shards = 16
 )
 
@@ -111,26 +114,34 @@ func ReadVPC(data map[string]string) (*VPC, error) {
 
 // Shards divides endpoints into the data of ConfigMaps, by name. Which one an endpoint is in depends on its pod alone.
 func Shards(vpc types.UID, endpoints []Endpoint) (map[string]map[string]string, error) {
-	parts := map[string][]Endpoint{}
-	for _, e := range endpoints {
+	return divide(vpc, shardInfix, endpointsKey, endpoints, func(e *Endpoint) string { return string(e.Pod) })
+}
+
+// divide gives the data of ConfigMaps, by name, that hold a VPC's things of one kind. Which one a thing is in depends on what
+// it is called by alone.
+func divide[T any](vpc types.UID, infix, key string, all []T, called func(*T) string) (map[string]map[string]string, error) {
+	parts := map[string][]T{}
+	for i := range all {
 		hash := fnv.New32a()
-		_, _ = hash.Write([]byte(e.Pod))
-		name := VPCName(vpc) + shardInfix + strconv.Itoa(int(hash.Sum32()%shards))
-		parts[name] = append(parts[name], e)
+		_, _ = hash.Write([]byte(called(&all[i])))
+		name := VPCName(vpc) + infix + strconv.Itoa(int(hash.Sum32()%shards))
+		parts[name] = append(parts[name], all[i])
 	}
 	out := map[string]map[string]string{}
 	for name, part := range parts {
 		raw, err := json.Marshal(part)
 		if err != nil {
-			return nil, fmt.Errorf("encode endpoints of VPC %s: %w", vpc, err)
+			return nil, fmt.Errorf("encode %s of VPC %s: %w", key, vpc, err)
 		}
-		out[name] = map[string]string{endpointsKey: string(raw)}
+		out[name] = map[string]string{key: string(raw)}
 	}
 	return out, nil
 }
 
-// IsShard reports whether a ConfigMap of the state holds endpoints.
-func IsShard(name string) bool { return strings.Contains(name, shardInfix) }
+// IsShard reports whether a ConfigMap of a VPC's state holds endpoints.
+func IsShard(vpc types.UID, name string) bool {
+	return strings.HasPrefix(name, VPCName(vpc)+shardInfix)
+}
 
 // ReadShard is the inverse of [Shards].
 func ReadShard(data map[string]string) ([]Endpoint, error) {
@@ -139,4 +150,24 @@ func ReadShard(data map[string]string) ([]Endpoint, error) {
 		return nil, fmt.Errorf("read endpoints: %w", err)
 	}
 	return endpoints, nil
+}
+
+// ServiceShards divides Services into the data of ConfigMaps, by name. Which one a Service is in depends on its name alone.
+func ServiceShards(vpc types.UID, services []network.Service) (map[string]map[string]string, error) {
+	return divide(vpc, serviceInfix, servicesKey, services, func(s *network.Service) string { return s.Namespace + "/" + s.Name })
+}
+
+// IsServiceShard reports whether a ConfigMap of a VPC's state holds Services.
+func IsServiceShard(vpc types.UID, name string) bool {
+	return strings.HasPrefix(name, VPCName(vpc)+serviceInfix)
+}
+
+// ReadServiceShard is the inverse of [ServiceShards]. What all of them give together is valid once [network.ValidateServices]
+// has said so.
+func ReadServiceShard(data map[string]string) ([]network.Service, error) {
+	var services []network.Service
+	if err := json.Unmarshal([]byte(data[servicesKey]), &services); err != nil {
+		return nil, fmt.Errorf("read Services: %w", err)
+	}
+	return services, nil
 }
