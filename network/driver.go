@@ -119,7 +119,7 @@ const (
 // Capabilities is what a driver can do.
 type Capabilities struct {
 	// VPC is false for drivers that know no VPCs and subnets; OverlappingCIDRs, CrossPool, ExplicitIP, SecurityGroups,
-	// NetworkPolicies, Bandwidth and LeadsAPI are false then too.
+	// NetworkPolicies, Services, Bandwidth and LeadsAPI are false then too.
 	VPC bool
 	// OverlappingCIDRs allows two VPCs with equal addresses in one pool.
 	OverlappingCIDRs bool
@@ -131,6 +131,9 @@ type Capabilities struct {
 	SecurityGroups bool
 	// NetworkPolicies says that the driver is a [Filterer], so that NetworkPolicies of tenants hold in their VPCs.
 	NetworkPolicies bool
+	// Services says that the driver is a [Servicer], so that pods reach Services and are answered for names at
+	// [ResolverAddress].
+	Services bool
 	// Bandwidth bounds a pod's traffic.
 	Bandwidth bool
 	// DualStack gives pods an IPv4 and an IPv6 address.

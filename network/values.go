@@ -78,13 +78,8 @@ type VPC struct {
 	// API is the tenant's API as the pool's nodes reach it: what [APIAddress] leads to. The zero value is none: the
 	// address then leads nowhere.
 	API netip.AddrPort
-	// Services are the ranges of the tenant's Service addresses, which no subnet overlaps; empty until Services of a
-	// tenant have addresses in its VPC.
-	Services []netip.Prefix
 	// ProviderID names the network that exists already at a provider, for drivers that map to one; empty elsewhere.
 	ProviderID string
-	// Resolver answers the pods' DNS questions; the zero value until tenants have a DNS of their own.
-	Resolver netip.Addr
 }
 
 // SecurityGroup is a named filter. A pod in no group has no filter; what a pod in groups may receive or send is what any

@@ -268,6 +268,8 @@ const (
 	CapabilitySecurityGroups NetworkCapability = "SecurityGroups"
 	// CapabilityNetworkPolicies is NetworkPolicies of tenants that hold in their VPCs.
 	CapabilityNetworkPolicies NetworkCapability = "NetworkPolicies"
+	// CapabilityServices is Services of tenants, and names, in their VPCs.
+	CapabilityServices NetworkCapability = "Services"
 	// CapabilityBandwidth is bounds on a pod's traffic.
 	CapabilityBandwidth NetworkCapability = "Bandwidth"
 	// CapabilityCrossPool is a VPC whose pods are in several pools.

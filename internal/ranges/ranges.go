@@ -125,6 +125,9 @@ func Overlapping(prefix netip.Prefix, others []netip.Prefix) (netip.Prefix, bool
 	return netip.Prefix{}, false
 }
 
+// Platform are the prefixes of the platform's own addresses in every VPC: where its API is, and what answers for names.
+var Platform = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("fd00:76:6976::/48")}
+
 // reserved are the prefixes that no VPC may have, and what they are for.
 var reserved = []struct {
 	prefix netip.Prefix
@@ -134,11 +137,11 @@ var reserved = []struct {
 	{netip.MustParsePrefix("100.64.0.0/10"), "addresses between carriers, which network plugins use inside nodes"},
 	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
 	{netip.MustParsePrefix("169.254.0.0/16"), "link-local addresses and clouds' metadata"},
-	{netip.MustParsePrefix("198.18.0.0/15"), "the platform's own addresses in every VPC"},
+	{Platform[0], "the platform's own addresses in every VPC"},
 	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
 	{netip.MustParsePrefix("240.0.0.0/4"), "future use"},
 	{netip.MustParsePrefix("::/8"), "loopback and embedded IPv4 addresses"},
-	{netip.MustParsePrefix("fd00:76:6976::/48"), "the platform's own addresses in every VPC"},
+	{Platform[1], "the platform's own addresses in every VPC"},
 	{netip.MustParsePrefix("fe80::/10"), "link-local addresses"},
 	{netip.MustParsePrefix("ff00::/8"), "multicast"},
 }

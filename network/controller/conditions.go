@@ -133,6 +133,7 @@ func (c *conditions) able(resource *v1alpha1.ResourcePool) *v1alpha1.PoolNetwork
 		{can.VPC && can.DualStack, v1alpha1.CapabilityDualStack},
 		{can.SecurityGroups, v1alpha1.CapabilitySecurityGroups},
 		{can.NetworkPolicies, v1alpha1.CapabilityNetworkPolicies},
+		{can.Services, v1alpha1.CapabilityServices},
 		{can.Bandwidth, v1alpha1.CapabilityBandwidth},
 		{can.CrossPool, v1alpha1.CapabilityCrossPool},
 	} {

@@ -1,12 +1,13 @@
 // Package controller lets network drivers write in pools: each pool's driver prepares every namespace that the platform
 // has there, puts right what somebody changed, and sweeps what is left of namespaces that are gone. What it finds is the
 // condition Fenced on the ResourcePool. For tenants with a VPC it makes the VPC and its subnets be in their pools, gives
-// each pod its place before it is made there, and tells pools where the VPC's pods are.
+// each pod its place before it is made there, and tells pools where the VPC's pods are and what its tenant's Services lead to.
 //
 // It must never name a driver (its caller gives them), choose another driver than the ResourcePool names, say that
 // tenants are fenced where nobody can know, put a pod in another network than it asks for because that one is not ready,
 // or take an address back from a pod that may still run somewhere. Start at [Controller.Run]; pool.go works for one pool,
-// fabric.go for VPCs: objects.go makes them, places.go gives places in them, mesh.go tells where pods are.
+// fabric.go for VPCs: objects.go makes them, places.go gives places in them, mesh.go tells where pods are,
+// services.go where Services lead.
 package controller
 
 import (

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	informers "k8s.io/client-go/informers/core/v1"
+	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
 	networkinginformers "k8s.io/client-go/informers/networking/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -30,7 +32,7 @@ import (
 )
 
 const (
-	// objectWorkers, podWorkers and meshWorkers are how many are worked on at once. Pods of one subnet share writes, so
+	// objectWorkers, podWorkers and meshWorkers, which those of Services are too, are how many are worked on at once. Pods of one subnet share writes, so
 	// that many of them wait cheaply.
 	objectWorkers, podWorkers, meshWorkers = 4, 256, 4
 	// meshDelay lets the pods of a burst share one telling of the pools.
@@ -77,13 +79,15 @@ type fabric struct {
 	tenants, vpcs, subnets  cache.SharedIndexInformer
 	namespaces, nodes, pods cache.SharedIndexInformer
 	policies                cache.SharedIndexInformer
+	services, slices        cache.SharedIndexInformer
 	// needed is closed when the first VPC is seen: until then nobody's pods are watched.
 	needed chan struct{}
 	need   sync.Once
 
 	objects workqueue.TypedRateLimitingInterface[objectKey]
 	places  workqueue.TypedRateLimitingInterface[podKey]
-	meshes  workqueue.TypedRateLimitingInterface[types.UID]
+	// meshes and leads are VPCs: whose pods are to be told of, and whose Services.
+	meshes, leads workqueue.TypedRateLimitingInterface[types.UID]
 
 	mu sync.Mutex // guards the rest
 	// views are those of pools, the last one of a pool that is closed.
@@ -92,8 +96,8 @@ type fabric struct {
 	waiting map[podKey]bool
 	// states are those of pools when they were last looked at.
 	states map[string]poolState
-	// enforced is what a pool was told of a VPC's policies, until the VPC is looked at again.
-	enforced map[enforcedKey][sha256.Size]byte
+	// told is what pools were told of VPCs, until the VPC is looked at again.
+	told map[toldKey][sha256.Size]byte
 	// unenforced are the policies of which it was told that a pool does not hold pods to them, by generation.
 	unenforced map[unenforcedKey]int64
 	// known are the tenants with a VPC; only the handler of tenants uses it, one call at a time.
@@ -116,9 +120,9 @@ func newFabric(c *Controller, registry *pools.Registry, recorder record.EventRec
 		admin: c.admin, control: c.control, registry: registry, drivers: c.drivers, api: c.options.gateway, recorder: recorder, metrics: m,
 		addresses: ipam.New(ipam.Config{Store: ipam.NewStore(c.admin), Quarantine: c.timing.quarantine}),
 		needed:    make(chan struct{}),
-		objects:   queue[objectKey](), places: queue[podKey](), meshes: queue[types.UID](),
+		objects:   queue[objectKey](), places: queue[podKey](), meshes: queue[types.UID](), leads: queue[types.UID](),
 		views: map[string]*view{}, waiting: map[podKey]bool{}, states: map[string]poolState{}, known: map[string]bool{},
-		enforced: map[enforcedKey][sha256.Size]byte{}, unenforced: map[unenforcedKey]int64{},
+		told: map[toldKey][sha256.Size]byte{}, unenforced: map[unenforcedKey]int64{},
 	}
 	f.tenants = cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.TenantList](c.admin), &v1alpha1.Tenant{}, 0, cache.Indexers{})
 	f.vpcs = cache.NewSharedIndexInformer(adminclient.ListWatch[v1alpha1.VPCList](c.admin), &v1alpha1.VPC{}, 0, cache.Indexers{byUID: uidIndex})
@@ -128,11 +132,14 @@ func newFabric(c *Controller, registry *pools.Registry, recorder record.EventRec
 	f.pods = informers.NewFilteredPodInformer(c.control, metav1.NamespaceAll, 0,
 		cache.Indexers{byUID: uidIndex, cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}, bound)
 	f.policies = networkinginformers.NewNetworkPolicyInformer(c.control, metav1.NamespaceAll, 0, cache.Indexers{byTenant: tenantIndex})
+	f.services = informers.NewServiceInformer(c.control, metav1.NamespaceAll, 0, cache.Indexers{byTenant: tenantIndex})
+	f.slices = discoveryinformers.NewEndpointSliceInformer(c.control, metav1.NamespaceAll, 0, cache.Indexers{byTenant: tenantIndex})
 	return f, errors.Join(
 		f.policies.SetTransform(trimPolicy), f.tenants.SetTransform(trimTenant), f.nodes.SetTransform(trimNode), f.pods.SetTransform(trimPod),
+		f.services.SetTransform(trimService), f.slices.SetTransform(trimSlice),
 		on(f.tenants, f.tenantChanged), on(f.vpcs, f.vpcChanged), on(f.subnets, f.subnetChanged),
 		on(f.namespaces, f.namespaceChanged), on(f.nodes, func(*corev1.Node) {}), on(f.pods, func(pod *corev1.Pod) { f.places.Add(keyOf(pod)) }),
-		f.onFilters(),
+		f.onFilters(), f.onServices(),
 	)
 }
 
@@ -158,6 +165,7 @@ func (f *fabric) run(ctx context.Context, t timing) {
 	defer group.Wait()
 	own := []cache.SharedIndexInformer{f.tenants, f.vpcs, f.subnets}
 	others := []cache.SharedIndexInformer{f.namespaces, f.nodes, f.pods, f.policies}
+	leading := []cache.SharedIndexInformer{f.services, f.slices}
 	for _, i := range own {
 		group.Go(func() { i.RunWithContext(ctx) })
 	}
@@ -167,13 +175,14 @@ func (f *fabric) run(ctx context.Context, t timing) {
 			return
 		case <-f.needed:
 		}
-		for _, i := range others {
+		for _, i := range slices.Concat(others, leading) {
 			group.Go(func() { i.RunWithContext(ctx) })
 		}
 	})
 	defer f.objects.ShutDown()
 	defer f.places.ShutDown()
 	defer f.meshes.ShutDown()
+	defer f.leads.ShutDown()
 	if !cache.WaitForCacheSync(ctx.Done(), synced(own)...) || !cache.WaitForCacheSync(ctx.Done(), f.registry.HasSynced) {
 		return
 	}
@@ -183,6 +192,12 @@ func (f *fabric) run(ctx context.Context, t timing) {
 		if cache.WaitForCacheSync(ctx.Done(), synced(others)...) {
 			workers(ctx, &group, f.places, podWorkers, f.visitPod)
 			workers(ctx, &group, f.meshes, meshWorkers, f.visitMesh)
+		}
+	})
+	group.Go(func() {
+		// A Service that is not known yet would end in the pools.
+		if cache.WaitForCacheSync(ctx.Done(), synced(leading)...) {
+			workers(ctx, &group, f.leads, meshWorkers, f.visitServices)
 		}
 	})
 	resync, look := time.NewTicker(t.resync), time.NewTicker(t.look)

@@ -434,6 +434,7 @@ func TestVPCs(t *testing.T) {
 	if got := w.driver.Policies("pool-a", vpc.UID); len(got) != 0 {
 		t.Errorf("policies %+v", got)
 	}
+	t.Run("Services", func(t *testing.T) { servicesOf(t, w, vpc.UID) })
 	// A driver that cannot says so to the tenant.
 	w.driver.Unfiltered.Store(true)
 	policy("red001-web")

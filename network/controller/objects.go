@@ -54,8 +54,9 @@ func (f *fabric) visitVPC(ctx context.Context, name string) error {
 		}
 		return driver.EnsureVPC(ctx, pool, v)
 	})
-	f.forgetEnforced(o.UID)
+	f.forgetTold(o.UID)
 	f.meshes.Add(o.UID)
+	f.leads.Add(o.UID)
 	return errors.Join(f.writeVPC(ctx, o, bindings, judgePools(bindings, targets)), err)
 }
 
@@ -98,7 +99,7 @@ func (f *fabric) visitSubnet(ctx context.Context, name string) error {
 	}
 	s, err := network.SubnetOf(o, vpc.UID)
 	if err == nil {
-		err = f.addresses.Open(ctx, &ipam.Subnet{Subnet: *s, Reserved: o.Spec.Reserved, Resolver: v.Resolver})
+		err = f.addresses.Open(ctx, &ipam.Subnet{Subnet: *s, Reserved: o.Spec.Reserved})
 	}
 	switch {
 	case errors.Is(err, network.ErrInvalid):
@@ -361,7 +362,7 @@ func (f *fabric) deleteVPC(ctx context.Context, o *v1alpha1.VPC) error {
 	if !controllerutil.ContainsFinalizer(o, v1alpha1.FinalizerNetwork) {
 		return nil
 	}
-	f.forgetEnforced(o.UID)
+	f.forgetTold(o.UID)
 	var subnets v1alpha1.SubnetList
 	if err := f.admin.List(ctx, &subnets); err != nil {
 		return fmt.Errorf("read Subnets: %w", err)

@@ -24,10 +24,10 @@ import (
 // What decides what pods of a VPC may send and receive: the tenant's NetworkPolicies, the labels that they select by, and
 // the security groups that pods are in. Whatever changes of that, pools are told anew where the VPC's pods are.
 
-// enforcedKey is a VPC in a pool.
-type enforcedKey struct {
-	vpc  types.UID
-	pool string
+// toldKey is something that a pool was told of a VPC.
+type toldKey struct {
+	vpc        types.UID
+	pool, what string
 }
 
 // unenforcedKey is a policy in a pool.
@@ -80,28 +80,39 @@ func (f *fabric) onFilters() error {
 
 // filtersChanged has pools told anew of the VPC of a namespace's tenant.
 func (f *fabric) filtersChanged(namespace string) {
-	id, _, ok := names.SplitNamespace(names.ControlNamespace(namespace))
-	if !ok {
-		return
-	}
-	tenant := find[v1alpha1.Tenant](f.tenants, string(id))
-	if tenant == nil || tenant.Spec.Network.Mode != v1alpha1.NetworkVPC {
-		return
-	}
-	if vpc := find[v1alpha1.VPC](f.vpcs, id.VPC(tenant.Spec.Network)); vpc != nil {
+	if vpc := f.vpcOf(namespace); vpc != nil {
 		f.meshes.AddAfter(vpc.UID, meshDelay)
 	}
 }
 
-// policiesOf gives a tenant's policies, and what they amount to.
-func (f *fabric) policiesOf(tenant names.TenantID) ([]*networkingv1.NetworkPolicy, *netpolicy.Compiled) {
-	var policies []*networkingv1.NetworkPolicy
-	objects, _ := f.policies.GetIndexer().ByIndex(byTenant, string(tenant))
+// vpcOf gives the VPC of a namespace's tenant, nil where it has none.
+func (f *fabric) vpcOf(namespace string) *v1alpha1.VPC {
+	id, _, ok := names.SplitNamespace(names.ControlNamespace(namespace))
+	if !ok {
+		return nil
+	}
+	tenant := find[v1alpha1.Tenant](f.tenants, string(id))
+	if tenant == nil || tenant.Spec.Network.Mode != v1alpha1.NetworkVPC {
+		return nil
+	}
+	return find[v1alpha1.VPC](f.vpcs, id.VPC(tenant.Spec.Network))
+}
+
+// ofTenant gives what is in a tenant's namespaces.
+func ofTenant[T any](informer cache.SharedIndexInformer, tenant names.TenantID) []*T {
+	var list []*T
+	objects, _ := informer.GetIndexer().ByIndex(byTenant, string(tenant))
 	for _, object := range objects {
-		if policy, ok := object.(*networkingv1.NetworkPolicy); ok {
-			policies = append(policies, policy)
+		if o, ok := object.(*T); ok {
+			list = append(list, o)
 		}
 	}
+	return list
+}
+
+// policiesOf gives a tenant's policies, and what they amount to.
+func (f *fabric) policiesOf(tenant names.TenantID) ([]*networkingv1.NetworkPolicy, *netpolicy.Compiled) {
+	policies := ofTenant[networkingv1.NetworkPolicy](f.policies, tenant)
 	return policies, netpolicy.Compile(policies)
 }
 
@@ -111,31 +122,38 @@ func (f *fabric) enforce(ctx context.Context, pool network.Pool, driver network.
 	if !ok {
 		return nil
 	}
-	raw, err := json.Marshal(policies)
+	return f.once(toldKey{vpc.UID, pool.Name, "policies"}, policies, func() error {
+		return filterer.EnsurePolicies(ctx, pool, vpc, policies)
+	})
+}
+
+// once tells a pool something, unless that is what it was told last.
+func (f *fabric) once(key toldKey, value any, tell func() error) error {
+	raw, err := json.Marshal(value)
 	if err != nil {
-		return fmt.Errorf("compare the policies of VPC %s: %w", vpc.Name, err)
+		return fmt.Errorf("compare the %s of VPC %s: %w", key.what, key.vpc, err)
 	}
-	key, sum := enforcedKey{vpc.UID, pool.Name}, sha256.Sum256(raw)
+	sum := sha256.Sum256(raw)
 	f.mu.Lock()
-	told, known := f.enforced[key]
+	told, known := f.told[key]
 	f.mu.Unlock()
 	if known && told == sum {
 		return nil
 	}
-	if err := filterer.EnsurePolicies(ctx, pool, vpc, policies); err != nil {
+	if err := tell(); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.enforced[key] = sum
+	f.told[key] = sum
 	return nil
 }
 
-// forgetEnforced has the pools of a VPC told of its policies again, in case somebody changed there what they were told.
-func (f *fabric) forgetEnforced(vpc types.UID) {
+// forgetTold has the pools of a VPC told again, in case somebody changed there what they were told.
+func (f *fabric) forgetTold(vpc types.UID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	maps.DeleteFunc(f.enforced, func(key enforcedKey, _ [sha256.Size]byte) bool { return key.vpc == vpc })
+	maps.DeleteFunc(f.told, func(key toldKey, _ [sha256.Size]byte) bool { return key.vpc == vpc })
 }
 
 // tellUnenforced tells tenants, once for each version of a policy, that a pool's driver does not hold pods to it.

@@ -2,6 +2,7 @@ package controller
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -9,6 +10,7 @@ import (
 	"vivarium.io/vivarium/api/v1alpha1"
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/network"
+	"vivarium.io/vivarium/network/services"
 )
 
 // What follows keeps of the objects that are watched what is asked of them, and nothing else: of tenants no credentials,
@@ -91,6 +93,20 @@ func trimPolicy(object any) (any, error) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: policy.Namespace, Name: policy.Name, UID: policy.UID, ResourceVersion: policy.ResourceVersion, Generation: policy.Generation},
 		Spec:       policy.Spec,
 	}, nil
+}
+
+func trimService(object any) (any, error) {
+	if service, ok := object.(*corev1.Service); ok {
+		return services.TrimService(service), nil
+	}
+	return object, nil
+}
+
+func trimSlice(object any) (any, error) {
+	if slice, ok := object.(*discoveryv1.EndpointSlice); ok {
+		return services.TrimSlice(slice), nil
+	}
+	return object, nil
 }
 
 // tenantIndex is by the tenant that a namespace's name says.

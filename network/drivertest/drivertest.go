@@ -70,6 +70,7 @@ func Run(t *testing.T, h Harness) {
 		"VPC":                 testVPC,
 		"Endpoints":           testEndpoints,
 		"Policies":            testPolicies,
+		"Services":            testServices,
 		"ReleasePod":          testReleasePod,
 		"Sweep":               testSweep,
 		"SilentPool":          testSilentPool,
@@ -90,7 +91,7 @@ func testNameAndCapabilities(t *testing.T, h Harness) {
 	if c != driver.Capabilities() {
 		t.Error("the capabilities are not constant")
 	}
-	if !c.VPC && (c.OverlappingCIDRs || c.CrossPool || c.ExplicitIP || c.SecurityGroups || c.NetworkPolicies || c.Bandwidth || c.LeadsAPI) {
+	if !c.VPC && (c.OverlappingCIDRs || c.CrossPool || c.ExplicitIP || c.SecurityGroups || c.NetworkPolicies || c.Services || c.Bandwidth || c.LeadsAPI) {
 		t.Errorf("capabilities of VPCs without VPCs: %+v", c)
 	}
 	if c.Probes != network.ProbesAll && c.Probes != network.ProbesExecOnly {

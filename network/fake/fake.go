@@ -52,6 +52,7 @@ type poolState struct {
 	subnets    map[types.UID]made[network.Subnet]
 	endpoints  map[types.UID][]network.Endpoint // by VPC
 	policies   map[types.UID][]network.Policy   // by VPC
+	services   map[types.UID][]network.Service  // by VPC
 }
 
 type made[T any] struct {
@@ -63,6 +64,7 @@ var (
 	_ network.Driver   = (*Driver)(nil)
 	_ network.Mesher   = (*Driver)(nil)
 	_ network.Filterer = (*Driver)(nil)
+	_ network.Servicer = (*Driver)(nil)
 )
 
 // New makes an empty driver.
@@ -108,8 +110,18 @@ func (d *Driver) Dump(pool string) []string {
 	for uid, policies := range s.policies {
 		list = append(list, fmt.Sprintf("policies of %s %+v", uid, policies))
 	}
+	for uid, services := range s.services {
+		list = append(list, fmt.Sprintf("services of %s %+v", uid, services))
+	}
 	slices.Sort(list)
 	return list
+}
+
+// Services gives what a pool leads a VPC's pods to, in order.
+func (d *Driver) Services(pool string, vpc types.UID) []network.Service {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.state(pool).services[vpc])
 }
 
 // Policies gives what a pool holds a VPC's pods to.
@@ -131,7 +143,7 @@ func (*Driver) Name() string { return Name }
 
 // Capabilities implements [network.Driver].
 func (d *Driver) Capabilities() network.Capabilities {
-	return network.Capabilities{VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, NetworkPolicies: !d.Unfiltered.Load(), Enforced: true, DualStack: true, PodIPIsTenantIP: true, LeadsAPI: true, Probes: network.ProbesAll}
+	return network.Capabilities{VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, NetworkPolicies: !d.Unfiltered.Load(), Services: true, Enforced: true, DualStack: true, PodIPIsTenantIP: true, LeadsAPI: true, Probes: network.ProbesAll}
 }
 
 const addressAnnotation = "fake.network.vivarium.io/addresses"
@@ -259,6 +271,23 @@ func (d *Driver) EnsurePolicies(ctx context.Context, pool network.Pool, vpc *net
 	})
 }
 
+// EnsureServices implements [network.Servicer].
+func (d *Driver) EnsureServices(ctx context.Context, pool network.Pool, vpc *network.VPC, services []network.Service) error {
+	return d.write(ctx, Call{"EnsureServices", pool.Name, string(vpc.UID)}, func(s *poolState) error {
+		if err := network.ValidateServices(services); err != nil {
+			return err
+		}
+		if _, ok := s.vpcs[vpc.UID]; !ok {
+			return fmt.Errorf("%w: VPC %s is not in pool %s yet", network.ErrNotReady, vpc.Name, pool.Name)
+		}
+		s.services[vpc.UID] = network.SortedServices(services)
+		if len(services) == 0 {
+			delete(s.services, vpc.UID)
+		}
+		return nil
+	})
+}
+
 func bound(ref string, err error) (network.PoolBinding, error) {
 	if err != nil {
 		return network.PoolBinding{Reason: network.ReasonFor(err), Message: err.Error()}, err
@@ -290,6 +319,7 @@ func (d *Driver) DeleteVPC(ctx context.Context, pool network.Pool, vpc *network.
 		delete(s.vpcs, vpc.UID)
 		delete(s.endpoints, vpc.UID)
 		delete(s.policies, vpc.UID)
+		delete(s.services, vpc.UID)
 		return nil
 	})
 }
@@ -300,6 +330,7 @@ func (d *Driver) Sweep(ctx context.Context, pool network.Pool, live network.Live
 		sweep(s.subnets, live.AsOf, func(uid types.UID) bool { return live.Subnets[uid] })
 		sweep(s.vpcs, live.AsOf, func(uid types.UID) bool { return live.VPCs[uid] })
 		maps.DeleteFunc(s.endpoints, func(uid types.UID, _ []network.Endpoint) bool { _, there := s.vpcs[uid]; return !there })
+		maps.DeleteFunc(s.services, func(uid types.UID, _ []network.Service) bool { _, there := s.vpcs[uid]; return !there })
 		maps.DeleteFunc(s.policies, func(uid types.UID, _ []network.Policy) bool { _, there := s.vpcs[uid]; return !there })
 		sweep(s.namespaces, live.AsOf, func(name names.ControlNamespace) bool { _, ok := live.Namespaces[name]; return ok })
 		return nil
@@ -334,6 +365,7 @@ func (d *Driver) state(pool string) *poolState {
 			subnets:    map[types.UID]made[network.Subnet]{},
 			endpoints:  map[types.UID][]network.Endpoint{},
 			policies:   map[types.UID][]network.Policy{},
+			services:   map[types.UID][]network.Service{},
 		}
 		d.pools[pool] = s
 	}

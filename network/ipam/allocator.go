@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -46,9 +45,8 @@ type Store interface {
 // Subnet is what the allocator has to know of one.
 type Subnet struct {
 	network.Subnet
-	// Reserved is the Subnet object's, Resolver is the VPC's.
+	// Reserved is the Subnet object's.
 	Reserved []string
-	Resolver netip.Addr
 }
 
 // Config is what an [Allocator] is made of. Store is required.
@@ -109,7 +107,7 @@ func (a *Allocator) Open(ctx context.Context, s *Subnet) error {
 	if open {
 		return nil
 	}
-	l, err := newLayout(&s.Subnet, s.Reserved, s.Resolver)
+	l, err := newLayout(&s.Subnet, s.Reserved)
 	if err != nil {
 		return fmt.Errorf("%w: %w", network.ErrInvalid, err)
 	}

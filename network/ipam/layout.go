@@ -19,9 +19,9 @@ type layout struct {
 // span is a range of indexes, both ends included.
 type span struct{ first, last uint32 }
 
-// newLayout reserves the first address of each prefix, the gateways, the resolver, the broadcast address and what the
-// operator reserved: addresses, ranges as in 10.0.0.10-10.0.0.19, or prefixes.
-func newLayout(subnet *network.Subnet, reserved []string, resolver netip.Addr) (*layout, error) {
+// newLayout reserves the first address of each prefix, the gateways, the broadcast address and what the operator reserved:
+// addresses, ranges as in 10.0.0.10-10.0.0.19, or prefixes.
+func newLayout(subnet *network.Subnet, reserved []string) (*layout, error) {
 	l := &layout{size: subnet.Size()}
 	spans := []span{{0, 0}}
 	one := func(ip netip.Addr) {
@@ -34,7 +34,7 @@ func newLayout(subnet *network.Subnet, reserved []string, resolver netip.Addr) (
 			one(ranges.Last(prefix))
 		}
 	}
-	for _, ip := range append(slices.Clone(subnet.Gateway), resolver) {
+	for _, ip := range subnet.Gateway {
 		one(ip)
 	}
 	for _, text := range reserved {

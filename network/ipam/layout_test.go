@@ -37,7 +37,7 @@ func TestLayout(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			subnet := &network.Subnet{CIDRs: prefixes(tc.cidrs...), Gateway: []netip.Addr{netip.MustParseAddr(tc.gateway)}}
-			l, err := newLayout(subnet, tc.reserved, netip.Addr{})
+			l, err := newLayout(subnet, tc.reserved)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,7 +70,7 @@ func TestLayout(t *testing.T) {
 		})
 	}
 	for _, bad := range []string{"x", "10.0.0.9-10.0.0.1", "10.0.0.1-fd00::1", "10.0.0.0/33"} {
-		if _, err := newLayout(&network.Subnet{CIDRs: prefixes("10.0.0.0/28")}, []string{bad}, netip.Addr{}); err == nil {
+		if _, err := newLayout(&network.Subnet{CIDRs: prefixes("10.0.0.0/28")}, []string{bad}); err == nil {
 			t.Errorf("%q is taken for a range", bad)
 		}
 	}

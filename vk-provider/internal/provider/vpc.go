@@ -16,20 +16,22 @@ import (
 const eventMisplaced = string(network.ReasonBindingMismatch)
 
 // inVPC says what a pod with a place in a VPC is told: its tenant's API is at the address that every VPC has for it, where the
-// driver leads that somewhere, and otherwise where everybody else finds it.
+// driver leads that somewhere, and otherwise where everybody else finds it; and names are asked for where every VPC has that,
+// where the driver answers for them.
 func inVPC(plan network.PodBinding, can network.Capabilities, gateway podspec.Gateway) (podspec.Gateway, *podspec.InVPC) {
+	api, resolver := network.APIAddress, network.ResolverAddress
+	if len(plan.IPs) > 0 && plan.IPs[0].Is6() {
+		api, resolver = network.APIAddress6, network.ResolverAddress6
+	}
 	if can.LeadsAPI {
-		gateway = podspec.Gateway{Host: network.APIAddress, Port: strconv.Itoa(network.APIPort)}
-		if len(plan.IPs) > 0 && plan.IPs[0].Is6() {
-			gateway.Host = network.APIAddress6
-		}
+		gateway = podspec.Gateway{Host: api, Port: strconv.Itoa(network.APIPort)}
 	}
 	seen := &podspec.InVPC{Hidden: !can.PodIPIsTenantIP}
 	for _, ip := range plan.IPs {
 		seen.IPs = append(seen.IPs, ip.String())
 	}
-	if plan.VPC.Resolver.IsValid() {
-		seen.Resolver = plan.VPC.Resolver.String()
+	if can.Services {
+		seen.Resolver = resolver
 	}
 	return gateway, seen
 }

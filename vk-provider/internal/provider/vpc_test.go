@@ -37,6 +37,18 @@ func TestMisplaced(t *testing.T) {
 	if at.Gateway.Host != network.APIAddress || at.Gateway.Port != "443" {
 		t.Errorf("the API is at %+v", at.Gateway)
 	}
+	if at.VPC.Resolver != network.ResolverAddress {
+		t.Errorf("names are asked for at %q", at.VPC.Resolver)
+	}
+	lost.Services = false
+	if _, seen := inVPC(plan, lost, outside); seen.Resolver != "" {
+		t.Errorf("where the driver answers for no names, they are asked for at %s", seen.Resolver)
+	}
+	six := plan
+	six.IPs = []netip.Addr{netip.MustParseAddr("fd00::9")}
+	if gateway, seen := inVPC(six, driver.Capabilities(), outside); gateway.Host != network.APIAddress6 || seen.Resolver != network.ResolverAddress6 {
+		t.Errorf("in a VPC without IPv4: the API at %+v, names at %s", gateway, seen.Resolver)
+	}
 	pod := func(annotations map[string]string, ips ...string) *corev1.Pod {
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "red001-web", Name: "p", Annotations: map[string]string{}}}
 		for key, value := range mutation.Annotations {
