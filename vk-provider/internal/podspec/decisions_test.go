@@ -38,7 +38,7 @@ var decisions = map[string]map[string]decision{
 		"ServiceAccountName": dropped, "DeprecatedServiceAccount": dropped, "AutomountServiceAccountToken": rewritten,
 		"HostNetwork": refused, "HostPID": refused, "HostIPC": refused, "HostUsers": copied,
 		"ShareProcessNamespace": copied, "SecurityContext": judged, "ImagePullSecrets": copied,
-		"Hostname": copied, "Subdomain": dropped, "SetHostnameAsFQDN": rewritten, "HostnameOverride": copied, "HostAliases": copied,
+		"Hostname": copied, "Subdomain": rewritten, "SetHostnameAsFQDN": rewritten, "HostnameOverride": copied, "HostAliases": copied,
 		"ReadinessGates": dropped, "RuntimeClassName": refused, "Overhead": dropped, "EnableServiceLinks": rewritten,
 		"OS": copied, "ResourceClaims": refused, "Resources": copied,
 	},

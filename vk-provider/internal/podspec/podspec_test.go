@@ -63,6 +63,9 @@ func TestGolden(t *testing.T) {
 				at.Gateway = Gateway{Host: network.APIAddress, Port: "443"}
 				at.VPC = &InVPC{IPs: []string{"10.0.0.12", "fd00::c"}, Hidden: true}
 			}
+			if strings.Contains(file, "named") {
+				at.VPC.Resolver = network.ResolverAddress
+			}
 			var got string
 			pool, err := ToPool(&control, at)
 			if err != nil {

@@ -37,7 +37,7 @@ func (t *translator) checkPolicy() {
 		{spec.HostPID, "hostPID is not allowed"},
 		{spec.HostIPC, "hostIPC is not allowed"},
 		{len(spec.ResourceClaims) > 0, "resourceClaims are not supported"},
-		// Without a subdomain the full name is the host name.
+		// Without a subdomain the full name is the host name. With one, a kubelet would make it of the pool's namespace.
 		{spec.SetHostnameAsFQDN != nil && *spec.SetHostnameAsFQDN && spec.Subdomain != "", "setHostnameAsFQDN with a subdomain is not supported"},
 		{spec.Resources != nil && len(spec.Resources.Claims) > 0, "resource claims are not supported"},
 	} {

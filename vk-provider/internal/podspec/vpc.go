@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"vivarium.io/vivarium/internal/netkeys"
+	"vivarium.io/vivarium/network"
 )
 
 // InVPC is what a pod sees of the VPC that it is in, all of it decided before the pool pod exists.
@@ -16,7 +17,7 @@ type InVPC struct {
 	// Hidden is true where the address that the pool has for the pod is another one, which no container may learn: it leads
 	// nowhere from inside.
 	Hidden bool
-	// Resolver answers DNS questions in the VPC; empty while nobody does.
+	// Resolver answers DNS questions in the VPC, for the tenant's names too; empty where nobody does.
 	Resolver string
 }
 
@@ -45,7 +46,7 @@ func (t *translator) dns(in *corev1.PodSpec) (corev1.DNSPolicy, *corev1.PodDNSCo
 	if t.at.VPC.Resolver != "" {
 		config.Nameservers = []string{t.at.VPC.Resolver}
 		if in.DNSPolicy != corev1.DNSDefault {
-			config.Searches = []string{string(t.at.Namespace) + ".svc.cluster.local", "svc.cluster.local", "cluster.local"}
+			config.Searches = []string{string(t.at.Namespace) + ".svc." + network.ClusterDomain, "svc." + network.ClusterDomain, network.ClusterDomain}
 			ndots := "5"
 			config.Options = []corev1.PodDNSConfigOption{{Name: "ndots", Value: &ndots}}
 		}
@@ -108,8 +109,13 @@ func (t *translator) hostsFile() string {
 	if spec.Hostname != "" {
 		host = spec.Hostname
 	}
+	// What a pod with a subdomain is called in full, where somebody answers for such names. An override stands alone.
+	var domain string
+	if spec.Subdomain != "" && t.at.VPC.Resolver != "" {
+		domain = "." + spec.Subdomain + "." + string(t.at.Namespace) + ".svc." + network.ClusterDomain
+	}
 	if spec.HostnameOverride != nil {
-		host = *spec.HostnameOverride
+		host, domain = *spec.HostnameOverride, ""
 	}
 	if len(host) > 63 {
 		host = strings.TrimRight(host[:63], "-.")
@@ -123,7 +129,11 @@ func (t *translator) hostsFile() string {
 		"fe00::1\tip6-allnodes\n" +
 		"fe00::2\tip6-allrouters\n")
 	for _, ip := range t.at.VPC.IPs {
-		b.WriteString(ip + "\t" + host + "\n")
+		b.WriteString(ip + "\t")
+		if domain != "" {
+			b.WriteString(host + domain + "\t")
+		}
+		b.WriteString(host + "\n")
 	}
 	if len(spec.HostAliases) > 0 {
 		b.WriteString("\n# Entries added by HostAliases.\n")

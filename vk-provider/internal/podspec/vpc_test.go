@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
+
+	"vivarium.io/vivarium/network"
 )
 
 func inVPC(resolver string) Placement {
@@ -49,6 +51,40 @@ func TestVPCDNS(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.want, got.Spec.DNSConfig); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestVPCHostsFile: a pod with a subdomain knows its full name, where somebody answers for names.
+func TestVPCHostsFile(t *testing.T) {
+	long := strings.Repeat("a", 62) + "-b"
+	cases := map[string]struct {
+		resolver string
+		spec     corev1.PodSpec
+		want     string
+	}{
+		"Name":          {network.ResolverAddress, corev1.PodSpec{}, "web"},
+		"Hostname":      {network.ResolverAddress, corev1.PodSpec{Hostname: "db-0"}, "db-0"},
+		"Subdomain":     {network.ResolverAddress, corev1.PodSpec{Hostname: "db-0", Subdomain: "db"}, "db-0.db.default.svc.cluster.local\tdb-0"},
+		"OnlySubdomain": {network.ResolverAddress, corev1.PodSpec{Subdomain: "db"}, "web.db.default.svc.cluster.local\tweb"},
+		"Long":          {network.ResolverAddress, corev1.PodSpec{Hostname: long, Subdomain: "db"}, long[:62] + ".db.default.svc.cluster.local\t" + long[:62]},
+		"Override":      {network.ResolverAddress, corev1.PodSpec{HostnameOverride: ptr.To("mine.example.com"), Subdomain: "db"}, "mine.example.com"},
+		"NobodyAnswers": {"", corev1.PodSpec{Hostname: "db-0", Subdomain: "db"}, "db-0"},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := simplePod()
+			pod.Spec.Hostname, pod.Spec.Subdomain, pod.Spec.HostnameOverride = tc.spec.Hostname, tc.spec.Subdomain, tc.spec.HostnameOverride
+			got, err := ToPool(pod, inVPC(tc.resolver))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if file := got.Annotations[HostsAnnotation]; !strings.HasSuffix(file, "\n10.0.0.12\t"+tc.want+"\n") {
+				t.Errorf("want %q in:\n%s", tc.want, file)
+			}
+			if got.Spec.Subdomain != "" {
+				t.Errorf("subdomain %q would be one of the pool's namespace", got.Spec.Subdomain)
 			}
 		})
 	}
