@@ -24,6 +24,7 @@ import (
 	"vivarium.io/vivarium/gateway/internal/offers"
 	"vivarium.io/vivarium/gateway/internal/paging"
 	"vivarium.io/vivarium/gateway/internal/route"
+	"vivarium.io/vivarium/gateway/internal/selection"
 	"vivarium.io/vivarium/gateway/internal/stream"
 	"vivarium.io/vivarium/gateway/internal/tenants"
 	"vivarium.io/vivarium/gateway/internal/translate"
@@ -44,7 +45,9 @@ type front struct {
 	discovery     *discovery.Server
 	control       *control.Client
 	fanout        *fanout.Hub
-	access        *access
+	// matching bounds what shared watches with selectors know.
+	matching *selection.Budget
+	access   *access
 	// policies may be nil: then tenants' admission policies are kept and not applied.
 	policies *tenantPolicies
 	// offers may be nil: then the operator offers nothing.

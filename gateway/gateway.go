@@ -261,7 +261,7 @@ func newFront(c frontConfig) (*front, error) {
 	}
 	f := &front{
 		tenants: c.tenants, access: newAccess(client), impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), customs: registry, control: client, offers: c.offers,
-		metrics: c.metrics, stock: newStock(), rootCA: string(c.servingCA), tokenAudience: c.tokenAudience, forbiddenAudiences: c.controlAudiences,
+		metrics: c.metrics, matching: newMatching(), stock: newStock(), rootCA: string(c.servingCA), tokenAudience: c.tokenAudience, forbiddenAudiences: c.controlAudiences,
 	}
 	if f.authenticator, err = identity.New(identity.Config{
 		CA: c.clientCAs, Audience: c.tokenAudience, Tenants: c.tenants, Reviewer: client,

@@ -23,18 +23,27 @@ import (
 const idleClients = "VIVARIUM_IDLE_CLIENTS"
 
 // BenchmarkIdleWatch measures what the gateway holds for each of 1,000 watches over all namespaces that have nothing to
-// say: 30 on a connection, as the informers of a controller are, and 240, where the connections hardly count.
+// say: 30 on a connection, as the informers of a controller are, and 240, where the connections hardly count. Those with a
+// selector know besides which objects match.
 func BenchmarkIdleWatch(b *testing.B) {
 	const watches = 1000
-	for _, perConnection := range []int{30, 240} {
-		b.Run(fmt.Sprintf("connection=%d", perConnection), func(b *testing.B) {
+	for name, one := range map[string]struct {
+		perConnection, matching int
+		selector                string
+	}{
+		"connection=30": {perConnection: 30}, "connection=240": {perConnection: 240},
+		"connection=240,matching=0":   {perConnection: 240, selector: "&labelSelector=app%3Dweb"},
+		"connection=240,matching=20":  {perConnection: 240, selector: "&labelSelector=app%3Dweb", matching: 20},
+		"connection=240,matching=100": {perConnection: 240, selector: "&labelSelector=app%3Dweb", matching: 100},
+	} {
+		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				h := newHarness(b)
-				shareable(h)
+				shareable(h).matching = one.matching
 				// One watch starts the feed and whatever else there is once.
-				warm := h.idleClients(b, 1, 1)
+				warm := h.idleClients(b, 1, 1, one.selector)
 				before := takes()
-				stop := h.idleClients(b, watches, perConnection)
+				stop := h.idleClients(b, watches, one.perConnection, one.selector)
 				eventually(b, "all watches are open", func() bool { return h.front.fanout.Stats().Subscribers == watches+1 })
 				after := takes()
 				stop()
@@ -59,7 +68,7 @@ func takes() footprint {
 }
 
 // idleClients opens watches from another process.
-func (h *harness) idleClients(b testing.TB, n, perConnection int) (stop func()) {
+func (h *harness) idleClients(b testing.TB, n, perConnection int, selector string) (stop func()) {
 	b.Helper()
 	dir := b.TempDir()
 	certificate := h.client(tenantA, nil)
@@ -77,7 +86,7 @@ func (h *harness) idleClients(b testing.TB, n, perConnection int) (stop func()) 
 	}
 	ctx, cancel := context.WithCancel(b.Context())
 	cmd := exec.CommandContext(ctx, os.Args[0]) //nolint:gosec // this program
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %d %s", idleClients, h.server.URL, n, perConnection, dir))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %d %s %s", idleClients, h.server.URL, n, perConnection, dir, selector))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -97,7 +106,7 @@ func (h *harness) idleClients(b testing.TB, n, perConnection int) (stop func()) 
 
 // beIdleClients opens watches, says so, and holds them until it is killed.
 func beIdleClients(spec string) error {
-	words := strings.Fields(spec)
+	words := append(strings.Fields(spec), "")
 	n, err := strconv.Atoi(words[1])
 	if err != nil {
 		return err
@@ -123,7 +132,7 @@ func beIdleClients(spec string) error {
 				TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, ServerName: "example.com"}, ForceAttemptHTTP2: true,
 			}}
 		}
-		r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, words[0]+"/api/v1/pods?watch=true&resourceVersion=100&allowWatchBookmarks=true", nil)
+		r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, words[0]+"/api/v1/pods?watch=true&resourceVersion=100&allowWatchBookmarks=true"+words[4], nil)
 		if err != nil {
 			return err
 		}

@@ -64,7 +64,7 @@ func (x *exchange) listEverywhere(w http.ResponseWriter, r *http.Request) error 
 	key := x.sizeKey(query)
 	known, ok := x.front.sizes.recent(key)
 	if options.First == paging.Start(x.facts.tenant.ID, paging.Latest) && (!options.OnePage || !ok || known <= limit) {
-		if s := x.newSpread(r.Context(), call, query, limit); s != nil {
+		if s := x.newSpread(r.Context(), call, query, limit, paging.Latest); s != nil {
 			err := x.listSpread(out, s, options, key)
 			s.close()
 			if err == nil || out.Started() {

@@ -21,6 +21,7 @@ type metrics struct {
 	refused   prometheus.Counter
 	foreign   prometheus.Counter
 	unshared  prometheus.Counter
+	outgrown  prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -41,6 +42,9 @@ func newMetrics() *metrics {
 		foreign: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "vivarium_gateway_withheld_total", Help: "Answers of the control cluster that were withheld because they hold what is not the tenant's.",
 		}),
+		outgrown: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "vivarium_gateway_outgrown_watches_total", Help: "Watches with selectors that matched too many objects to be shared, and became watches of the control cluster.",
+		}),
 		unshared: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "vivarium_gateway_unshared_watches_total", Help: "Watches that could have been shared and were not, because the gateway itself could not watch. Look into its rights in the control cluster.",
 		}),
@@ -49,7 +53,7 @@ func newMetrics() *metrics {
 
 // register adds the metrics to a registry, with gauges of what is under way.
 func (m *metrics) register(registry prometheus.Registerer, limiter *limits.Limiter, hub *fanout.Hub) error {
-	all := []prometheus.Collector{m.requests, m.duration, m.throttled, m.refused, m.foreign, m.unshared}
+	all := []prometheus.Collector{m.requests, m.duration, m.throttled, m.refused, m.foreign, m.unshared, m.outgrown}
 	for name, one := range map[string]struct {
 		help  string
 		value func(fanout.Stats) float64
@@ -66,6 +70,7 @@ func (m *metrics) register(registry prometheus.Registerer, limiter *limits.Limit
 	}{
 		"shared_watch_events":      {"Events that shared watches have brought for tenants.", func(s fanout.Stats) int64 { return s.Events }},
 		"shared_watch_restarts":    {"How often a shared watch went on after it had ended.", func(s fanout.Stats) int64 { return s.Restarts }},
+		"former_states":            {"Former states of objects that were read for watches whose selectors they ceased to match.", func(s fanout.Stats) int64 { return s.Formers }},
 		"subscriptions_missed":     {"Watches that began where no shared one reaches back, and caught up with one of their own.", func(s fanout.Stats) int64 { return s.Missed }},
 		"subscriptions_ended_slow": {"Watches that were ended because their clients did not keep up.", func(s fanout.Stats) int64 { return s.Slow }},
 	} {

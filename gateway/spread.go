@@ -59,8 +59,8 @@ type answered struct {
 	err error
 }
 
-// newSpread prepares one, or gives nil where it would not pay or cannot be known to be what the tenant may see.
-func (x *exchange) newSpread(ctx context.Context, call control.Call, query url.Values, limit int) *spread {
+// newSpread prepares one at a revision, or gives nil where it would not pay or cannot be known to be what the tenant may see.
+func (x *exchange) newSpread(ctx context.Context, call control.Call, query url.Values, limit int, revision int64) *spread {
 	if x.kind.Confined != kinds.ByNamespace || x.kind.Custom != nil && !x.kind.Custom.Shared {
 		// Of a custom kind of the tenant's own there are only its own objects.
 		return nil
@@ -81,7 +81,7 @@ func (x *exchange) newSpread(ctx context.Context, call control.Call, query url.V
 	var allowed bool
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		s.namespaces, s.revision, err = x.namespacesNow(groupCtx)
+		s.namespaces, s.revision, err = x.namespacesAt(groupCtx, revision)
 		return err
 	})
 	group.Go(func() (err error) {
@@ -167,15 +167,15 @@ func (x *exchange) namespacesKey() sizeKey {
 	return sizeKey{about: itsNamespaces, tenant: x.facts.tenant.UID}
 }
 
-// namespacesNow gives the tenant's namespaces in the order of their objects' keys, and the revision at which there were
-// these. It asks as the gateway itself: who may list Pods need not be allowed to list namespaces.
-func (x *exchange) namespacesNow(ctx context.Context) ([]names.ControlNamespace, string, error) {
+// namespacesAt gives the tenant's namespaces at a revision in the order of their objects' keys, and the revision at which
+// there were these. It asks as the gateway itself: who may list Pods need not be allowed to list namespaces.
+func (x *exchange) namespacesAt(ctx context.Context, revision int64) ([]names.ControlNamespace, string, error) {
 	limit := firstNamespaces
 	if known, ok := x.front.sizes.recent(x.namespacesKey()); ok {
 		limit = min(known+spare, maxSpread+1)
 	}
 	res, err := x.front.control.Stream(ctx, "/api/v1/namespaces", url.Values{
-		"limit": {strconv.Itoa(limit)}, "continue": {paging.Start(x.facts.tenant.ID, paging.Latest)},
+		"limit": {strconv.Itoa(limit)}, "continue": {paging.Start(x.facts.tenant.ID, revision)},
 	}, metadataList)
 	if err != nil {
 		return nil, "", err

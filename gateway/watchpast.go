@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"vivarium.io/vivarium/gateway/internal/control"
@@ -17,10 +17,13 @@ import (
 )
 
 // catchUp watches as the tenant's user, from where the feed does not reach, until the feed holds everything that comes
-// next; again is true then. Otherwise the watch is over.
+// next, and if it selects it is known what matches; again is true then. Otherwise the watch is over.
 func (s *shared) catchUp() (again bool, err error) {
 	ctx, cancel := context.WithDeadline(s.ctx, s.until)
 	defer cancel()
+	if s.selected.alone() {
+		s.lease.Release()
+	}
 	query := url.Values{
 		"watch": {"true"}, "resourceVersion": {strconv.FormatUint(s.from, 10)}, "allowWatchBookmarks": {"true"},
 		"timeoutSeconds": {strconv.Itoa(max(1, int(time.Until(s.until).Seconds())))},
@@ -28,6 +31,7 @@ func (s *shared) catchUp() (again bool, err error) {
 	if s.key.IncludeObject != "" {
 		query.Set("includeObject", s.key.IncludeObject)
 	}
+	s.selected.narrow(query)
 	res, err := s.open(ctx, s.header, query, s.key.Accept)
 	if err != nil {
 		if s.out != nil {
@@ -62,17 +66,21 @@ func (s *shared) catchUp() (again bool, err error) {
 			return false, nil
 		}
 		// Several events may have one resource version: all of them are here when a later one comes, or a bookmark.
-		if !isError && rv > s.from && s.caughtUp(ctx, s.from) {
+		if !isError && rv > s.from && s.selected.exact() && s.caughtUp(ctx, s.from) {
 			return s.send(out) == nil, nil
 		}
-		if isError || isBookmark && s.bookmarks || !isBookmark && s.owns(scope) {
+		own := !isError && !isBookmark && s.owns(scope)
+		if own {
+			s.selected.note(scope)
+		}
+		if isError || isBookmark && s.bookmarks || own {
 			if out, err = s.appendTenant(out, frame); err != nil {
 				_ = s.send(out)
 				return false, s.withhold(ctx, err)
 			}
 		}
 		s.from = max(s.from, rv)
-		last := isError || isBookmark && s.caughtUp(ctx, rv)
+		last := isError || isBookmark && !s.selected.alone() && s.caughtUp(ctx, rv) && s.learnLate()
 		if last || !in.Buffered() || len(out) >= batch {
 			if s.send(out) != nil {
 				return false, nil
@@ -116,8 +124,7 @@ func (s *shared) sendInitial() error {
 	if s.from > s.lease.Progress() {
 		return errNotYet
 	}
-	accept := strings.Replace(s.key.Accept, "as=PartialObjectMetadata;", "as=PartialObjectMetadataList;", 1)
-	call, err := s.callWith(http.MethodGet, s.header, control.Unary, accept, "")
+	call, err := s.callWith(http.MethodGet, s.header, control.Unary, listAccept(s.key.Accept), "")
 	if err != nil {
 		return err
 	}
@@ -133,6 +140,7 @@ func (s *shared) sendInitial() error {
 			ended = true
 			return frames.ErrEnough
 		}
+		s.selected.note(scope)
 		if out, err = s.appendTenant(out, frame); err != nil || len(out) < batch {
 			return err
 		}
@@ -143,16 +151,17 @@ func (s *shared) sendInitial() error {
 		out = out[:0]
 		return err
 	}
-	source := s.pagesOfAll(call)
+	source := s.pagesOfAll(call, paging.Latest)
 	defer source.close()
 	for token, more := source.first(), true; more && !ended; {
-		list, err := s.page(source, token, each)
+		list, err := s.page(source, s.form, token, each)
 		if err != nil {
 			return err
 		}
 		s.from = list.ResourceVersion
 		token, more = source.next(token, list.Continue)
 	}
+	s.selected.begin()
 	if err := s.begin(s.lease.Header()); err != nil {
 		return err
 	}
@@ -167,14 +176,14 @@ func (s *shared) sendInitial() error {
 // errNotYet says that the feed has not come to the resource version that a client asks for, which may not exist.
 var errNotYet = errors.New("the resource version is not there yet")
 
-// page reads one page of what there is.
-func (s *shared) page(source pages, token string, each func(frame []byte) error) (frames.List, error) {
+// page reads one page of what there is, in some form.
+func (s *shared) page(source pages, form frames.Form, token string, each func(frame []byte) error) (frames.List, error) {
 	res, err := source.page(token)
 	if res, err = s.document(s.ctx, res, err); err != nil {
 		return frames.List{}, err
 	}
 	defer res.Body.Close()
-	list, err := s.form.Added(res.Body, each)
+	list, err := form.Added(res.Body, each)
 	if err == nil && list.Remaining > 0 {
 		s.learnBehind(pageSize + list.Remaining)
 	}
@@ -191,28 +200,35 @@ type pages interface {
 	close()
 }
 
-// pagesOfAll gives what there is for the tenant now, in the way that costs the control cluster least.
-func (s *shared) pagesOfAll(call control.Call) pages {
-	if pages := s.newSpread(s.ctx, call, url.Values{}, pageSize); pages != nil {
+// pagesOfAll gives what the watch is about and is there for the tenant, at a revision, in the way that costs the control
+// cluster least.
+func (s *shared) pagesOfAll(call control.Call, revision int64) pages {
+	query := url.Values{}
+	s.selected.narrow(query)
+	if pages := s.newSpread(s.ctx, call, query, pageSize, revision); pages != nil {
 		return pages
 	}
-	return &whole{s, call}
+	return &whole{s, call, query, revision}
 }
 
 // whole reads a list from the tenant's first key on.
 type whole struct {
 	*shared
-	call control.Call
+	call     control.Call
+	query    url.Values
+	revision int64
 }
 
-func (p *whole) first() string { return paging.Start(p.facts.tenant.ID, paging.Latest) }
+func (p *whole) first() string { return paging.Start(p.facts.tenant.ID, p.revision) }
 
 func (*whole) next(_, token string) (string, bool) { return token, token != "" }
 
 func (p *whole) page(token string) (*http.Response, error) {
 	one := p.call
 	one.Header = p.call.Header.Clone()
-	one.Query = url.Values{"limit": {strconv.Itoa(pageSize)}, "continue": {token}}
+	one.Query = maps.Clone(p.query)
+	one.Query.Set("limit", strconv.Itoa(pageSize))
+	one.Query.Set("continue", token)
 	return p.front.control.Do(p.ctx, one)
 }
 

@@ -49,6 +49,8 @@ type shared struct {
 	key    fanout.Key
 	form   frames.Form
 	table  *table // nil unless it is one of Tables
+	// selected is what the watch selects; nil if everything.
+	selected *selected
 }
 
 // share decides whether a watch can be served from the shared one. Whatever is not plainly of a known form goes to the
@@ -58,12 +60,14 @@ func (x *exchange) share(query url.Values, accept string) *shared {
 		// All objects of a kind of the tenant's own are its own, and the control cluster has nothing of what is kept here.
 		return nil
 	}
-	if !x.everywhere() || query.Get("labelSelector") != "" || query.Get("fieldSelector") != "" {
-		// What a selector leaves out only the control cluster can tell: an object that no longer matches is gone.
+	if !x.everywhere() {
 		return nil
 	}
 	s := &shared{exchange: x, timeout: minWatch + rand.N(minWatch)} //nolint:gosec // spreads load, keeps no secret
-	ok := true
+	var ok bool
+	if s.selected, ok = x.selects(query); !ok {
+		return nil
+	}
 	for name, values := range query {
 		value := values[0]
 		switch name {
@@ -100,7 +104,7 @@ func (x *exchange) share(query url.Values, accept string) *shared {
 		return nil
 	}
 	if isTable(s.keys[0]) {
-		if s.initial {
+		if s.initial || s.selected != nil {
 			// Rows of a list are not rows of a watch; clients that want a Table have one when they watch.
 			return nil
 		}
@@ -166,14 +170,16 @@ func (s *shared) serve(w http.ResponseWriter, r *http.Request) (done bool, err e
 		return false, nil
 	}
 	s.facts.atEnd(func() { s.lease.Release() })
-	if s.initial {
-		switch err := s.sendInitial(); {
-		case err != nil && s.out == nil:
-			// Nothing has been sent: whatever is wrong, the control cluster says it better.
-			return false, nil
-		case err != nil:
-			return true, s.withhold(s.ctx, err)
-		}
+	if s.selected != nil {
+		s.facts.atEnd(s.selected.set.Clear)
+	}
+	switch err := s.prepare(); {
+	case err != nil && s.out == nil:
+		// Nothing has been sent: whatever is wrong, the control cluster says it better.
+		s.lease.Release()
+		return false, nil
+	case err != nil:
+		return true, s.withhold(s.ctx, err)
 	}
 	// What an idle watch holds there are thousands of.
 	s.facts.request.Query = nil
@@ -181,13 +187,24 @@ func (s *shared) serve(w http.ResponseWriter, r *http.Request) (done bool, err e
 	return true, nil
 }
 
+// prepare sends what there is first, or finds out what matches where the watch begins.
+func (s *shared) prepare() error {
+	if s.initial {
+		return s.sendInitial()
+	}
+	return s.learn()
+}
+
 // stay follows the feed until the watch is over.
 func (s *shared) stay() error {
 	for {
-		sub, err := s.lease.Attach(s.facts.tenant.ID, s.from, s.bookmarks)
-		if err == nil {
-			err = s.follow(sub)
-			sub.Close()
+		err := fanout.ErrMissed
+		if s.selected.exact() {
+			var sub *fanout.Subscription
+			if sub, err = s.lease.Attach(s.facts.tenant.ID, s.from, s.bookmarks); err == nil {
+				err = s.follow(sub)
+				sub.Close()
+			}
 		}
 		if !errors.Is(err, fanout.ErrMissed) {
 			return s.withhold(s.ctx, err)
@@ -222,7 +239,8 @@ func (s *shared) acquire(ctx context.Context) bool {
 	return false
 }
 
-// follow passes on what comes until the watch is over. The error is [fanout.ErrMissed] if nothing of it could be had.
+// follow passes on what comes until the watch is over. The error is [fanout.ErrMissed] if what is behind s.from has to be
+// had in another way.
 func (s *shared) follow(sub *fanout.Subscription) error {
 	if err := s.begin(s.lease.Header()); err != nil {
 		return nil
@@ -269,7 +287,7 @@ func (s *shared) drain(sub *fanout.Subscription) error {
 			}
 			return err
 		}
-		if err := s.write(b); err != nil {
+		if err := s.write(sub, b); err != nil {
 			return err
 		}
 	}
@@ -277,14 +295,14 @@ func (s *shared) drain(sub *fanout.Subscription) error {
 }
 
 // write sends events with one write and one flush.
-func (s *shared) write(b *scratch) error {
+func (s *shared) write(sub *fanout.Subscription, b *scratch) error {
 	var out []byte
 	b.bytes = b.bytes[:0]
 	for _, event := range b.events {
-		frame, err := s.frame(event)
+		frame, err := s.frameOf(sub, event)
 		if err != nil {
 			// What was whole goes out first.
-			_, _ = s.out.Write(b.bytes)
+			_ = s.send(b.bytes)
 			return err
 		}
 		if len(b.events) == 1 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"vivarium.io/vivarium/gateway/internal/selection"
 	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/names"
 )
@@ -66,7 +67,7 @@ func BenchmarkDemux(b *testing.B) {
 					b.Fatal(err)
 				}
 				owner, _, _ := names.SplitNamespace(names.ControlNamespace(scope.Namespace))
-				if err := f.push(owner, uint64(101+i), string(scope.Namespace)+"/"+string(scope.Name), frame); err != nil { //nolint:gosec // a counter
+				if err := f.push(owner, uint64(101+i), selection.KeyOf(scope.Namespace, scope.Name), frame); err != nil { //nolint:gosec // a counter
 					b.Fatal(err)
 				}
 				view := translate.View{Tenant: owner}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"vivarium.io/vivarium/gateway/internal/selection"
 	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/names"
 )
@@ -363,6 +364,9 @@ type client struct {
 	marked uint64
 	got    []string
 	around int
+	// selects says that the client wants only what is on; matching is what was when it saw last.
+	selects  bool
+	matching *selection.Set
 }
 
 // run watches until it has seen a resource version.
@@ -378,6 +382,7 @@ func (c *client) run(ctx context.Context, t *testing.T, h *Hub, s *store, until 
 			lease.Release()
 			continue
 		}
+		c.matching = s.matching(string(c.tenant), c.last)
 		stop := time.After(time.Duration(random.IntN(20)) * time.Millisecond)
 	watch:
 		for {
@@ -399,7 +404,7 @@ func (c *client) run(ctx context.Context, t *testing.T, h *Hub, s *store, until 
 					if !whole && i > 0 {
 						break watch
 					}
-					c.see(t, e)
+					c.see(t, s, sub, e)
 				}
 			}
 		}
@@ -408,7 +413,7 @@ func (c *client) run(ctx context.Context, t *testing.T, h *Hub, s *store, until 
 	}
 }
 
-func (c *client) see(t *testing.T, e *Event) {
+func (c *client) see(t *testing.T, s *store, sub *Subscription, e *Event) {
 	if e.rv < c.last {
 		t.Errorf("%s: %d behind %d", c.tenant, e.rv, c.last)
 	}
@@ -420,12 +425,43 @@ func (c *client) see(t *testing.T, e *Event) {
 		c.marked = e.rv
 		return
 	}
-	c.got = append(c.got, view(t, e))
+	if !c.selects {
+		c.got = append(c.got, view(t, e))
+		return
+	}
+	object, err := e.Object()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	_, name := object.Key.Split()
+	switch turn := c.matching.Turn(object.Type, object.Key, object.Labels.Get("is") == "on"); turn {
+	case selection.Nothing:
+	case selection.Former:
+		former, err := sub.Former(e, func(o *Object) ([]byte, error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			ns, name := o.Key.Split()
+			return fmt.Append(nil, s.before(ns, name, o.ResourceVersion).rv), nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		c.got = append(c.got, fmt.Sprintf("%d %s DELETED as of %s", e.rv, name, former))
+	case selection.Added, selection.Modified, selection.Deleted:
+		c.got = append(c.got, fmt.Sprintf("%d %s %s", e.rv, name, turn.Type()))
+	}
 }
 
 // goAround reads from the store itself until the feed holds what comes next.
 func (c *client) goAround(s *store, lease *Lease) {
 	c.around++
+	begin := c.last
+	defer func() {
+		if c.selects {
+			c.got = append(c.got, s.selected(string(c.tenant), begin, c.last)...)
+		}
+	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.history {
@@ -436,14 +472,14 @@ func (c *client) goAround(s *store, lease *Lease) {
 			c.last = max(c.last, one.rv-1)
 			return
 		}
-		if strings.HasPrefix(one.ns, string(c.tenant)+"-") {
+		if strings.HasPrefix(one.ns, string(c.tenant)+"-") && !c.selects {
 			c.got = append(c.got, fmt.Sprintf("%d %s", one.rv, one.name))
 		}
 	}
 	c.last = max(c.last, s.rv)
 }
 
-// TestModel lets clients of several tenants watch and reconnect at random, while objects are written at random, one by one
+// TestModel lets clients of several tenants watch, some with a selector, and reconnect at random, while objects are written at random, one by one
 // and several at once, the control cluster's watches break, the feed lets go of what it cannot hold, and feeds end and
 // begin: each client must see exactly what happened to its tenant, in order.
 func TestModel(t *testing.T) {
@@ -463,7 +499,7 @@ func TestModel(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*soon)
 			defer cancel()
 			for i := range 12 {
-				c := &client{tenant: names.TenantID(ids[i%4]), from: 100, last: 100}
+				c := &client{tenant: names.TenantID(ids[i%4]), from: 100, last: 100, selects: i%3 == 1}
 				clients = append(clients, c)
 				random := rand.New(rand.NewPCG(seed, uint64(i))) //nolint:gosec // a test
 				group.Go(func() { c.run(ctx, t, h, s, 100+writes, random) })
@@ -471,11 +507,12 @@ func TestModel(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1000)) //nolint:gosec // a test
 			for i := range writes {
 				first := random.IntN(len(ids))
-				objects := []string{fmt.Sprintf("%s-x/%d", ids[first], i)}
+				state := func() string { return []string{"on", "on", "off", "gone"}[random.IntN(4)] }
+				objects := []string{fmt.Sprintf("%s-x/%d=%s", ids[first], i%7, state())}
 				for len(objects) < len(ids) && random.IntN(10) == 0 {
 					// One object of a tenant at most: a client that is cut off within a transaction of its own loses the rest
 					// at a stock API server as well.
-					objects = append(objects, fmt.Sprintf("%s-x/%d", ids[(first+len(objects))%len(ids)], i))
+					objects = append(objects, fmt.Sprintf("%s-x/%d=%s", ids[(first+len(objects))%len(ids)], i%7, state()))
 				}
 				s.write(objects...)
 				switch random.IntN(60) {
@@ -504,7 +541,11 @@ func TestModel(t *testing.T) {
 			around := 0
 			for i, c := range clients {
 				around += c.around
-				if diff := cmp.Diff(s.truth(string(c.tenant), c.from, 100+writes), c.got); diff != "" {
+				want := s.truth(string(c.tenant), c.from, 100+writes)
+				if c.selects {
+					want = s.selected(string(c.tenant), c.from, 100+writes)
+				}
+				if diff := cmp.Diff(want, c.got); diff != "" {
 					t.Errorf("client %d of %s (-want +got):\n%s", i, c.tenant, diff)
 				}
 			}

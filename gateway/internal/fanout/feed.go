@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"vivarium.io/vivarium/gateway/internal/frames"
+	"vivarium.io/vivarium/gateway/internal/selection"
 	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/names"
 )
@@ -28,7 +29,7 @@ const (
 	// minBackoff and maxBackoff are between two tries to go on.
 	minBackoff, maxBackoff = 50 * time.Millisecond, 5 * time.Second
 	// eventOverhead is about what an event takes besides its frame.
-	eventOverhead = 160
+	eventOverhead = 320
 )
 
 // feed is one watch of the control cluster.
@@ -65,7 +66,7 @@ type feed struct {
 	table        bool               // the watch is one of Tables
 	columns      []byte             // its first frame, since it was begun last
 	// alike are the objects whose events have the resource version progress: a transaction may change several.
-	alike []string
+	alike []selection.Key
 }
 
 func newFeed(h *Hub, key Key) *feed {
@@ -296,7 +297,7 @@ func (f *feed) read(body io.Reader) error {
 		} else {
 			id, _, _ = names.SplitNamespace(names.ControlNamespace(scope.Namespace))
 		}
-		if err := f.push(id, rv, string(scope.Namespace)+"/"+string(scope.Name), frame); err != nil {
+		if err := f.push(id, rv, selection.KeyOf(scope.Namespace, scope.Name), frame); err != nil {
 			return err
 		}
 	}
@@ -359,7 +360,7 @@ func (f *feed) bookmark(rv uint64, frame []byte) {
 }
 
 // push puts an event into its tenant's lane; one without a tenant only moves the feed on.
-func (f *feed) push(id names.TenantID, rv uint64, object string, frame []byte) error {
+func (f *feed) push(id names.TenantID, rv uint64, object selection.Key, frame []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -379,7 +380,7 @@ func (f *feed) push(id names.TenantID, rv uint64, object string, frame []byte) e
 	f.hub.events.Add(1)
 	on := f.laneOf(id)
 	e := f.event(change, rv, frame)
-	e.at, e.size, e.lane = time.Now(), len(frame)+eventOverhead, on
+	e.object, e.at, e.size, e.lane = object, time.Now(), len(frame)+eventOverhead, on
 	on.push(e)
 	if len(f.past) > 2*f.count+64 {
 		f.past = slices.DeleteFunc(f.past, func(e *Event) bool { return e.gone })

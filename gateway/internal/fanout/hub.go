@@ -25,11 +25,18 @@ type Key struct {
 }
 
 // Path is where the control cluster serves the resource.
-func (k Key) Path() string {
-	if k.Group == "" {
-		return "/api/" + url.PathEscape(k.Version) + "/" + url.PathEscape(k.Resource)
+func (k Key) Path() string { return k.PathIn("") }
+
+// PathIn is where it serves the resource in a namespace; empty for all of them, and for kinds without.
+func (k Key) PathIn(namespace string) string {
+	path := "/api/" + url.PathEscape(k.Version)
+	if k.Group != "" {
+		path = "/apis/" + url.PathEscape(k.Group) + "/" + url.PathEscape(k.Version)
 	}
-	return "/apis/" + url.PathEscape(k.Group) + "/" + url.PathEscape(k.Version) + "/" + url.PathEscape(k.Resource)
+	if namespace != "" {
+		path += "/namespaces/" + url.PathEscape(namespace)
+	}
+	return path + "/" + url.PathEscape(k.Resource)
 }
 
 // Get asks the control cluster as the gateway itself. The answer may go on for as long as ctx lives.
@@ -59,7 +66,7 @@ type Hub struct {
 	cancel context.CancelFunc
 	group  sync.WaitGroup
 
-	alive, subscribers, missed, slow, restarts, events atomic.Int64
+	alive, subscribers, missed, slow, restarts, events, formers atomic.Int64
 
 	// mu guards what follows. It is taken before a feed's.
 	mu    sync.Mutex
@@ -110,15 +117,16 @@ type Stats struct {
 	// Feeds and Subscribers are those that there are.
 	Feeds, Subscribers int
 	// Missed counts subscriptions that a feed could not serve from its memory, Slow those that did not keep up, Restarts
-	// the times that a feed went on after its watch had ended, Events what feeds have been given for tenants.
-	Missed, Slow, Restarts, Events int64
+	// the times that a feed went on after its watch had ended, Events what feeds have been given for tenants, Formers the
+	// former states of objects that were fetched for watches whose selectors they ceased to match.
+	Missed, Slow, Restarts, Events, Formers int64
 }
 
 // Stats gives them.
 func (h *Hub) Stats() Stats {
 	return Stats{
 		Feeds: int(h.alive.Load()), Subscribers: int(h.subscribers.Load()), Missed: h.missed.Load(), Slow: h.slow.Load(),
-		Restarts: h.restarts.Load(), Events: h.events.Load(),
+		Restarts: h.restarts.Load(), Events: h.events.Load(), Formers: h.formers.Load(),
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"vivarium.io/vivarium/gateway/internal/selection"
 	"vivarium.io/vivarium/internal/names"
 )
 
@@ -24,6 +25,9 @@ type Event struct {
 	frame []byte
 	err   error
 
+	// object is what the event is about, as [Event.Object] says it.
+	object selection.Key
+	selectable
 	// head is the first frame of the watch that the event came with, and raw the control cluster's frame, where that is
 	// needed to understand it: in watches of Tables, whose columns only the first frame names.
 	head, raw []byte
@@ -55,7 +59,10 @@ func (e *Event) Tenant(translate func(frame []byte) ([]byte, error)) ([]byte, er
 	if e.kind != change {
 		return translate(e.frame)
 	}
-	e.once.Do(func() { e.frame, e.err = translate(e.frame) })
+	e.once.Do(func() {
+		e.learn()
+		e.frame, e.err = translate(e.frame)
+	})
 	return e.frame, e.err
 }
 

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"vivarium.io/vivarium/gateway/internal/selection"
 )
 
 // store is a control cluster: a history of one resource that can be listed and watched.
@@ -32,23 +34,52 @@ type change1 struct {
 	rv       uint64
 	ns, name string
 	frame    string
+	// state is what has become of the object: on or off, which is its label, or gone.
+	state string
 }
 
 func newStore() *store { return &store{changed: make(chan struct{}), rv: 100} }
 
-// write notes events of one transaction, each of an object "namespace/name", and gives its resource version.
+// write notes events of one transaction, each of an object "namespace/name" or "namespace/name=state", and gives its
+// resource version.
 func (s *store) write(objects ...string) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rv++
 	for _, object := range objects {
 		ns, name, _ := strings.Cut(object, "/")
+		name, state, _ := strings.Cut(name, "=")
+		kind, label := "MODIFIED", state
+		switch before := s.before(ns, name, s.rv); {
+		case state == "gone":
+			// A deletion tells what there was.
+			kind, label = "DELETED", before.state
+		case state != "" && before.gone():
+			kind = "ADDED"
+		}
+		labels := ""
+		if label != "" {
+			labels = fmt.Sprintf(`,"labels":{"is":%q}`, label)
+		}
 		s.history = append(s.history, change1{s.rv, ns, name, fmt.Sprintf(
-			`{"type":"MODIFIED","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":%q,"namespace":%q,"resourceVersion":"%d"}}}`+"\n", name, ns, s.rv)})
+			`{"type":%q,"object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":%q,"namespace":%q,"resourceVersion":"%d"%s}}}`+"\n", kind, name, ns, s.rv, labels), state})
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
 	return s.rv
+}
+
+// gone reports whether the object was not there.
+func (c change1) gone() bool { return c.state == "" || c.state == "gone" }
+
+// before gives what an object was before a resource version. mu is held.
+func (s *store) before(ns, name string, rv uint64) change1 {
+	for i := len(s.history) - 1; i >= 0; i-- {
+		if c := s.history[i]; c.rv < rv && c.ns == ns && c.name == name {
+			return c
+		}
+	}
+	return change1{}
 }
 
 // mark sends a bookmark to every watch.
@@ -153,6 +184,51 @@ func (s *store) truth(tenant string, from, to uint64) []string {
 	for _, c := range s.history {
 		if c.rv > from && c.rv <= to && strings.HasPrefix(c.ns, tenant+"-") {
 			out = append(out, fmt.Sprintf("%d %s", c.rv, c.name))
+		}
+	}
+	return out
+}
+
+// matching gives a tenant's objects that are on at a resource version.
+func (s *store) matching(tenant string, rv uint64) *selection.Set {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set := &selection.Set{}
+	for _, c := range s.history {
+		if c.rv > rv || !strings.HasPrefix(c.ns, tenant+"-") {
+			continue
+		}
+		key := selection.KeyOf([]byte(c.ns), []byte(c.name))
+		if c.state == "on" {
+			set.Add(key)
+		} else {
+			set.Remove(key)
+		}
+	}
+	return set
+}
+
+// selected gives what a watch of a tenant's objects that are on must see, as an API server decides it from what an object is
+// and what it was.
+func (s *store) selected(tenant string, from, to uint64) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, c := range s.history {
+		if c.rv <= from || c.rv > to || !strings.HasPrefix(c.ns, tenant+"-") {
+			continue
+		}
+		before := s.before(c.ns, c.name, c.rv)
+		is, was := c.state == "on", before.state == "on"
+		switch {
+		case is && was:
+			out = append(out, fmt.Sprintf("%d %s MODIFIED", c.rv, c.name))
+		case is:
+			out = append(out, fmt.Sprintf("%d %s ADDED", c.rv, c.name))
+		case was && c.state == "gone":
+			out = append(out, fmt.Sprintf("%d %s DELETED", c.rv, c.name))
+		case was:
+			out = append(out, fmt.Sprintf("%d %s DELETED as of %d", c.rv, c.name, before.rv))
 		}
 	}
 	return out
