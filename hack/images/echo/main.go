@@ -4,7 +4,7 @@
 // what it is and ends.
 //
 // With -ask or -keep it is the other side instead: it asks who answers at the targets in its arguments, which are
-// written tcp/ADDRESS:PORT and udp/ADDRESS:PORT. With -frames it sends its arguments, whatever they are, as frames of eth0.
+// written tcp/ADDRESS:PORT and udp/ADDRESS:PORT. With -lookup it prints what is known of names. With -frames it sends its arguments, whatever they are, as frames of eth0.
 package main
 
 import (
@@ -26,9 +26,10 @@ func main() {
 	version := flag.Bool("version", false, "say what this is and end")
 	ask := flag.Bool("ask", false, "print for each target who answers there, or a dash")
 	keep := flag.Bool("keep", false, "talk to every target on and on; end when a connection breaks")
+	look := flag.Bool("lookup", false, "print for each host/NAME, srv/NAME, cname/NAME and addr/ADDRESS what is known of it, or a dash")
 	frames := flag.Bool("frames", false, "send frames in hexadecimal digits")
 	from := flag.Int("from", 0, "the port to ask from; of the first target, where they are kept")
-	patience := flag.Duration("patience", 3*time.Second, "how long to wait for answers to -ask")
+	patience := flag.Duration("patience", 3*time.Second, "how long to wait for answers to -ask and -lookup")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -36,7 +37,7 @@ func main() {
 	switch {
 	case *version:
 		fmt.Println("echo v1")
-	case (*ask || *keep) && flag.NArg() == 0:
+	case (*ask || *keep || *look) && flag.NArg() == 0:
 		err = errors.New("ask whom?")
 	case *frames:
 		err = sendFrames("eth0", flag.Args())
@@ -44,6 +45,11 @@ func main() {
 		ctx, cancel := context.WithTimeout(ctx, *patience)
 		defer cancel()
 		err = askAll(ctx, os.Stdout, *from, flag.Args())
+	case *look:
+		ctx, cancel := context.WithTimeout(ctx, *patience)
+		defer cancel()
+		// Of what the image's system could know besides nothing is asked.
+		err = lookupAll(ctx, os.Stdout, &net.Resolver{PreferGo: true}, flag.Args())
 	case *keep:
 		err = keepAll(ctx, os.Stdout, time.Second, *from, flag.Args())
 	default:

@@ -83,6 +83,48 @@ func TestTalk(t *testing.T) {
 	}
 }
 
+// TestLookup asks a server that knows one name; what it does not know is another thing than a server that does not answer.
+func TestLookup(t *testing.T) {
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		question := make([]byte, 512)
+		for {
+			n, from, err := server.ReadFrom(question)
+			if err != nil {
+				return
+			}
+			// The question, sent back as an answer: of the name with no record, or that it does not exist.
+			answer := append([]byte(nil), question[:n]...)
+			answer[2], answer[3] = 0x84, 0x80
+			if bytes.Contains(answer, []byte("unknown")) {
+				answer[3] = 0x83
+			}
+			if !bytes.Contains(answer, []byte("silent")) {
+				_, _ = server.WriteTo(answer, from)
+			}
+		}
+	}()
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	if err := lookupAll(ctx, &out, resolver, []string{"host/unknown.vivarium.test.", "host/empty.vivarium.test.", "srv/unknown.vivarium.test.", "host/silent.vivarium.test.", "host/127.0.0.1", "what"}); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(out.String(), "\n")
+	for i, want := range []string{"host/unknown.vivarium.test. -", "host/empty.vivarium.test. -", "srv/unknown.vivarium.test. -", "host/silent.vivarium.test. error: ", "host/127.0.0.1 127.0.0.1", "what error: "} {
+		if !strings.HasPrefix(lines[i], want) {
+			t.Errorf("%q, want %q", lines[i], want)
+		}
+	}
+}
+
 // firstLine passes on what is written to it.
 type firstLine struct{ done chan string }
 
