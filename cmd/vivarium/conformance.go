@@ -19,7 +19,8 @@ func newConformanceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "conformance",
 		Short: "Run Kubernetes' own end-to-end suite through a tenant of the local system",
-		Long: `Run Kubernetes' own end-to-end suite through a tenant of the local system, which is started where it does not run.
+		Long: `Run Kubernetes' own end-to-end suite through a tenant of the local system, which is started where it does not run. With
+NETWORK=vxlan the tenant, where it is made, is given a VPC.
 The suite is built once, which takes minutes. Log, JUnit file and a page with the counts and every failure go to the
 directory of artifacts.`,
 		Args: noArgs,
@@ -82,6 +83,9 @@ func (c *conformanceCommand) run(cmd *cobra.Command, _ []string) error {
 		pages = append(pages, c.page)
 	}
 	about := conformance.About{Version: suite.Version(), Nodes: "local clusters (`make up`)"}
+	if c.up.network == "vxlan" {
+		about.Nodes = "local clusters (`NETWORK=vxlan make up`), as a tenant in a VPC"
+	}
 	for _, page := range pages {
 		if err := writePage(page, results, about, reasons); err != nil {
 			return err
@@ -121,6 +125,9 @@ func (c *conformanceCommand) runSuite(cmd *cobra.Command, source, dir string, su
 		return nil, err
 	}
 	up.Components, up.Tenants = true, []string{c.tenant}
+	if up.Network == "vxlan" {
+		up.TenantFlags = []string{"--vpc-cidr=10.0.0.0/16"}
+	}
 	if up.Manifests, err = charts.ControlManifests(); err != nil {
 		return nil, err
 	}

@@ -129,8 +129,11 @@ func (p *platform) gatewayFlags(name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Pods of VPCs know it by the last two.
-	hosts := []string{localhost, "localhost", apiAddress, apiAddress6}
+	// Pods of VPCs know it by two addresses, and by the names that every cluster has for it.
+	hosts := []string{
+		localhost, "localhost", apiAddress, apiAddress6,
+		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+	}
 	if address := p.state.address(); address != localhost {
 		hosts = append(hosts, address)
 	}
@@ -237,7 +240,7 @@ func (s *starter) ensureTenants(ctx context.Context) error {
 		group.Go(func() error {
 			exists, err := s.exists(ctx, "tenants", id)
 			if err == nil && !exists {
-				err = s.vivarium(ctx, "tenant", "create", id)
+				err = s.vivarium(ctx, append([]string{"tenant", "create", id}, s.TenantFlags...)...)
 			}
 			if err != nil {
 				return err

@@ -39,6 +39,8 @@ type UpConfig struct {
 	Components bool
 	// Tenants are made when they do not exist.
 	Tenants []string
+	// TenantFlags are flags of `vivarium tenant create` for those that are made.
+	TenantFlags []string
 	// Manifests, a YAML stream, are applied to the control cluster before the components start.
 	Manifests []byte
 	// Progress is told what happens. Default: nobody.
