@@ -337,7 +337,7 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := x.checkDefinitions(has); err != nil {
 		return err
 	}
-	if err := x.checkBinding(); err != nil {
+	if err := x.checkPolicies(); err != nil {
 		return err
 	}
 	return x.serve(w, r)

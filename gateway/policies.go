@@ -131,12 +131,18 @@ func (p *tenantPolicies) find(id names.TenantID) (policies.Tenant, bool, error) 
 	}, true, nil
 }
 
-// checkBinding refuses a binding that would not be applied: who makes one counts on it.
-func (x *exchange) checkBinding() error {
-	if x.kind.Group != "admissionregistration.k8s.io" || !strings.HasSuffix(x.kind.Resource, "bindings") || !slices.Contains([]string{"create", "update", "patch"}, x.facts.request.Verb) {
+// checkPolicies refuses a policy or a binding that the tenant has no room for, and a binding that would not be applied: who
+// makes one counts on it.
+func (x *exchange) checkPolicies() error {
+	request := x.facts.request
+	if x.kind.Group != "admissionregistration.k8s.io" || x.front.policies == nil || !slices.Contains([]string{"create", "update", "patch"}, request.Verb) {
 		return nil
 	}
-	if x.front.policies == nil || x.front.policies.registry.Check() == nil {
+	registry := x.front.policies.registry
+	if !registry.Room(x.facts.tenant.ID, x.kind.Resource, request.Name) {
+		return apierrors.NewForbidden(request.GroupResource(), request.Name, fmt.Errorf("a cluster may have %d of these", policies.Most))
+	}
+	if !strings.HasSuffix(x.kind.Resource, "bindings") || registry.Check() == nil {
 		return nil
 	}
 	return apierrors.NewServiceUnavailable("admission policies cannot be applied at the moment")

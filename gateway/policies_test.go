@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -205,6 +207,9 @@ spec: {policyName: nothing.example.com, validationActions: [Deny]}
 `, "apply", "-f", "-")
 	eventually(t, "nothing may be written", func() bool {
 		out, err := w.run(kubeconfig, "", "create", "clusterrole", "x", "--verb=get", "--resource=pods", "--dry-run=server")
+		if strings.Contains(out, "webhook") {
+			t.Fatalf("the tenant is told how the platform asks: %s", out)
+		}
 		return err != nil && strings.Contains(out, "nothing may be written")
 	})
 	// Nor do they bind the platform, which says how the tenant's pods are and takes them out of a pool.
@@ -218,6 +223,36 @@ spec: {policyName: nothing.example.com, validationActions: [Deny]}
 		out := w.must(t, w.control, "", "get", "validatingadmissionpolicies,validatingadmissionpolicybindings,namespaces", "-o", "name")
 		return !strings.Contains(out, "vap00a-")
 	})
+}
+
+// TestManyPolicies has a tenant make more of them than it may have.
+func TestManyPolicies(t *testing.T) {
+	w := theWorld(t)
+	kubeconfig := w.tenant(t, "vap00c")
+	bindings := clientset(t, client(t, kubeconfig)).AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	made, refused := 0, error(nil)
+	for ; made < 200 && refused == nil; made++ {
+		_, refused = bindings.Create(t.Context(), &admissionregistrationv1.ValidatingAdmissionPolicyBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("a", made)},
+			Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{
+				PolicyName: "none", ValidationActions: []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny},
+			},
+		}, metav1.CreateOptions{})
+	}
+	if made <= 100 || !apierrors.IsForbidden(refused) || !strings.Contains(refused.Error(), "a cluster may have 100 of these") {
+		t.Errorf("%d were made, and then: %v", made-1, refused)
+	}
+	const again = `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: NAME}
+spec: {policyName: other, validationActions: [Deny]}
+`
+	w.must(t, kubeconfig, strings.ReplaceAll(again, "NAME", "a0"), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	if out := w.fails(t, kubeconfig, strings.ReplaceAll(again, "NAME", "b0"), "apply", "--server-side", "-f", "-"); !strings.Contains(out, "a cluster may have 100 of these") {
+		t.Errorf("applied: %s", out)
+	}
+	w.must(t, kubeconfig, "", "delete", "validatingadmissionpolicybindings", "a1", "a2")
 }
 
 // TestMutatingPolicies lets a tenant's policies change what its users and what controllers write, as far as the tenant may

@@ -23,5 +23,8 @@ func (t TenantID) PolicyToTenant(control string) (string, error) {
 // PolicyWebhook is what the control cluster calls the gateway when it asks whether tenants' policies let a write pass.
 const PolicyWebhook = "policies." + Domain
 
+// PolicyWebhookAll is what it calls it for those tenants about which it asks whatever is written.
+const PolicyWebhookAll = "all." + PolicyWebhook
+
 // PolicyWebhooks is the name of the configurations in which it is told to.
 const PolicyWebhooks = "vivarium-tenant-policies"

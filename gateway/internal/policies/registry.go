@@ -10,6 +10,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/informers"
@@ -91,7 +92,7 @@ func NewRegistry(control *rest.Config, validating, mutating admissionregistratio
 	}
 	for _, s := range r.sorts {
 		for _, informer := range []cache.SharedIndexInformer{s.policies, s.bindings, s.config} {
-			if err := informer.SetTransform(slim); err != nil {
+			if err := errors.Join(informer.SetTransform(slim), informer.AddIndexers(cache.Indexers{byTenant: tenantOf})); err != nil {
 				return nil, fmt.Errorf("watch admission policies: %w", err)
 			}
 			_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -105,16 +106,30 @@ func NewRegistry(control *rest.Config, validating, mutating admissionregistratio
 	return r, nil
 }
 
+// byTenant is an index of objects by the tenant whose prefix their names have.
+const byTenant = "tenant"
+
+func tenantOf(obj any) ([]string, error) {
+	about, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, err
+	}
+	if id, _, ok := names.SplitNamespace(names.ControlNamespace(about.GetName())); ok {
+		return []string{string(id)}, nil
+	}
+	return nil, nil
+}
+
 // slim drops what nobody here reads, expressions above all.
 func slim(obj any) (any, error) {
 	switch o := obj.(type) {
 	case *admissionregistrationv1.ValidatingAdmissionPolicy:
 		o.ManagedFields, o.Annotations = nil, nil
 		o.Status = admissionregistrationv1.ValidatingAdmissionPolicyStatus{}
-		o.Spec = admissionregistrationv1.ValidatingAdmissionPolicySpec{MatchConstraints: o.Spec.MatchConstraints}
+		o.Spec = admissionregistrationv1.ValidatingAdmissionPolicySpec{MatchConstraints: slimMatches(o.Spec.MatchConstraints)}
 	case *admissionregistrationv1.MutatingAdmissionPolicy:
 		o.ManagedFields, o.Annotations = nil, nil
-		o.Spec = admissionregistrationv1.MutatingAdmissionPolicySpec{MatchConstraints: o.Spec.MatchConstraints}
+		o.Spec = admissionregistrationv1.MutatingAdmissionPolicySpec{MatchConstraints: slimMatches(o.Spec.MatchConstraints)}
 	case *admissionregistrationv1.ValidatingAdmissionPolicyBinding:
 		o.ManagedFields, o.Annotations = nil, nil
 		o.Spec = admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: o.Spec.PolicyName}
@@ -123,6 +138,14 @@ func slim(obj any) (any, error) {
 		o.Spec = admissionregistrationv1.MutatingAdmissionPolicyBindingSpec{PolicyName: o.Spec.PolicyName}
 	}
 	return obj, nil
+}
+
+// slimMatches keeps the rules, and none where they are as good as all: a policy without rules is about everything.
+func slimMatches(m *admissionregistrationv1.MatchResources) *admissionregistrationv1.MatchResources {
+	if m == nil || tooMuch(m.ResourceRules) {
+		return nil
+	}
+	return &admissionregistrationv1.MatchResources{ResourceRules: m.ResourceRules}
 }
 
 func (r *Registry) wake() {
@@ -258,4 +281,26 @@ func (r *Registry) Check() error {
 		}
 	}
 	return nil
+}
+
+// Most is how many policies of a sort a tenant may have, and how many bindings: every replica holds and compiles them all.
+const Most = 100
+
+// Room reports whether a tenant may have an object of a resource: it has one of that name, or fewer than [Most]. Objects
+// that are made at the same instant may pass together.
+func (r *Registry) Room(id names.TenantID, resource, name string) bool {
+	for _, s := range r.sorts {
+		for suffix, informer := range map[string]cache.SharedIndexInformer{"admissionpolicies": s.policies, "admissionpolicybindings": s.bindings} {
+			if resource != s.what+suffix {
+				continue
+			}
+			all := informer.GetIndexer()
+			if _, has, err := all.GetByKey(id.NameToControl(name)); has && err == nil {
+				return true
+			}
+			have, err := all.IndexKeys(byTenant, string(id))
+			return err == nil && len(have) < Most
+		}
+	}
+	return true
 }

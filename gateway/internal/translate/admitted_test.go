@@ -129,6 +129,13 @@ func TestWebhookInText(t *testing.T) {
 			`Internal error occurred: failed calling webhook "policies.vivarium.io": failed to call webhook: Post "https://10.0.0.1:6443/vivarium-admission/5ec4e7/validate?timeout=10s": dial tcp 10.0.0.1:6443: connect: connection refused`,
 			`Internal error occurred: the admission policies cannot be applied at the moment`,
 		},
+		"DeniedOfAll": {
+			`Error creating: admission webhook "all.policies.vivarium.io" denied the request: pods "a" is forbidden: no`, `Error creating: pods "a" is forbidden: no`,
+		},
+		"UnreachableOfAll": {
+			`Internal error occurred: failed calling webhook "all.policies.vivarium.io": failed to call webhook: Post "https://10.0.0.1:6443/vivarium-admission/5ec4e7/validate?timeout=10s": dial tcp 10.0.0.1:6443: connect: connection refused`,
+			`Internal error occurred: the admission policies cannot be applied at the moment`,
+		},
 		"Others": {`admission webhook "mine.example.com" denied the request: no`, `admission webhook "mine.example.com" denied the request: no`},
 	} {
 		t.Run(name, func(t *testing.T) {

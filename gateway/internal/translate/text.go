@@ -13,12 +13,8 @@ func (v View) TextToTenant(text string, keep ...string) string {
 	return v.eachPrefix(withoutWebhook(text), keep, func(b *strings.Builder) {})
 }
 
-// What a control cluster says when the webhook for tenants' admission policies refuses, and when it could not be asked.
-const (
-	policyDenied = `admission webhook "` + names.PolicyWebhook + `" denied the request: `
-	policyFailed = `failed calling webhook "` + names.PolicyWebhook + `": `
-	policyBroken = `the admission policies cannot be applied at the moment`
-)
+// policyBroken is what a tenant is told when nobody can be asked about its admission policies.
+const policyBroken = `the admission policies cannot be applied at the moment`
 
 // withoutWebhook leaves of a refusal what the tenant's own policy said. How the gateway is asked, and why it could not be,
 // is the platform's business, and the address is a secret.
@@ -26,10 +22,11 @@ func withoutWebhook(text string) string {
 	if !strings.Contains(text, names.PolicyWebhook) {
 		return text
 	}
-	text = strings.ReplaceAll(text, policyDenied, "")
-	before, _, failed := strings.Cut(text, policyFailed)
-	if failed {
-		return before + policyBroken
+	for _, name := range []string{names.PolicyWebhook, names.PolicyWebhookAll} {
+		text = strings.ReplaceAll(text, `admission webhook "`+name+`" denied the request: `, "")
+		if before, _, failed := strings.Cut(text, `failed calling webhook "`+name+`": `); failed {
+			return before + policyBroken
+		}
 	}
 	return text
 }
