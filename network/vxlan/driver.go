@@ -41,7 +41,7 @@ func (Driver) Name() string { return Name }
 // Capabilities implements [network.Driver]. Enforced is false for the sake of the tenants without a VPC.
 func (Driver) Capabilities() network.Capabilities {
 	return network.Capabilities{
-		VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, SecurityGroups: true, NetworkPolicies: true,
+		VPC: true, OverlappingCIDRs: true, CrossPool: true, ExplicitIP: true, SecurityGroups: true, NetworkPolicies: true, Services: true,
 		Bandwidth: true, DualStack: true, LeadsAPI: true, Probes: network.ProbesAll,
 	}
 }

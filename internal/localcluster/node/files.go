@@ -149,6 +149,19 @@ func resolvConf() []byte {
 	return []byte("# The host has no resolver that a node can reach.\n")
 }
 
+// nameservers gives the resolvers of such a file.
+func nameservers(conf string) []string {
+	var out []string
+	for line := range strings.Lines(conf) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "nameserver" {
+			if addr, err := netip.ParseAddr(fields[1]); err == nil && addr.Zone() == "" {
+				out = append(out, addr.String())
+			}
+		}
+	}
+	return out
+}
+
 func reachableResolvers(conf string) (string, bool) {
 	var out strings.Builder
 	found := false

@@ -100,6 +100,13 @@ func TestReachableResolvers(t *testing.T) {
 	}
 }
 
+func TestNameservers(t *testing.T) {
+	conf := "search a\n# nameserver 192.0.2.9\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver dns\nnameserver 2001:db8::1 # first\noptions edns0\n"
+	if diff := cmp.Diff([]string{"192.0.2.1", "2001:db8::1"}, nameservers(conf)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // TestConfigFile holds that a node reads what was written for it, and that a change of anything makes it another node.
 func TestConfigFile(t *testing.T) {
 	dir := t.TempDir()

@@ -52,7 +52,7 @@ func agent(config Config) *daemon {
 	for _, prefix := range config.VPC.Protected {
 		protected = append(protected, prefix.String())
 	}
-	return &daemon{name: "vpc-agent", log: config.ID + "-vpc-agent.log", argv: []string{
+	argv := []string{
 		filepath.Join(programDir, "vpc-agent"),
 		"--kubeconfig=" + homeDir + "/vpc.kubeconfig",
 		"--tunnel-address=" + config.Address.Addr().String(),
@@ -61,7 +61,14 @@ func agent(config Config) *daemon {
 		"--protected=" + strings.Join(protected, ","),
 		"--network-config=" + homeDir + "/vpc.conflist",
 		"--network-config-path=" + cniConfDir + "/10-node.conflist",
-	}}
+	}
+	// Names outside are for whoever the host asks, if a node reaches that.
+	if raw, err := os.ReadFile(homeDir + "/resolv.conf"); err == nil {
+		if servers := nameservers(string(raw)); len(servers) > 0 {
+			argv = append(argv, "--dns-upstream="+strings.Join(servers, ","))
+		}
+	}
+	return &daemon{name: "vpc-agent", log: config.ID + "-vpc-agent.log", argv: argv}
 }
 
 // gatherPlugins puts all network plugins in one directory, because the runtime looks into one.

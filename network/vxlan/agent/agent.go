@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,6 +49,7 @@ type Agent struct {
 	// nearly all are as they were when one of them changes. Only the worker uses both.
 	guard string
 	read  map[*corev1.ConfigMap]needs
+	names *names
 }
 
 // New opens the node and reads the kubeconfig. Nothing is dialled before Run.
@@ -77,8 +79,12 @@ func New(options *Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	upstream, err := options.upstream()
+	if err != nil {
+		return nil, fmt.Errorf("--dns-upstream: %w", err)
+	}
 	return &Agent{
-		options: options, node: node, client: client,
+		options: options, node: node, client: client, names: newNames(node, upstream),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](100*time.Millisecond, 30*time.Second)),
 	}, nil
 }
@@ -93,6 +99,16 @@ func (a *Agent) Run(ctx context.Context, health *boot.Health) error {
 	if err := a.node.Publish(); err != nil {
 		return err
 	}
+	defer a.names.close()
+	following, stop := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer stop()
+	group.Go(func() {
+		if err := a.names.follow(following); err != nil {
+			boot.Logger(ctx).Error("pods that come are not seen at once", "error", err)
+		}
+	})
 	if err := a.install(); err != nil {
 		return err
 	}
@@ -178,7 +194,10 @@ func (a *Agent) bring(vpc types.UID) error {
 		return err
 	}
 	if desired == nil {
-		return a.node.Remove(vpc)
+		return errors.Join(a.node.Remove(vpc), a.names.look(vpc))
+	}
+	if err := a.names.release(vpc); err != nil {
+		return err
 	}
 	// Peers first: a packet from a node that is new is for an endpoint that is new.
 	if err := a.guardKnown(); err != nil {
@@ -187,7 +206,7 @@ func (a *Agent) bring(vpc types.UID) error {
 	if _, err := a.node.Store(desired); err != nil {
 		return err
 	}
-	return errors.Join(a.node.Ensure(vpc, false), a.serve(vpc))
+	return errors.Join(a.node.Ensure(vpc, false), a.serve(vpc), a.names.look(vpc))
 }
 
 // serve makes a VPC's Services what the pool says. Those that cannot be read, or are refused, change nothing of what was, and

@@ -33,13 +33,22 @@ import (
 	"vivarium.io/vivarium/network/drivertest"
 	"vivarium.io/vivarium/network/vxlan"
 	"vivarium.io/vivarium/network/vxlan/internal/plane"
+	"vivarium.io/vivarium/network/vxlan/internal/resolver"
 	"vivarium.io/vivarium/network/vxlan/internal/state"
 )
 
 const patience = 2 * time.Minute
 
+// host is a machine for agents: a network namespace, and a directory.
+type host struct{ dir, netns string }
+
 // newAgent makes an agent of a node in a network namespace of its own.
 func newAgent(t *testing.T, client kubernetes.Interface) *Agent {
+	t.Helper()
+	return newHost(t).agent(t, client)
+}
+
+func newHost(t *testing.T) host {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -83,19 +92,23 @@ func newAgent(t *testing.T, client kubernetes.Interface) *Agent {
 		links.AddrAdd(eth0, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 1), Mask: net.CIDRMask(24, 32)}})); err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	return host{dir: t.TempDir(), netns: fmt.Sprintf("/proc/self/fd/%d", m.ns.Fd())}
+}
+
+func (h host) agent(t *testing.T, client kubernetes.Interface) *Agent {
+	t.Helper()
 	options := NewOptions()
-	options.Dir, options.TunnelAddress = filepath.Join(dir, "state"), "192.0.2.1"
-	options.ConfigFrom, options.ConfigTo = filepath.Join(dir, "from.conflist"), filepath.Join(dir, "to.conflist")
+	options.Dir, options.TunnelAddress = filepath.Join(h.dir, "state"), "192.0.2.1"
+	options.ConfigFrom, options.ConfigTo = filepath.Join(h.dir, "from.conflist"), filepath.Join(h.dir, "to.conflist")
 	if err := os.WriteFile(options.ConfigFrom, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	node, err := plane.New(plane.Config{Dir: options.Dir, Tunnel: netip.MustParseAddr(options.TunnelAddress), NetNS: fmt.Sprintf("/proc/self/fd/%d", m.ns.Fd())})
+	node, err := plane.New(plane.Config{Dir: options.Dir, Tunnel: netip.MustParseAddr(options.TunnelAddress), NetNS: h.netns})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &Agent{
-		options: options, node: node, client: client,
+		options: options, node: node, client: client, names: newNames(node, resolver.Upstream{}),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](10*time.Millisecond, time.Second)),
 	}
 }
@@ -276,6 +289,115 @@ func TestServices(t *testing.T) {
 	}
 	must(driver.EnsureServices(ctx, pool, v, services))
 	stored(40)
+}
+
+// TestNames: a VPC's resolver is where the VPC's namespace is, from when the plugin has made that until the VPC is gone, also
+// when it is made anew, and with an agent whose pool says nothing. It knows what the node does, and leaves nothing.
+func TestNames(t *testing.T) {
+	pool := drivertest.FakePool(nil)
+	driver, ctx := vxlan.Driver{}, t.Context()
+	v, s := vpc("v-1")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := driver.EnsureVPC(ctx, pool, v)
+	must(err)
+	_, err = driver.EnsureSubnet(ctx, pool, v, s)
+	must(err)
+	h := newHost(t)
+	a := h.agent(t, pool.Client)
+	stop := run(t, a)
+	eventually(t, "the VPC", func() error { _, err := a.node.Stored("v-1"); return err })
+	// answered waits until the VPC's resolver is where the VPC is, which may be nowhere.
+	answered := func(a *Agent, services int) (space string) {
+		t.Helper()
+		eventually(t, "the resolver", func() error {
+			now, err := a.node.Space("v-1")
+			if err != nil {
+				return err
+			}
+			a.names.mu.Lock()
+			defer a.names.mu.Unlock()
+			r := a.names.resolvers["v-1"]
+			switch {
+			case (r == nil) != (now == "") || r != nil && r.space != now:
+				return fmt.Errorf("the VPC is in %q, its resolver is %+v", now, r)
+			case r != nil && len(r.told.services) != services:
+				return fmt.Errorf("it knows %v", r.told.services)
+			}
+			space = now
+			return nil
+		})
+		return space
+	}
+	// plugin makes the VPC's namespace, as for its first pod.
+	plugin := func() {
+		t.Helper()
+		eventually(t, "the VPC's namespace", func() error { return a.node.Ensure("v-1", true) })
+		must(os.WriteFile(filepath.Join(a.node.PodsDir(), "c@v-1.json"), []byte(`{"container":"c","vpc":"v-1","netns":"/"}`), 0o600))
+		must(os.Rename(filepath.Join(a.node.PodsDir(), "c@v-1.json"), filepath.Join(a.node.PodsDir(), "d@v-1.json")))
+	}
+	if space := answered(a, 0); space != "" {
+		t.Fatalf("a VPC without pods has the namespace %s", space)
+	}
+	plugin()
+	first := answered(a, 0)
+	if first == "" {
+		t.Fatal("the VPC has no namespace")
+	}
+	must(driver.EnsureServices(ctx, pool, v, []network.Service{{Namespace: "web", Name: "x", IPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")}}}))
+	answered(a, 1)
+	// Somebody takes the namespace away; the next look lets go of it and finds the new one.
+	netns := filepath.Join(a.options.Dir, "vpcs", "v-1", "netns")
+	must(errors.Join(unix.Unmount(netns, unix.MNT_DETACH), os.Remove(netns)))
+	a.queue.Add("v-1")
+	eventually(t, "the VPC made anew", func() error {
+		now, err := a.node.Space("v-1")
+		if err == nil && (now == "" || now == first) {
+			a.queue.Add("v-1")
+			err = fmt.Errorf("it is in %q, and was in %q", now, first)
+		}
+		return err
+	})
+	answered(a, 1)
+	stop()
+	if len(a.names.resolvers) > 0 {
+		t.Errorf("the agent has ended and serves %v", a.names.resolvers)
+	}
+	// Another one, whose pool does not answer.
+	a = h.agent(t, drivertest.SilentPool(t).Client)
+	stop = run(t, a)
+	if answered(a, 1) == "" {
+		t.Error("the VPC is gone")
+	}
+	eventually(t, "the resolver without a pool", func() error {
+		a.names.mu.Lock()
+		defer a.names.mu.Unlock()
+		if len(a.names.resolvers) != 1 {
+			return fmt.Errorf("there are %v", a.names.resolvers)
+		}
+		return nil
+	})
+	stop()
+	a = h.agent(t, pool.Client)
+	run(t, a)
+	answered(a, 1)
+	must(os.Remove(filepath.Join(a.node.PodsDir(), "d@v-1.json")))
+	must(driver.DeleteSubnet(ctx, pool, s))
+	must(driver.DeleteVPC(ctx, pool, v))
+	eventually(t, "the VPC's end", func() error {
+		known, err := a.node.Known()
+		if err == nil && len(known) > 0 {
+			err = fmt.Errorf("known are %v", known)
+		}
+		return err
+	})
+	if space := answered(a, 0); space != "" {
+		t.Errorf("the VPC is still in %s", space)
+	}
 }
 
 // TestMisnamed: a ConfigMap that says to be another VPC's changes nothing of that one.

@@ -9,6 +9,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"vivarium.io/vivarium/internal/ranges"
+	"vivarium.io/vivarium/network/vxlan/internal/resolver"
 )
 
 // Options are the agent's flags.
@@ -23,6 +24,8 @@ type Options struct {
 	Plugins string
 	// Protected and Allowed are ranges that pods never reach, and that they do although they are nobody's public addresses.
 	Protected, Allowed []string
+	// DNSUpstream are the name servers that pods of VPCs with egress are answered by for names outside of their cluster.
+	DNSUpstream []string
 	// ConfigFrom and ConfigTo are the network configuration for the runtime, and where it looks for one.
 	ConfigFrom, ConfigTo string
 }
@@ -39,6 +42,7 @@ func (o *Options) AddFlags(groups *cliflag.NamedFlagSets) {
 	node.StringVar(&o.Plugins, "plugins", o.Plugins, "Directory of the stock network plugins bridge, static and host-local.")
 	node.StringSliceVar(&o.Protected, "protected", o.Protected, "Ranges that pods of VPCs never reach: nodes, pods and Services of the pool. Private and special ranges are closed already.")
 	node.StringSliceVar(&o.Allowed, "allowed", o.Allowed, "Private ranges that pods of VPCs with egress may reach all the same.")
+	node.StringSliceVar(&o.DNSUpstream, "dns-upstream", o.DNSUpstream, "Name servers (ADDRESS or ADDRESS:PORT) for names outside of tenants' clusters, asked from this node in this order, on behalf of VPCs with egress. Tenants learn what these know. Without any, there are no names outside.")
 	node.StringVar(&o.ConfigFrom, "network-config", o.ConfigFrom, "Network configuration (.conflist) for the container runtime, put in place once this node is guarded.")
 	node.StringVar(&o.ConfigTo, "network-config-path", o.ConfigTo, "Where the container runtime looks for it.")
 }
@@ -55,10 +59,29 @@ func (o *Options) Validate() []error {
 	if (o.ConfigFrom == "") != (o.ConfigTo == "") {
 		problems = append(problems, fmt.Errorf("--network-config, --network-config-path: come together"))
 	}
+	if _, err := o.upstream(); err != nil {
+		problems = append(problems, fmt.Errorf("--dns-upstream: %w", err))
+	}
 	for flag, list := range map[string][]string{"--protected": o.Protected, "--allowed": o.Allowed} {
 		if _, err := ranges.ParsePrefixes(list); err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", flag, err))
 		}
 	}
 	return problems
+}
+
+// upstream reads the name servers.
+func (o *Options) upstream() (resolver.Upstream, error) {
+	var out resolver.Upstream
+	for _, text := range o.DNSUpstream {
+		at, err := netip.ParseAddrPort(text)
+		if addr, bare := netip.ParseAddr(text); bare == nil {
+			at, err = netip.AddrPortFrom(addr, 53), nil
+		}
+		if err != nil || at.Port() == 0 {
+			return out, fmt.Errorf("%q is no address of a name server", text)
+		}
+		out.Servers = append(out.Servers, at)
+	}
+	return out, nil
 }

@@ -150,6 +150,10 @@ func (r *rules) filterRules(desired *state.Desired, pods []Pod) {
 	// What a gateway itself answers is the input's to decide.
 	r.rule("iifname . ip daddr @gateways4 accept")
 	r.rule("iifname . ip6 daddr @gateways6 accept")
+	// So are questions for names: whatever a pod may send, it may ask where to.
+	for i, f := range families {
+		r.rule("%s daddr %s accept", f.ip, resolverAddresses[i])
+	}
 	for _, jump := range jumps[leaving.name] {
 		r.rule("%s", jump)
 	}

@@ -244,6 +244,8 @@ func (n *Node) vpcRules(desired *state.Desired, transit transit, pods []Pod) *ru
 	r.end()
 
 	r.chain("input", "type filter hook input priority filter; "+r.policy(guardInput))
+	// First, because who asks all the time from one port has a connection for all that.
+	r.resolverRules()
 	r.rule("ct state established,related accept")
 	r.rule("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept")
 	r.rule("icmp type echo-request iifname . ip daddr @gateways4 accept")

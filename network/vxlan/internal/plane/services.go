@@ -71,14 +71,13 @@ func serviceRules(pod types.UID, services []network.Service, chosen map[string]n
 	chains := 0
 	r.table("inet", servicesTable)
 	for _, f := range families {
-		var at, one, many []string
-		for i := range services {
-			at = append(at, addresses(services[i].IPs, f.four)...)
-		}
+		var one, many, closed []string
 		for i := range ports {
 			s := &ports[i]
 			switch {
-			case s.at.Addr().Is4() != f.four || len(s.backends) == 0:
+			case s.at.Addr().Is4() != f.four:
+			case len(s.backends) == 0:
+				closed = append(closed, s.key())
 			case s.sticky || len(s.backends) == 1:
 				to := s.backends[0]
 				if s.sticky {
@@ -95,9 +94,8 @@ func serviceRules(pod types.UID, services []network.Service, chosen map[string]n
 				r.end()
 			}
 		}
-		slices.Sort(at)
 		key := f.kind + " . inet_proto . inet_service"
-		r.set("set", "services"+f.set, f.kind+";", slices.Compact(at))
+		r.set("set", "closed"+f.set, key+";", closed)
 		r.set("map", "one"+f.set, key+" : "+f.kind+" . inet_service;", one)
 		r.set("map", "many"+f.set, key+" : verdict;", many)
 		lead = append(lead, fmt.Sprintf("dnat %s to %[1]s daddr . meta l4proto . th dport map @one%s", f.ip, f.set),
@@ -108,10 +106,10 @@ func serviceRules(pod types.UID, services []network.Service, chosen map[string]n
 		r.rule("%s", rule)
 	}
 	r.end()
-	// What still has a Service's address now leads nowhere.
+	// A connection that began while there was a backend has that one's address here.
 	r.chain("refuse", "type filter hook output priority filter; policy accept;")
 	for _, f := range families {
-		r.rule("%s daddr @services%s goto closed", f.ip, f.set)
+		r.rule("%s daddr . meta l4proto . th dport @closed%s goto closed", f.ip, f.set)
 	}
 	r.end()
 	r.chain("closed", "")

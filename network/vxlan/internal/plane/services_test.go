@@ -139,8 +139,6 @@ func TestServices(t *testing.T) {
 			for _, ip := range none.IPs {
 				l.refused(p1.ns, kind, at80(ip))
 			}
-			// Nor is there another port at one that has backends.
-			l.refused(p1.ns, kind, netip.AddrPortFrom(serviceAddr4, 81))
 		}
 	})
 	t.Run("Sticky", func(t *testing.T) {

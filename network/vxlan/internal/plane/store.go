@@ -56,7 +56,16 @@ func (n *Node) desiredPath(vpc types.UID) string { return filepath.Join(n.vpcDir
 // podFile names the file of a pod by its container and its VPC, neither of which has an @: who looks for the pods of one VPC
 // need not read those of all others. Either may be a pattern.
 func (n *Node) podFile(container string, vpc types.UID) string {
-	return filepath.Join(n.config.Dir, "pods", container+"@"+string(vpc)+".json")
+	return filepath.Join(n.PodsDir(), container+"@"+string(vpc)+".json")
+}
+
+// PodsDir is the directory in which a file is made, or made anew, for every pod that is plugged in.
+func (n *Node) PodsDir() string { return filepath.Join(n.config.Dir, "pods") }
+
+// VPCOfPod gives the VPC of the pod that such a file is about.
+func VPCOfPod(file string) (types.UID, bool) {
+	_, vpc, ok := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".json"), "@")
+	return types.UID(vpc), ok && state.ValidUID(types.UID(vpc))
 }
 
 // Known lists the VPCs that this node knows of or has something of.

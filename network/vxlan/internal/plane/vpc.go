@@ -112,6 +112,7 @@ func (n *Node) ensure(desired *state.Desired) (*space, error) {
 		func() error { return err },
 		func() error { return n.filter(s, desired, pods) },
 		func() error { return n.join(s) },
+		s.resolvable,
 		func() error { return n.segments(s, desired, pods) },
 		func() error { return n.mesh(s, desired, pods) },
 		func() error { return n.routes(s, pods) },
