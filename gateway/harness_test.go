@@ -119,7 +119,7 @@ func newHarness(t testing.TB) *harness {
 			CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.control.Certificate().Raw}),
 		}},
 		tenants: h.tenants, clientCAs: pool, secret: []byte("secret"), servingCA: []byte("the gateway's CA"), tenantURL: "https://gateway.test",
-		tokenAudience: DefaultTokenAudience, controlAudiences: NewOptions().ControlAudiences, ready: func() error { return nil }, metrics: newMetrics(),
+		tokenAudience: DefaultTokenAudience, forbiddenAudiences: NewOptions().ControlAudiences, ready: func() error { return nil }, metrics: newMetrics(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -320,9 +320,10 @@ func withBody(line, body string, headers ...string) string {
 	return request(line, headers...) + body
 }
 
-// token makes what looks like a ServiceAccount token; whether it is good is for the stand-in to say.
+// token makes what looks like a ServiceAccount token; whether it is good is for the stand-in to say. It has ended by this
+// machine's clock, which must not matter.
 func token(user, audience string) string {
-	claims, _ := json.Marshal(map[string]any{"sub": user, "aud": []string{audience}, "exp": time.Now().Add(time.Hour).Unix()})
+	claims, _ := json.Marshal(map[string]any{"sub": user, "aud": []string{audience}, "exp": time.Now().Add(-time.Hour).Unix()})
 	return "eyJhbGciOiJSUzI1NiJ9." + base64.RawURLEncoding.EncodeToString(claims) + ".c2ln"
 }
 

@@ -244,7 +244,8 @@ func TestTokens(t *testing.T) {
 		"Basic":             {http.Header{"Authorization": {"Basic YTpi"}}, yes, nil, 401, 0},
 		"Two":               {http.Header{"Authorization": {"Bearer " + token(t, good), "Bearer " + token(t, good)}}, yes, nil, 401, 0},
 		"OtherAudience":     {bearerOf(with("aud", []string{"https://kubernetes.default.svc"})), yes, nil, 401, 0},
-		"Expired":           {bearerOf(with("exp", now.Unix()-1)), yes, nil, 401, 0},
+		"ClockAhead":        {bearerOf(with("exp", now.Unix()-3600)), yes, nil, 200, 1},
+		"ClockBehind":       {bearerOf(with("exp", now.Unix()+3600)), Review{}, nil, 401, 1},
 		"KubeSystem":        {bearerOf(with("sub", "system:serviceaccount:kube-system:x")), yes, nil, 401, 0},
 		"BareID":            {bearerOf(with("sub", "system:serviceaccount:abc123:x")), yes, nil, 401, 0},
 		"NotAnAccount":      {bearerOf(with("sub", "abc123-admin")), yes, nil, 401, 0},
@@ -309,9 +310,14 @@ func TestTokenIsForgotten(t *testing.T) {
 	if _, _, err := a.Authenticate(r); code(err) != 401 {
 		t.Errorf("a revoked token: %v", err)
 	}
-	clock = clock.Add(time.Hour)
+	// Whether the token itself has ended is not for this clock to say.
+	clock = clock.Add(2 * time.Hour)
+	if _, err := a.Check(&id); err != nil {
+		t.Errorf("the identity of a token: %v", err)
+	}
+	id.NotAfter = clock.Add(-time.Second)
 	if _, err := a.Check(&id); code(err) != 401 {
-		t.Errorf("an expired identity: %v", err)
+		t.Errorf("an expired certificate: %v", err)
 	}
 }
 
