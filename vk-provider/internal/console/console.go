@@ -28,9 +28,12 @@ import (
 	"vivarium.io/vivarium/vk-provider/internal/provider"
 )
 
-// streamTimeout is how long a stream may be idle, as kubelets have it. It is given for both timeouts of the port-forward
-// handler, which takes one for the other.
-const streamTimeout = 4 * time.Hour
+const (
+	// streamTimeout is how long a stream may be idle, creationTimeout how long a connection may take to get one, as kubelets
+	// have it.
+	streamTimeout   = 4 * time.Hour
+	creationTimeout = 30 * time.Second
+)
 
 // resolveTimeout bounds the look at the pool before a stream is opened.
 const resolveTimeout = 10 * time.Second
@@ -71,7 +74,7 @@ func Handler(config Config) (http.Handler, error) {
 	for _, method := range []string{"GET", "POST"} {
 		mux.Handle(method+" /exec/{namespace}/{pod}/{container}", s.stream("exec", s.upgraded))
 		mux.Handle(method+" /attach/{namespace}/{pod}/{container}", s.stream("attach", s.upgraded))
-		mux.Handle(method+" /portForward/{namespace}/{pod}", s.stream("portforward", s.upgraded))
+		mux.Handle(method+" /portForward/{namespace}/{pod}", s.stream("portforward", servePortForward))
 	}
 	for _, path := range []string{"/stats/", "/metrics/"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
@@ -178,8 +181,8 @@ func (s *server) stream(kind string, serve func(http.ResponseWriter, *http.Reque
 	})
 }
 
-// upgraded serves exec, attach and port-forward with virtual-kubelet's handlers, made anew around the resolved target:
-// they pass on names, which prove nothing.
+// upgraded serves exec and attach with virtual-kubelet's handlers, made anew around the resolved target: they pass on names,
+// which prove nothing.
 func (s *server) upgraded(w http.ResponseWriter, r *http.Request, t *target) {
 	api.PodHandler(api.PodHandlerConfig{
 		RunInContainer: func(ctx context.Context, _, _, container string, command []string, io api.AttachIO) error {
@@ -188,8 +191,7 @@ func (s *server) upgraded(w http.ResponseWriter, r *http.Request, t *target) {
 		AttachToContainer: func(ctx context.Context, _, _, container string, io api.AttachIO) error {
 			return t.attach(ctx, container, io)
 		},
-		PortForward:           t.portForward,
 		StreamIdleTimeout:     streamTimeout,
-		StreamCreationTimeout: streamTimeout,
+		StreamCreationTimeout: creationTimeout,
 	}, false).ServeHTTP(w, r)
 }

@@ -12,12 +12,31 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+	cri "k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-// portForward joins a stream with a port of the pod. It returns when the pod's side has ended; the client's end is passed
+// maxPorts is how many ports one WebSocket may forward: each costs a connection to the pool from the first moment. Its
+// protocol numbers streams in a byte, two for each port.
+const maxPorts = 32
+
+// servePortForward serves a port-forward with the kubelet's own handlers: by SPDY, also inside a WebSocket, which is unpacked
+// before it comes here, and by streams of a WebSocket, which virtual-kubelet's do not know the ports of.
+func servePortForward(w http.ResponseWriter, r *http.Request, t *target) {
+	options, err := cri.NewV4Options(r)
+	if err == nil && len(options.Ports) > maxPorts {
+		err = fmt.Errorf("a WebSocket forwards at most %d ports", maxPorts)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	cri.ServePortForward(w, r, t, t.control.Name, string(t.control.UID), options, streamTimeout, creationTimeout, cri.SupportedProtocols)
+}
+
+// PortForward joins a stream with a port of the pod. It returns when the pod's side has ended; the client's end is passed
 // on and answered by the pod's.
-func (t *target) portForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
+func (t *target) PortForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
 	connection, err := t.dial()
 	if err != nil {
 		return errors.New(t.say(err.Error()))
