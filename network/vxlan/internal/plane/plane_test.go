@@ -181,6 +181,7 @@ func TestWaysOut(t *testing.T) {
 	public := netip.AddrPortFrom(publicAddr, 80)
 	for _, name := range []string{"red/p1", "blue/p1", "red/p4"} {
 		l.reaches(l.pods[name].ns, "tcp", api, "api")
+		l.reaches(l.pods[name].ns, "tcp", apiAddr, "api")
 		l.reaches(l.pods[name].ns, "udp", public, "public")
 		seen := l.reaches(l.pods[name].ns, "tcp", public, "public")
 		if seen != "" && netip.MustParseAddrPort(seen).Addr().Unmap() != l.nodes[l.pods[name].node].addr {
@@ -204,6 +205,10 @@ func TestWaysOut(t *testing.T) {
 	l.vpcs["red"].Egress = false
 	l.store()
 	l.reaches(l.pods["red/p1"].ns, "tcp", api, "api")
+	l.reaches(l.pods["red/p1"].ns, "tcp", apiAddr, "api")
+	if err := silent(l.pods["red/p1"].ns, "tcp", netip.AddrPortFrom(apiAddr.Addr(), apiAddr.Port()+1)); err != nil {
+		t.Error(err)
+	}
 	if err := silent(l.pods["red/p1"].ns, "tcp", public); err != nil {
 		t.Error(err)
 	}

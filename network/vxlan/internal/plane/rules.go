@@ -269,7 +269,8 @@ func (n *Node) vpcRules(desired *state.Desired, transit transit, pods []Pod) *ru
 		r.rule("iifname %q accept", transitLink)
 	}
 	if vpc.API.IsValid() {
-		r.rule("iifname @subnets oifname %q ct status dnat %s daddr %s tcp dport %d accept", transitLink, ipWord(vpc.API.Addr()), vpc.API.Addr(), vpc.API.Port())
+		// Also by its own address and port, which the issuer of the pods' tokens may be named by.
+		r.rule("iifname @subnets oifname %q %s daddr %s tcp dport %d accept", transitLink, ipWord(vpc.API.Addr()), vpc.API.Addr(), vpc.API.Port())
 	}
 	for _, f := range families {
 		r.guarded(guardRanges, "oifname %q %s daddr @protected%s drop", transitLink, f.ip, f.set)
