@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -406,9 +407,13 @@ func inside(t *testing.T, v *vpcTenant) {
 	v.run(t, "create", "role", "reads", "--verb=get,list", "--resource=pods")
 	v.run(t, "create", "rolebinding", "reads", "--role=reads", "--serviceaccount=default:default")
 	v.shows(t, []string{"auth", "can-i", "list", "pods", "--as=system:serviceaccount:default:default"}, "yes")
-	v.run(t, "run", "api", "--image="+kubectlImage, "--restart=Never", "--command", "--", "kubectl", "get", "pods")
+	var issuer struct{ Issuer string }
+	if err := json.Unmarshal([]byte(v.run(t, "get", "--raw", "/.well-known/openid-configuration")), &issuer); err != nil {
+		t.Fatal(err)
+	}
+	v.run(t, "run", "api", "--image="+kubectlImage, "--restart=Never", "--command", "--", "sh", "-c", "kubectl get pods && "+asksIssuer(issuer.Issuer))
 	v.run(t, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/api", "--timeout=3m")
-	if out := v.run(t, "logs", "api"); !strings.Contains(out, v.web[0]) {
+	if out := v.run(t, "logs", "api"); !strings.Contains(out, v.web[0]) || !strings.Contains(out, `"issuer":"`+issuer.Issuer+`"`) {
 		t.Errorf("the API from inside:\n%s", out)
 	}
 	forward(t, v.client, "default", "pod/"+v.web[0], ":8080", v.web[0])

@@ -3,6 +3,9 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -367,11 +370,28 @@ func TestInPodAPI(t *testing.T) {
 		if whoami := c.run(t, "-n", ns, "exec", "inside", "--", "kubectl", "auth", "whoami"); !strings.Contains(whoami, "system:serviceaccount:"+ns+":default") {
 			t.Errorf("whoami inside the pod:\n%s", whoami)
 		}
-		if file := c.run(t, "-n", ns, "exec", "inside", "--", "cat", "/var/run/secrets/kubernetes.io/serviceaccount/namespace"); file != ns {
+		if file := c.run(t, "-n", ns, "exec", "inside", "--", "cat", mounted+"/namespace"); file != ns {
 			t.Errorf("the namespace file holds %q", file)
 		}
 		c.fails(t, "", []string{"-n", ns, "exec", "inside", "--", "kubectl", "get", "secrets"}, "forbidden")
+		// Who made its token says so where the token says.
+		var claims struct{ Iss string }
+		if parts := strings.Split(c.run(t, "-n", ns, "exec", "inside", "--", "cat", mounted+"/token"), "."); len(parts) == 3 {
+			raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+			if err := errors.Join(err, json.Unmarshal(raw, &claims)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.shows(t, []string{"-n", ns, "exec", "inside", "--", "sh", "-c", asksIssuer(claims.Iss)}, `"issuer":"`+claims.Iss+`"`)
 	})
+}
+
+// mounted is where a pod has its token and its tenant's authority.
+const mounted = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// asksIssuer has a pod ask the issuer of its token, trusting its tenant's authority, what it says of itself.
+func asksIssuer(issuer string) string {
+	return fmt.Sprintf(`kubectl --server=%s --certificate-authority=%s/ca.crt --token="$(cat %[2]s/token)" get --raw /.well-known/openid-configuration`, issuer, mounted)
 }
 
 // terminal runs kubectl with a pseudo-terminal of its own, as a person's shell would.

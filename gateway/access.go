@@ -18,8 +18,8 @@ const (
 	maxAccess = 8192
 )
 
-// access asks whether a user may list or watch a resource everywhere, on behalf of requests that do not reach the control
-// cluster as that user's, or do so one namespace at a time. Only a yes is remembered. Safe for concurrent use.
+// access asks whether a user may list or watch a resource everywhere, or read what is at a path, on behalf of requests that
+// do not reach the control cluster as that user's, or do so one namespace at a time. Only a yes is remembered. Safe for concurrent use.
 type access struct {
 	reviewer identity.AccessReviewer
 	known    *cache.LRUExpireCache
@@ -29,18 +29,27 @@ func newAccess(reviewer identity.AccessReviewer) *access {
 	return &access{reviewer: reviewer, known: cache.NewLRUExpireCache(maxAccess)}
 }
 
-type accessKey struct{ user, groups, verb, group, version, resource string }
+type accessKey struct{ user, groups, verb, group, version, resource, path string }
 
 // everywhere reports whether the control cluster would let the user list, or watch, all objects of a resource.
 func (a *access) everywhere(ctx context.Context, who *identity.Identity, verb, group, version, resource string) (bool, error) {
-	groups := who.ControlGroups()
-	key := accessKey{who.ControlUser(), strings.Join(groups, "\n"), verb, group, version, resource}
+	return a.ask(ctx, who, identity.Access{Verb: verb, Group: group, Version: version, Resource: resource})
+}
+
+// read reports whether the control cluster would let the user read what is at a path that leads to no resource.
+func (a *access) read(ctx context.Context, who *identity.Identity, path string) (bool, error) {
+	return a.ask(ctx, who, identity.Access{Verb: "get", Path: path})
+}
+
+func (a *access) ask(ctx context.Context, who *identity.Identity, question identity.Access) (bool, error) {
+	question.User, question.Groups = who.ControlUser(), who.ControlGroups()
+	key := accessKey{
+		question.User, strings.Join(question.Groups, "\n"), question.Verb, question.Group, question.Version, question.Resource, question.Path,
+	}
 	if _, ok := a.known.Get(key); ok {
 		return true, nil
 	}
-	allowed, err := a.reviewer.ReviewAccess(ctx, identity.Access{
-		User: key.user, Groups: groups, Verb: verb, Group: group, Version: version, Resource: resource,
-	})
+	allowed, err := a.reviewer.ReviewAccess(ctx, question)
 	if err != nil || !allowed {
 		return false, err
 	}

@@ -423,7 +423,11 @@ func TestWatchesOutliveTheGateway(t *testing.T) {
 	w := theWorld(t)
 	kubeconfig := w.tenant(t, "kcfxi0")
 	writer := clientset(t, client(t, kubeconfig))
-	options, _, err := w.options(t)
+	listen, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options, _, err := w.options(t, listen)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -360,6 +360,7 @@ func (f *front) world(ctx context.Context, known *facts) discovery.World {
 		Schemas: func(ctx context.Context, group string) ([]*apiextensionsv1.CustomResourceDefinition, bool, error) {
 			return f.customs.Schemas(ctx, id, has, group)
 		},
+		MayRead: func(ctx context.Context, path string) error { return f.mayRead(ctx, &known.identity, path) },
 	}
 }
 

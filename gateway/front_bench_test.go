@@ -84,7 +84,7 @@ func benchmarkFront(b *testing.B, method, uri, body string, header http.Header, 
 		}},
 		tenants: &directory{tenants: map[names.TenantID]tenants.Tenant{tenantA: wide(tenantA)}}, clientCAs: pool, secret: []byte("secret"),
 		servingCA: []byte("ca"), tenantURL: "https://gateway.test", tokenAudience: DefaultTokenAudience,
-		controlAudiences: NewOptions().ControlAudiences, ready: func() error { return nil }, metrics: newMetrics(),
+		forbiddenAudiences: NewOptions().ControlAudiences, ready: func() error { return nil }, metrics: newMetrics(),
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -108,7 +108,7 @@ func (s *Server) wire(ctx context.Context, o *Options, files *files, controlConf
 	}
 	s.front, err = newFront(frontConfig{
 		control: controlConfig, kept: loopback, offers: s.offers, tenants: s.directory, shared: shared, clientCAs: files.clientCAs, secret: files.secret, servingCA: files.servingCA,
-		tenantURL: o.TenantURL, tokenAudience: o.TokenAudience, controlAudiences: o.ControlAudiences,
+		tenantURL: o.TenantURL, tokenAudience: o.TokenAudience, forbiddenAudiences: o.forbiddenAudiences(),
 		ready: health.Ready, metrics: newMetrics(),
 	})
 	if err != nil {
@@ -231,19 +231,19 @@ func readFiles(o *Options) (*files, error) {
 
 // frontConfig is what the tenant listener is made of.
 type frontConfig struct {
-	control          *rest.Config
-	kept             *rest.Config
-	offers           *offers.Set
-	tenants          identity.Tenants
-	shared           *customs.Shared
-	clientCAs        *x509.CertPool
-	secret           []byte
-	servingCA        []byte
-	tenantURL        string
-	tokenAudience    string
-	controlAudiences []string
-	ready            func() error
-	metrics          *metrics
+	control            *rest.Config
+	kept               *rest.Config
+	offers             *offers.Set
+	tenants            identity.Tenants
+	shared             *customs.Shared
+	clientCAs          *x509.CertPool
+	secret             []byte
+	servingCA          []byte
+	tenantURL          string
+	tokenAudience      string
+	forbiddenAudiences []string
+	ready              func() error
+	metrics            *metrics
 }
 
 func newFront(c frontConfig) (*front, error) {
@@ -261,7 +261,7 @@ func newFront(c frontConfig) (*front, error) {
 	}
 	f := &front{
 		tenants: c.tenants, access: newAccess(client), impersonator: identity.Impersonator{Reviewer: client}, limiter: limits.New(time.Now), table: kinds.NewTable(), customs: registry, control: client, offers: c.offers,
-		metrics: c.metrics, matching: newMatching(), stock: newStock(), rootCA: string(c.servingCA), tokenAudience: c.tokenAudience, forbiddenAudiences: c.controlAudiences,
+		metrics: c.metrics, matching: newMatching(), stock: newStock(), rootCA: string(c.servingCA), tokenAudience: c.tokenAudience, forbiddenAudiences: c.forbiddenAudiences,
 	}
 	if f.authenticator, err = identity.New(identity.Config{
 		CA: c.clientCAs, Audience: c.tokenAudience, Tenants: c.tenants, Reviewer: client,

@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 
 	cliflag "k8s.io/component-base/cli/flag"
 
@@ -63,6 +65,16 @@ func NewOptions() *Options {
 			"https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local", "kubernetes.default.svc",
 		},
 	}
+}
+
+// forbiddenAudiences are those that no tenant gets a token for: the control cluster's, and the gateway's own URLs. One of these
+// may be the issuer of tokens, and an API server accepts its issuer as an audience unless it is told others.
+func (o *Options) forbiddenAudiences() []string {
+	out := slices.Clip(o.ControlAudiences)
+	for _, own := range []string{strings.TrimSuffix(o.TenantURL, "/"), "https://" + o.PodAddress} {
+		out = append(out, own, own+"/")
+	}
+	return out
 }
 
 // AddFlags implements boot.Options.

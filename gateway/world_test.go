@@ -92,7 +92,12 @@ func newWorld(t *testing.T) (_ *world, stop func(), err error) {
 	// The cluster outlives the test that happens to start it.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	stops = append(stops, cancel)
-	cluster, stopCluster, err := kubetest.Start(ctx, dir, kubetest.WithControllerManager())
+	listen, err := freeAddress()
+	if err != nil {
+		return nil, nil, err
+	}
+	// Tokens name the gateway as their issuer, as the documentation tells operators.
+	cluster, stopCluster, err := kubetest.Start(ctx, dir, kubetest.WithControllerManager(), kubetest.WithIssuer("https://"+listen))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,7 +119,7 @@ func newWorld(t *testing.T) (_ *world, stop func(), err error) {
 			return nil, nil, fmt.Errorf("apply %s: %w\n%s", files, err, out)
 		}
 	}
-	options, operators, err := w.options(t)
+	options, operators, err := w.options(t, listen)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -155,7 +160,13 @@ func newWorld(t *testing.T) (_ *world, stop func(), err error) {
 	}
 }
 
-func (w *world) options(t *testing.T) (*Options, *localcluster.CA, error) {
+// freeAddress is one that a gateway may listen at.
+func freeAddress() (string, error) {
+	ports, err := localcluster.FreePorts()
+	return fmt.Sprintf("127.0.0.1:%d", ports.APIServer), err
+}
+
+func (w *world) options(t *testing.T, listen string) (*Options, *localcluster.CA, error) {
 	t.Helper()
 	var cas [3]*localcluster.CA
 	for i, name := range []string{"serving", "tenants", "operators"} {
@@ -175,11 +186,7 @@ func (w *world) options(t *testing.T) (*Options, *localcluster.CA, error) {
 	o.Etcd.CertFile, o.Etcd.KeyFile = w.cluster.Etcd.Client.Cert, w.cluster.Etcd.Client.Key
 	o.TLSCertFile, o.TLSPrivateKeyFile, o.ServingCAFile = serving.Cert, serving.Key, cas[0].Cert
 	o.TenantCACertFile, o.TenantCAKeyFile, o.AdminClientCAFile = cas[1].Cert, cas[1].Key, cas[2].Cert
-	ports, err := localcluster.FreePorts()
-	if err != nil {
-		return nil, nil, err
-	}
-	o.TenantListen = fmt.Sprintf("127.0.0.1:%d", ports.APIServer)
+	o.TenantListen = listen
 	o.AdminListen = "127.0.0.1:0"
 	o.TenantURL = "https://" + o.TenantListen
 	o.PodAddress = "192.0.2.1:6443"

@@ -66,6 +66,11 @@ func WithScheduler() Option {
 	return func(c *localcluster.ControlPlaneConfig) { c.Scheduler = true }
 }
 
+// WithIssuer has ServiceAccount tokens name a URL as their issuer.
+func WithIssuer(url string) Option {
+	return func(c *localcluster.ControlPlaneConfig) { c.Issuer = url }
+}
+
 // WithAPIServerFlags adds flags to kube-apiserver's own; they win.
 func WithAPIServerFlags(flags ...string) Option {
 	return func(c *localcluster.ControlPlaneConfig) { c.APIServerFlags = append(c.APIServerFlags, flags...) }

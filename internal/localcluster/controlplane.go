@@ -24,10 +24,11 @@ const (
 
 // serviceCIDR holds the cluster addresses of a cluster's Services. They never leave the cluster, so all may have the same.
 const (
-	serviceCIDR     = "10.96.0.0/16"
-	firstServiceIP  = "10.96.0.1"
-	readinessLimit  = 5 * time.Minute
-	localhost       = "127.0.0.1"
+	serviceCIDR    = "10.96.0.0/16"
+	firstServiceIP = "10.96.0.1"
+	readinessLimit = 5 * time.Minute
+	localhost      = "127.0.0.1"
+	// serviceAccounts is the audience of tokens for the API server itself, and who issues tokens where nobody says otherwise.
 	serviceAccounts = "https://kubernetes.default.svc"
 )
 
@@ -48,6 +49,10 @@ type ControlPlaneConfig struct {
 
 	// Address is where kube-apiserver listens, and where clients find it. Default 127.0.0.1; all else listens there anyway.
 	Address string
+	// Issuer is the https URL, without a slash at its end, that ServiceAccount tokens name as their issuer, and under which
+	// somebody serves what the API server says of its keys. Default https://kubernetes.default.svc, whose tokens are accepted
+	// in any case: a cluster may get another issuer while there are tokens.
+	Issuer string
 	// ControllerManager and Scheduler say whether to run these.
 	ControllerManager, Scheduler bool
 	// APIServerFlags are added to kube-apiserver's own, and win.

@@ -62,7 +62,7 @@ func (c *ControlPlane) apiServer() (*process.Process, error) {
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
 		"--service-cluster-ip-range=" + serviceCIDR,
-		"--service-account-issuer=" + serviceAccounts,
+		// Not those of the issuer, which would be the default: whoever is an issuer's audience would be let in here.
 		"--api-audiences=" + serviceAccounts,
 		"--service-account-key-file=" + c.tokens, "--service-account-signing-key-file=" + c.tokens,
 		"--kubelet-certificate-authority=" + c.ca.Cert,
@@ -77,6 +77,11 @@ func (c *ControlPlane) apiServer() (*process.Process, error) {
 		"--proxy-client-cert-file=" + proxyClient.Cert, "--proxy-client-key-file=" + proxyClient.Key,
 		"--profiling=false",
 	}
+	// The first one signs.
+	if issuer := c.config.Issuer; issuer != "" {
+		args = append(args, "--service-account-issuer="+issuer, "--service-account-jwks-uri="+issuer+"/openid/v1/jwks")
+	}
+	args = append(args, "--service-account-issuer="+serviceAccounts)
 	if c.config.Address == localhost {
 		// The loopback cannot be an endpoint of the Service "kubernetes".
 		args = append(args, "--endpoint-reconciler-type=none")

@@ -3,8 +3,10 @@ package localcluster
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -208,6 +210,8 @@ func (s *starter) startControl(ctx context.Context) (*ControlPlane, error) {
 		Name: "control", Dir: s.instance.clusterDir("control"), LogDir: s.instance.logs(),
 		Ports: controlPorts(s.state.PortBase), Binaries: s.binaries, Processes: s.instance.processes,
 		ControllerManager: true, Scheduler: true, Progress: s.Progress,
+		// The gateway, as pods and this machine's users reach it: it serves tenants the keys.
+		Issuer: "https://" + net.JoinHostPort(s.state.address(), strconv.Itoa(s.state.PortBase+portTenants)),
 	})
 	if err != nil {
 		return nil, err

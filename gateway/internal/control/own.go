@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,16 +30,19 @@ func (c *Client) ReviewToken(ctx context.Context, token, audience string) (ident
 
 // ReviewAccess asks the control cluster's authorizer. It implements identity.AccessReviewer.
 func (c *Client) ReviewAccess(ctx context.Context, a identity.Access) (bool, error) {
-	review, err := c.ownKube.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
-		Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: a.User,
-			// The control cluster adds its own group to whoever is impersonated.
-			Groups: append([]string{"system:authenticated"}, a.Groups...),
-			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Verb: a.Verb, Group: a.Group, Version: a.Version, Resource: a.Resource, Subresource: a.Subresource, Namespace: a.Namespace, Name: a.Name,
-			},
-		},
-	}, metav1.CreateOptions{})
+	question := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: a.User,
+		// The control cluster adds its own group to whoever is impersonated.
+		Groups: append([]string{"system:authenticated"}, a.Groups...),
+	}}
+	if a.Path != "" {
+		question.Spec.NonResourceAttributes = &authorizationv1.NonResourceAttributes{Verb: a.Verb, Path: a.Path}
+	} else {
+		question.Spec.ResourceAttributes = &authorizationv1.ResourceAttributes{
+			Verb: a.Verb, Group: a.Group, Version: a.Version, Resource: a.Resource, Subresource: a.Subresource, Namespace: a.Namespace, Name: a.Name,
+		}
+	}
+	review, err := c.ownKube.AuthorizationV1().SubjectAccessReviews().Create(ctx, question, metav1.CreateOptions{})
 	if err != nil {
 		return false, fmt.Errorf("review access: %w", err)
 	}
@@ -52,6 +56,9 @@ type Document struct {
 	// Fresh is false when the control cluster says that what the caller has is still good; then Body is empty.
 	Fresh bool
 }
+
+// ErrNotPublished says that the control cluster has no such document.
+var ErrNotPublished = errors.New("the control cluster does not publish it")
 
 // Fetch gets a published document as the gateway itself. No tenant's request may decide the path.
 func (c *Client) Fetch(ctx context.Context, path, accept, etag string) (Document, error) {
@@ -76,6 +83,8 @@ func (c *Client) Fetch(ctx context.Context, path, accept, etag string) (Document
 		return Document{}, fmt.Errorf("get %s: more than %d bytes", path, maxReply)
 	case res.StatusCode == http.StatusNotModified && etag != "":
 		return Document{ETag: etag}, nil
+	case res.StatusCode == http.StatusNotFound:
+		return Document{}, fmt.Errorf("get %s: %w", path, ErrNotPublished)
 	case res.StatusCode != http.StatusOK:
 		return Document{}, fmt.Errorf("get %s: %s", path, res.Status)
 	}

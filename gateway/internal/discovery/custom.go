@@ -26,6 +26,9 @@ type World struct {
 	// Schemas gives the definitions of a group, or of all groups if it is empty, in the tenant's names; exact is false if
 	// they are no longer those of Customs.
 	Schemas func(ctx context.Context, group string) (crds []*apiextensionsv1.CustomResourceDefinition, exact bool, err error)
+	// MayRead says whether the user may read the few documents that not everybody may; its error is an API error. Without it
+	// nobody may.
+	MayRead func(ctx context.Context, path string) error
 }
 
 func (w World) groups() []customs.Group {

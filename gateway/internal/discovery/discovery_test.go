@@ -3,6 +3,7 @@ package discovery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -39,13 +40,17 @@ const openapiV3 = `{"openapi":"3.0.0","info":{"title":"Kubernetes"},"paths":{
 type publisher struct {
 	documents map[string]string
 	down      bool
-	asked     map[string]int
+	// missing are paths that it does not serve.
+	missing map[string]bool
+	asked   map[string]int
 }
 
 func (p *publisher) fetch(_ context.Context, path, _, etag string) (control.Document, error) {
 	p.asked[path]++
 	body, ok := p.documents[path]
 	switch {
+	case p.missing[path]:
+		return control.Document{}, fmt.Errorf("get %s: %w", path, control.ErrNotPublished)
 	case p.down || !ok:
 		return control.Document{}, errors.New("dial tcp 10.0.0.1: no route to zzz999")
 	case etag == tag([]byte(body)):
@@ -58,6 +63,7 @@ type fixture struct {
 	*publisher
 	server *Server
 	now    time.Time
+	world  World
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -91,7 +97,7 @@ func (f *fixture) get(t *testing.T, uri, accept string, headers ...string) (*htt
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
-	return w, f.server.Serve(w, r, req, World{})
+	return w, f.server.Serve(w, r, req, f.world)
 }
 
 const kubectlAccept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"

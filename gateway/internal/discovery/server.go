@@ -54,6 +54,8 @@ type Server struct {
 	versions map[string]*source[*openAPI]
 	// customV2 and customV3 are the documents of tenants with custom kinds.
 	customV2, customV3 documents
+	// issuer and keys are what it says of those who sign ServiceAccounts' tokens.
+	issuer, keys *source[[]byte]
 
 	// mu guards versions.
 	mu sync.Mutex
@@ -91,6 +93,8 @@ func New(c Config) (*Server, error) {
 		}),
 		v3:       newSource(c, "/openapi/v3", jsonType, func(raw []byte) (index, error) { return newIndex(raw, c.Table) }),
 		versions: map[string]*source[*openAPI]{},
+		issuer:   newSource(c, issuerPath, jsonType, func(raw []byte) ([]byte, error) { return cutIssuer(raw, c.Address) }),
+		keys:     newSource(c, keysPath, keysType, cutKeys),
 	}, nil
 }
 
@@ -158,6 +162,14 @@ func (s *Server) find(segments []string) answerer {
 		case len(segments) > 2 && segments[1] == "v3":
 			return s.serveV3
 		}
+	case "openid":
+		if len(segments) == 3 && segments[1] == "v1" && segments[2] == "jwks" {
+			return serveIssuer(s.keys, keysType)
+		}
+	case ".well-known":
+		if len(segments) == 2 && segments[1] == "openid-configuration" {
+			return serveIssuer(s.issuer, jsonType)
+		}
 	case "version":
 		if len(segments) == 1 {
 			return s.serveVersion
@@ -172,6 +184,9 @@ func (s *Server) find(segments []string) answerer {
 
 func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request, _ *route.Request, _ World) error {
 	paths := []string{"/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"}
+	if _, err := s.issuer.get(r.Context()); err == nil {
+		paths = append([]string{issuerPath}, slices.Insert(paths, len(paths)-2, keysPath)...)
+	}
 	b, err := newBody(metav1.RootPaths{Paths: paths})
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -44,6 +45,9 @@ func (s *source[T]) get(ctx context.Context) (T, error) {
 		return s.value, nil
 	}
 	err := s.refresh(ctx)
+	if errors.Is(err, control.ErrNotPublished) {
+		s.known, s.etag = false, ""
+	}
 	if err != nil && s.known {
 		boot.Logger(ctx).Error("Discovery serves an older document", "path", s.path, "error", err)
 		s.checked = s.now()

@@ -30,7 +30,8 @@ type Identity struct {
 	Groups []string
 	// UID is what a user that is acted as was given; empty otherwise.
 	UID string
-	// NotBefore is when the credential was made if it can be revoked by time, NotAfter when it ends; zero if unknown.
+	// NotBefore is when the credential was made if it can be revoked by time, NotAfter when it ends; zero for a token, of which
+	// the control cluster is asked again and again.
 	NotBefore, NotAfter time.Time
 	// Token is the digest of the bearer token, nil for a certificate. The token itself is kept nowhere.
 	Token *TokenDigest
@@ -47,6 +48,9 @@ func (i *Identity) ControlGroups() []string {
 	}
 	return out
 }
+
+// IsServiceAccount reports whether it has the group of all ServiceAccounts.
+func (i *Identity) IsServiceAccount() bool { return slices.Contains(i.Groups, groupServiceAccounts) }
 
 // everybody adds the group that every authenticated user has, once, and drops what is empty or said twice.
 func everybody(groups []string) []string {

@@ -35,6 +35,8 @@ type Access struct {
 	Resource, Subresource string
 	Namespace             string
 	Name                  string
+	// Path is asked about if it is not empty: one that leads to no resource.
+	Path string
 }
 
 // AccessReviewer answers it. An error means that it could not tell.

@@ -162,7 +162,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	if found := w.find("delet1"); len(found) > 0 {
 		t.Errorf("left: %q", found)
 	}
-	if found := w.find("delet2"); len(found) != 12 {
+	if found := w.find("delet2"); len(found) != 14 {
 		t.Errorf("the neighbour has %q", found)
 	}
 	if diff := cmp.Diff(neighbour, w.versions("delet2")); diff != "" {

@@ -310,7 +310,7 @@ func (w *world) versions(id string) map[string]string {
 		versions[kind+" "+o.GetName()] = o.GetResourceVersion()
 	}
 	ctx, get := w.t.Context(), metav1.GetOptions{}
-	for _, name := range []string{"cluster-admin", "admin", "edit", "view"} {
+	for _, name := range []string{"cluster-admin", "admin", "edit", "view", "system:auth-delegator", "system:service-account-issuer-discovery"} {
 		o, err := w.control.RbacV1().ClusterRoles().Get(ctx, id+"-"+name, get)
 		add("clusterrole", o, err)
 	}

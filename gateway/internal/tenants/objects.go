@@ -36,6 +36,21 @@ func baseNamespaces() []names.TenantNamespace {
 // userRoles are the roles of the control cluster that every tenant gets a copy of, with the rules they have there.
 func userRoles() []string { return []string{"admin", "edit", "view"} }
 
+// stockRoles are roles of every cluster that its users bind to, and that stay the same. Others of a stock cluster are for its
+// own parts, which a tenant's has none of, or come to everybody without a binding of the tenant's.
+func stockRoles() map[string][]rbacv1.PolicyRule {
+	create := []string{"create"}
+	return map[string][]rbacv1.PolicyRule{
+		"system:service-account-issuer-discovery": {{Verbs: []string{"get"}, NonResourceURLs: []string{
+			"/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/",
+		}}},
+		"system:auth-delegator": {
+			{Verbs: create, APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}},
+			{Verbs: create, APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"subjectaccessreviews"}},
+		},
+	}
+}
+
 // controlNamespace cannot fail for the base namespaces, which are all valid and short.
 func controlNamespace(id names.TenantID, ns names.TenantNamespace) string {
 	return id.NameToControl(string(ns))
@@ -69,6 +84,10 @@ func rbacMeta(id names.TenantID, name string) metav1.ObjectMeta {
 	labels := tenantLabels(id)
 	labels[bootstrapLabel] = bootstrapRBAC
 	return metav1.ObjectMeta{Name: id.NameToControl(name), Labels: labels, Annotations: map[string]string{autoupdateAnnotation: "true"}}
+}
+
+func stockRole(id names.TenantID, name string, rules []rbacv1.PolicyRule) *rbacv1.ClusterRole {
+	return &rbacv1.ClusterRole{ObjectMeta: rbacMeta(id, name), Rules: rules}
 }
 
 // clusterAdminRole lets its holder do everything. What keeps that inside the tenant is the gateway, which names nothing

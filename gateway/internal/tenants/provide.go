@@ -90,9 +90,15 @@ func (c *Controller) provide(ctx context.Context, id names.TenantID, t *v1alpha1
 	for _, ns := range baseNamespaces() {
 		group.Go(func() error { return c.provideNamespace(ctx, id, ns, likely) })
 	}
-	group.Go(func() error {
-		return ensure(ctx, "clusterrole", c.control.RbacV1().ClusterRoles(), clusterAdminRole(id), likely, correctClusterAdmin(id))
-	})
+	fixed := []*rbacv1.ClusterRole{clusterAdminRole(id)}
+	for name, rules := range stockRoles() {
+		fixed = append(fixed, stockRole(id, name, rules))
+	}
+	for _, role := range fixed {
+		group.Go(func() error {
+			return ensure(ctx, "clusterrole", c.control.RbacV1().ClusterRoles(), role, likely, correctRole(role))
+		})
+	}
 	group.Go(func() error { return c.provideBinding(ctx, id, likely) })
 	for _, role := range userRoles() {
 		group.Go(func() error { return c.provideUserRole(ctx, id, role, likely) })
@@ -163,12 +169,12 @@ func (c *Controller) provideService(ctx context.Context, id names.TenantID, name
 	})
 }
 
-func correctClusterAdmin(id names.TenantID) func(*rbacv1.ClusterRole) bool {
+// correctRole adds what a role lacks of what every cluster has.
+func correctRole(want *rbacv1.ClusterRole) func(*rbacv1.ClusterRole) bool {
 	return func(have *rbacv1.ClusterRole) bool {
 		if have.Annotations[autoupdateAnnotation] == "false" {
 			return false
 		}
-		want := clusterAdminRole(id)
 		marked := putBack(&have.Labels, want.Labels)
 		var added bool
 		have.Rules, added = addMissing(have.Rules, want.Rules, sameRule)
