@@ -142,6 +142,9 @@ func BenchmarkToTenant(b *testing.B) {
 		{"300pods", func() sample { return samplePods(b, 300) }}, {"10000pods", func() sample { return samplePods(b, 10000) }},
 		{"deployments", func() sample { return sampleDeployments(b, 200) }}, {"configmaps", func() sample { return sampleConfigMaps(b, 300) }},
 		{"secrets", func() sample { return sampleSecrets(b, 20) }}, {"metadata", func() sample { return sampleMetadata(b, 300) }},
+		{"services", func() sample { return sampleServices(b, 300) }}, {"events", func() sample { return sampleEvents(b, 300) }},
+		{"endpointslices", func() sample { return sampleSlices(b, 200) }}, {"namespaces", func() sample { return sampleNamespaces(b, 300) }},
+		{"nodes", func() sample { return sampleNodes(b, 100) }},
 	} {
 		for _, encoding := range encodings {
 			b.Run(encoding+"/"+c.name, func(b *testing.B) {

@@ -158,7 +158,7 @@ func (r *response) toTenant(op rules.Op, v *jsonwire.Value) error {
 		r.owned = true
 		v.SetText(own)
 	case rules.ObjectName:
-		r.name = v.Text()
+		r.name, r.rawName = v.Text(), nil
 	case rules.GenerateName:
 		if own, err := r.view.Tenant.NameToTenant(v.Text()); err == nil {
 			v.SetText(own)
@@ -202,7 +202,7 @@ func (r *response) toTenant(op rules.Op, v *jsonwire.Value) error {
 	case rules.ScopeSelector:
 		r.view.scopeToTenant(v)
 	case rules.RootCA:
-		if r.name == rootCAConfigMap && v.Kind() == jsonwire.Object {
+		if r.itsName() == rootCAConfigMap && v.Kind() == jsonwire.Object {
 			r.rootCAToTenant(v)
 		}
 	case rules.RevisionData:
@@ -240,10 +240,10 @@ func (r *response) textToTenant(op rules.Op, s string) string {
 	case rules.UserGroup:
 		own, err = r.view.Tenant.UserGroupToTenant(s)
 	case rules.Text:
-		if !strings.Contains(r.name, string(r.prefix)) {
-			return r.view.TextToTenant(s)
+		if name := r.itsName(); strings.Contains(name, string(r.prefix)) {
+			return r.view.TextToTenant(s, name)
 		}
-		return r.view.TextToTenant(s, r.name)
+		return r.view.TextToTenant(s)
 	default:
 		return s
 	}

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -13,48 +14,39 @@ import (
 // key of the platform, an owner that may be another world's) goes through rewriter, message by message, which means the
 // same.
 
-// level is a message that is being read.
-type level struct {
-	place      *rules.Place
-	start, end int // of its content in what is read
-	lengthAt   int // of its length in what is read
-	writtenAt  int // of its length in what is written; -1 as long as nothing in it was changed
-	shrunk     int // how much shorter what is written of it is
-	looked     bool
-	free       bool // neither the prefix nor the domain stands in the rest of it; if looked
-}
-
 // maxLevels is more than the messages of the API lie within each other on the way to a rule.
 const maxLevels = 24
 
 // cuts is a message that is being rewritten.
 type cuts struct {
 	in, out []byte
-	first   int // of what is written of the message
 	from    int // in[from:] has not been written
-	levels  [maxLevels]level
-	depth   int
 }
 
 // replace writes what stands before at, and continues to read at to. The caller writes what comes between.
 func (c *cuts) replace(at, to int) {
-	for d := c.depth; d > 0 && c.levels[d].writtenAt < 0; d-- {
-		c.levels[d].writtenAt = len(c.out) + c.levels[d].lengthAt - c.from
-	}
 	c.out = append(c.out, c.in[c.from:at]...)
 	c.from = to
 }
 
-// leave ends the innermost message: it sets its length if that has changed.
-func (c *cuts) leave() {
-	l := &c.levels[c.depth]
-	c.depth--
-	if l.writtenAt < 0 || l.shrunk == 0 {
-		return
+// written says where in what is written stands what stands at at in what is read, if what was written since has become
+// shorter by shrunk, and something was.
+func (c *cuts) written(at, shrunk int) int { return len(c.out) - (c.from - at) + shrunk }
+
+// setLength sets the length of a message that has become shorter by shrunk: it stands at at, the message from start to
+// end. It gives how much shorter both are.
+func (c *cuts) setLength(at, start, end, shrunk int) int {
+	to, length, width := c.written(at, shrunk), end-start-shrunk, start-at
+	if width == 1 && length < 0x80 {
+		c.out[to] = byte(length)
+		return shrunk
 	}
-	length, width := uint64(l.end-l.start-l.shrunk), l.start-l.lengthAt
+	if width == 2 && length >= 0x80 && length < 0x4000 {
+		c.out[to], c.out[to+1] = byte(length)|0x80, byte(length>>7)
+		return shrunk
+	}
 	var varint [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(varint[:], length)
+	n := binary.PutUvarint(varint[:], uint64(length))
 	if n != width {
 		// Rarely: a length that falls below a power of 128. Written longer than it must be, it would not be what the
 		// tenant sent when it created the object.
@@ -62,122 +54,139 @@ func (c *cuts) leave() {
 		if n > width {
 			c.out = append(c.out, varint[:n-width]...)
 		}
-		copy(c.out[l.writtenAt+n:], c.out[l.writtenAt+width:end])
+		copy(c.out[to+n:], c.out[to+width:end])
 		c.out = c.out[:end+n-width]
 	}
-	copy(c.out[l.writtenAt:], varint[:n])
-	c.levels[c.depth].shrunk += l.shrunk + width - n
+	copy(c.out[to:], varint[:n])
+	return shrunk + width - n
 }
+
+// unasked steps over the fields at i until one that is asked for: a bit for each number, of which zero is one. Of that it
+// says what it is and where its length and its content stand. What is not written as it nearly always is stops it too, with
+// number zero.
+//
+// Where a field stands depends on the length before it. Whatever else is decided here is left to branches, which the
+// processor guesses ahead.
+func unasked(message []byte, i int, asked uint64) (at int, number uint, lengthAt, first, after int) {
+	for i < len(message)-1 {
+		tag, n := uint(message[i]), i+1
+		if tag >= 0x80 {
+			high := uint(message[n])
+			if n++; n == len(message) || high == 0 || high >= maxPlain>>7 {
+				break
+			}
+			tag = tag&0x7f | high<<7
+		}
+		// Or the number itself.
+		length, start := uint(message[n]), n+1
+		if length >= 0x80 {
+			if start == len(message) || message[start] == 0 || message[start] >= 0x80 {
+				break
+			}
+			length = length&0x7f | uint(message[start])<<7
+			start++
+		}
+		wanted := asked>>(tag>>3&63)&1 != 0
+		if tag&7 == protowire.Varint && !wanted {
+			i = start
+			continue
+		}
+		end := start + int(length)
+		if tag&7 != protowire.Bytes || end > len(message) {
+			break
+		}
+		if wanted {
+			return i, tag >> 3, n, start, end
+		}
+		i = end
+	}
+	return i, 0, 0, 0, 0
+}
+
+// maxPlain is above every tag of two bytes whose field a bit is kept for.
+const maxPlain = 64 << 3
 
 // wire appends the tenant's form of a message.
 func (r *response) wire(p *rules.Place, in, dst []byte) ([]byte, error) {
 	c := &r.wires.cut
-	c.in, c.out, c.first, c.from, c.depth = in, dst, len(dst), 0, 0
-	c.levels[0] = level{place: p, end: len(in), writtenAt: -1}
-	err := r.cutWire(c)
+	c.in, c.out, c.from = in, dst, 0
+	_, err := r.cutMessage(c, p, 0, 0, len(in), 1)
 	dst = append(c.out, in[c.from:]...)
 	c.in, c.out = nil, nil
 	return dst, err
 }
 
-func (r *response) cutWire(c *cuts) error {
-	in := c.in
-	l := &c.levels[0]
-	for i := 0; ; {
-		for i == l.end {
-			if c.depth == 0 {
-				return nil
+// cutMessage rewrites what stands from start to end, of which nobody asks about what stands before i, and gives how much
+// shorter it is.
+func (r *response) cutMessage(c *cuts, p *rules.Place, start, i, end, depth int) (shrunk int, err error) {
+	in := c.in[:end]
+	asked := p.Asked()
+	// Whether neither the prefix nor the domain stands in the rest of the message; if looked.
+	looked, free := false, false
+	for {
+		at, number, lengthAt, first, after := unasked(in, i, asked)
+		if i = after; number == 0 {
+			if at == end {
+				return shrunk, nil
 			}
-			c.leave()
-			l = &c.levels[c.depth]
-		}
-		at := i
-		tag := uint64(in[i])
-		if i++; tag >= 0x80 && i < l.end && in[i] < 0x80 {
-			tag = tag&0x7f | uint64(in[i])<<7
-			i++
-		} else if tag >= 0x80 {
-			var n int
-			if tag, n = binary.Uvarint(in[at:l.end]); n <= 0 || tag>>3 > 1<<29-1 {
-				return protowire.ErrMalformed
+			f, rest, err := protowire.Next(in[at:])
+			if err != nil {
+				return 0, err
 			}
-			i = at + n
-		}
-		if tag < 8 {
-			return protowire.ErrMalformed
-		}
-		child := l.place.Below(tag >> 3)
-		if kind := tag & 7; kind != protowire.Bytes {
-			if child != nil {
-				return fmt.Errorf("%w: field %d has wire type %d", protowire.ErrMalformed, tag>>3, kind)
-			}
-			switch kind {
-			case protowire.Varint:
-				_, n := binary.Uvarint(in[i:l.end])
-				if n <= 0 {
-					return protowire.ErrMalformed
-				}
-				i += n
-			case protowire.Fixed64:
-				i += 8
-			case protowire.Fixed32:
-				i += 4
-			default:
-				return protowire.ErrMalformed
-			}
-			if i > l.end {
-				return protowire.ErrMalformed
-			}
-			continue
-		}
-		if i >= l.end {
-			return protowire.ErrMalformed
-		}
-		lengthAt := i
-		length := uint64(in[i])
-		if i++; length >= 0x80 && i < l.end && in[i] < 0x80 {
-			length = length&0x7f | uint64(in[i])<<7
-			i++
-		} else if length >= 0x80 {
-			var n int
-			if length, n = binary.Uvarint(in[lengthAt:l.end]); n <= 0 {
-				return protowire.ErrMalformed
-			}
-			i = lengthAt + n
-		}
-		if length > uint64(l.end-i) {
-			return protowire.ErrMalformed
-		}
-		start := i
-		i += int(length)
-		if child == nil {
-			continue
-		}
-		value := in[start:i]
-		switch op := child.Op; op {
-		case rules.Pass:
-			if length == 0 || child.Text && !r.needles.In(value) {
+			if i = end - len(rest); p.Below(uint64(f.Number)) == nil {
 				continue
 			}
-			if child.Shape != rules.Object || c.depth+1 == maxLevels {
+			if f.Type != protowire.Bytes {
+				return 0, fmt.Errorf("%w: field %d has wire type %d", protowire.ErrMalformed, f.Number, f.Type)
+			}
+			_, width := binary.Uvarint(in[at:])
+			number, lengthAt, first = uint(f.Number), at+width, i-len(f.Value)
+		}
+		child := p.Below(uint64(number))
+		value := in[first:i]
+		switch op := child.Op; op {
+		case rules.Pass:
+			if first == i || child.Text && (free || !r.needles.In(value)) {
+				continue
+			}
+			if child.Shape != rules.Object || depth == maxLevels {
 				break
 			}
-			c.depth++
-			l = &c.levels[c.depth]
-			l.place, l.start, l.end, l.lengthAt, l.writtenAt, l.shrunk, l.looked = child, start, i, lengthAt, -1, 0, false
-			i = start
+			next, _, _, _, _ := unasked(in[:i], first, child.Asked())
+			if next == i {
+				continue
+			}
+			less, err := r.cutMessage(c, child, first, next, i, depth+1)
+			if err != nil {
+				return 0, err
+			}
+			if less != 0 {
+				shrunk += c.setLength(lengthAt, first, i, less)
+			}
+			continue
+		case rules.ObjectReference, rules.InvolvedObject:
+			if !r.ordinaryReference(value) {
+				break
+			}
+			less, err := r.cutInner(c, ordinaryPlace, lengthAt, first, i, depth)
+			if err != nil {
+				return 0, err
+			}
+			shrunk += less
 			continue
 		case rules.GenerateName:
 			// Stands before the namespace, which nearly always has the prefix: it must not spoil the look below.
-			if r.passes(op, value) {
+			if !r.needles.In(value) {
 				continue
 			}
 		case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.ManagedFields, rules.Text:
-			if !l.looked {
+			if !looked {
 				// These stand together in every object. One look is for all of them.
-				l.looked, l.free = true, !r.needles.In(in[at:l.end])
+				if looked, free = true, !r.needles.In(in[at:]); free && r.root.Kind != "Namespace" {
+					asked = p.Always()
+				}
 			}
-			if l.free && (op != rules.ManagedFields || r.root.Kind != "Namespace") || r.passes(op, value) {
+			if free && (op != rules.ManagedFields || r.root.Kind != "Namespace") || r.passes(op, value) {
 				continue
 			}
 		case rules.OwnerReferences:
@@ -185,65 +194,76 @@ func (r *response) cutWire(c *cuts) error {
 				continue
 			}
 		default:
-			if length == 0 && child.Shape == rules.Leaf && op != rules.OwnNamespace && op != rules.OwnName || r.passes(op, value) {
-				continue
-			}
 			if child.Shape == rules.Leaf || eachOne(child) {
 				if s, ok := r.direct(op, value); ok {
 					if len(s) != len(value) {
 						c.replace(at, i)
 						before := len(c.out)
-						c.out = protowire.AppendBytes(c.out, int32(tag>>3), s)
-						l.shrunk += i - at - (len(c.out) - before)
+						c.out = protowire.AppendBytes(c.out, int32(number), s)
+						shrunk += i - at - (len(c.out) - before)
 					}
 					continue
 				}
 			}
-			if child.Shape == rules.Leaf || child.Shape == rules.Object || eachOne(child) {
-				c.replace(at, i)
-				before := len(c.out)
-				f := protowire.Field{Number: int32(tag >> 3), Type: protowire.Bytes, Raw: in[at:i], Value: value}
-				out, err := r.rewriter().one(child, f, c.out, "")
-				if err != nil {
-					return err
-				}
-				c.out = out
-				l.shrunk += i - at - (len(c.out) - before)
+			if first == i && child.Shape == rules.Leaf && op != rules.OwnNamespace && op != rules.OwnName || r.passes(op, value) {
 				continue
 			}
 		}
-		// The message as a whole needs more than cuts: from its start, whatever has been cut already.
-		if err := r.wholeMessage(c); err != nil {
-			return err
+		if child.Op > rules.Pass && (child.Shape == rules.Leaf || child.Shape == rules.Object || eachOne(child)) {
+			c.replace(at, i)
+			before := len(c.out)
+			f := protowire.Field{Number: int32(number), Type: protowire.Bytes, Raw: in[at:i], Value: value}
+			out, err := r.rewriter().one(child, f, c.out, "")
+			if err != nil {
+				return 0, err
+			}
+			c.out = out
+			shrunk += i - at - (len(c.out) - before)
+			continue
 		}
-		i = l.end
+		// The message as a whole needs more than cuts: from its start, whatever has been cut already.
+		return r.wholeMessage(c, p, start, end, shrunk)
 	}
 }
 
-// wholeMessage rewrites the innermost message by rewriter.
-func (r *response) wholeMessage(c *cuts) error {
-	l := &c.levels[c.depth]
-	switch {
-	case c.depth == 0:
-		c.out, c.from = c.out[:c.first], 0
-	case l.writtenAt >= 0:
-		// Something in it is cut. What is written of it is taken back.
-		c.out, c.from = c.out[:l.writtenAt+l.start-l.lengthAt], l.start
+// cutInner rewrites a message inside another, whose length stands at lengthAt, and gives how much shorter both are.
+func (r *response) cutInner(c *cuts, p *rules.Place, lengthAt, start, end, depth int) (shrunk int, err error) {
+	at, _, _, _, _ := unasked(c.in[:end], start, p.Asked())
+	if at == end {
+		return 0, nil
 	}
-	c.replace(l.start, l.end)
+	if shrunk, err = r.cutMessage(c, p, start, at, end, depth+1); shrunk != 0 {
+		shrunk = c.setLength(lengthAt, start, end, shrunk)
+	}
+	return shrunk, err
+}
+
+// wholeMessage rewrites a message by rewriter, of which what is written has become shorter by shrunk.
+func (r *response) wholeMessage(c *cuts, p *rules.Place, start, end, shrunk int) (int, error) {
+	if c.from > start {
+		// Something in it is cut. What is written of it is taken back.
+		c.out, c.from = c.out[:c.written(start, shrunk)], start
+	}
+	c.replace(start, end)
 	before := len(c.out)
-	out, err := r.rewriter().message(l.place, c.in[l.start:l.end], c.out, "")
+	out, err := r.rewriter().message(p, c.in[start:end], c.out, "")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	c.out = out
-	l.shrunk = l.end - l.start - (len(c.out) - before)
-	return nil
+	return end - start - (len(c.out) - before), nil
 }
 
-// ordinaryWireOwner recognises an owner of a built-in workload kind, all of which are namespaced and keep their names.
+// The fields of metav1.OwnerReference and of core's ObjectReference by which it is known what they are about.
+const (
+	ownerKind, ownerVersion                             = 1, 5
+	referenceKind, referenceNamespace, referenceVersion = 1, 2, 5
+)
+
+// ordinaryWireOwner recognises an owner of a built-in workload kind or of a namespaced core kind, all of which keep their
+// names.
 func ordinaryWireOwner(owner []byte) bool {
-	ordinary := false
+	var kind, version []byte
 	// Fields as they usually are, with a tag and a length, or a value, of one byte each.
 	for len(owner) > 1 && owner[0] < 0x80 && owner[0] >= 8 && owner[1] < 0x80 {
 		size := 0
@@ -252,14 +272,17 @@ func ordinaryWireOwner(owner []byte) bool {
 			size = int(owner[1])
 		case protowire.Varint:
 		default:
-			size = len(owner)
+			return false
 		}
 		if size > len(owner)-2 {
-			break
+			return false
 		}
-		if owner[0] == 5<<3|protowire.Bytes {
-			gv := owner[2 : 2+size]
-			ordinary = string(gv) == "apps/v1" || string(gv) == "batch/v1"
+		// Readers take the last.
+		switch owner[0] {
+		case ownerKind<<3 | protowire.Bytes:
+			kind = owner[2 : 2+size]
+		case ownerVersion<<3 | protowire.Bytes:
+			version = owner[2 : 2+size]
 		}
 		owner = owner[2+size:]
 	}
@@ -268,10 +291,57 @@ func ordinaryWireOwner(owner []byte) bool {
 		if err != nil {
 			return false
 		}
-		if owner = rest; f.Number == 5 {
-			// Readers take the last.
-			ordinary = string(f.Value) == "apps/v1" || string(f.Value) == "batch/v1"
+		switch owner = rest; f.Number {
+		case ownerKind:
+			kind = f.Value
+		case ownerVersion:
+			version = f.Value
 		}
 	}
-	return ordinary
+	switch string(version) {
+	case "apps/v1", "batch/v1":
+		return true
+	case "v1":
+		cluster, _ := rules.ClusterScoped("", string(kind))
+		return !cluster
+	}
+	return false
+}
+
+// ordinaryPlace is the place of a reference of which no more than the prefix of its namespace is to be cut.
+var ordinaryPlace = rules.ToTenant(&rules.Place{Shape: rules.Object, Wire: []rules.WireField{
+	{Number: referenceNamespace, JSON: "namespace", Place: &rules.Place{Op: rules.Namespace, Value: rules.WireString}},
+}})
+
+// ordinaryReference recognises one to a built-in kind in a namespace of the tenant.
+func (r *response) ordinaryReference(reference []byte) bool {
+	var kind, version, namespace []byte
+	for i := 0; i < len(reference); {
+		at, number, _, first, after := unasked(reference, i, 1|1<<referenceKind|1<<referenceVersion|1<<referenceNamespace)
+		// Readers take the last.
+		switch i = after; number {
+		case referenceKind:
+			kind = reference[first:after]
+		case referenceVersion:
+			version = reference[first:after]
+		case referenceNamespace:
+			if namespace != nil {
+				return false
+			}
+			namespace = reference[first:after]
+		default:
+			if i = at; i < len(reference) {
+				return false
+			}
+		}
+	}
+	if !bytes.HasPrefix(namespace, r.prefix) || len(namespace) == len(r.prefix) {
+		return false
+	}
+	group, _, grouped := bytes.Cut(version, []byte("/"))
+	if grouped && !rules.BuiltInGroup(string(group)) {
+		return false
+	}
+	cluster, _ := scopeOf(string(version), string(kind))
+	return !cluster
 }

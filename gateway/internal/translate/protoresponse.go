@@ -73,11 +73,9 @@ func (r *response) direct(op rules.Op, s []byte) ([]byte, bool) {
 		}
 		return s, true
 	case rules.ObjectName:
-		// Few rules ask, and what they ask is about this name or ones with the prefix in them.
-		if string(s) == rootCAConfigMap {
-			r.name = rootCAConfigMap
-		}
-		return s, bytes.IndexByte(s, r.prefix[0]) < 0 || !bytes.Contains(s, r.prefix)
+		// Read for later, unchanged. Few rules ask.
+		r.rawName = s
+		return s, true
 	}
 	return nil, false
 }
@@ -89,7 +87,7 @@ func (r *response) passes(op rules.Op, raw []byte) bool {
 		rules.SecretType, rules.ExternalIPs, rules.ConversionStrategy:
 		return true
 	case rules.RootCA:
-		return r.name != rootCAConfigMap
+		return string(r.rawName) != rootCAConfigMap && r.name != rootCAConfigMap
 	case rules.Keys, rules.PodKeys, rules.PodAnnotations, rules.OwnedLabels:
 		return !bytes.Contains(raw, domain) && !bytes.Contains(raw, r.prefix)
 	case rules.ManagedFields:

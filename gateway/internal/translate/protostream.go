@@ -23,7 +23,7 @@ const (
 	// maxDocument bounds what is held as a whole: an object, an item of a list, the metadata of one.
 	maxDocument = 32 << 20
 	// protoBuffer is what reading starts with.
-	protoBuffer = 64 << 10
+	protoBuffer = 16 << 10
 	// flushSize is how much is gathered before it is written.
 	flushSize = 64 << 10
 	// holdNodes is how much of a list of Nodes is held for its true length: most of a Node is not shown, and that much

@@ -59,8 +59,9 @@ type response struct {
 	define   bool     // the frame shall name its columns
 	scratch  []byte   // for a string that is written
 	// Of the current item.
-	owned bool
-	name  string
+	owned   bool
+	name    string
+	rawName []byte // the same in protobuf, until somebody asks; see itsName
 	// twice says that the item's own namespace or name, as the tenant has it, starts with the tenant's prefix.
 	twice bool
 }
@@ -103,7 +104,7 @@ var responses sync.Pool
 func (r *response) done() {
 	r.Reuse(nil, nil)
 	r.wires.in.reset(nil)
-	if cap(r.wires.out) > 4*protoBuffer {
+	if cap(r.wires.out) > 4*flushSize {
 		r.wires.out = nil
 	}
 	*r = response{Scanner: r.Scanner, wires: r.wires, prefix: r.prefix, items: r.items, scratch: r.scratch}

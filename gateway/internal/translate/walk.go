@@ -5,7 +5,15 @@ import (
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
 )
 
-func (r *response) beginItem() { r.owned, r.name = false, "" }
+func (r *response) beginItem() { r.owned, r.name, r.rawName = false, "", nil }
+
+// itsName is the name of the current item, as far as rules ask.
+func (r *response) itsName() string {
+	if r.rawName != nil {
+		r.name, r.rawName = string(r.rawName), nil
+	}
+	return r.name
+}
 
 // endItem checks that the item has shown itself to be the tenant's. Reviews, which are stored nowhere, have nothing to
 // show.

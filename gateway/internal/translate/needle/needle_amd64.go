@@ -7,19 +7,22 @@ import (
 )
 
 // step is how many positions are looked at together.
-const step = 32
+const step = 64
 
-// scanned gives the number of positions from the start at which neither string begins. The rest is for the caller.
-func scanned(p *Pair, text []byte) int {
-	// All loads must stay in the text.
-	count := (len(text) - int(max(p.length[0], p.length[1]))) / step
-	if count <= 0 || !cpu.X86.HasAVX2 {
-		return 0
+// scan gives the number of positions from the start at which neither string begins, and whether it can look at more than
+// these.
+func scan(p *Pair, text []byte) (free int, more bool) {
+	count := (len(text) + step - 1) / step
+	// All loads must stay in the array.
+	room := (cap(text) - p.back) / step
+	if !cpu.X86.HasAVX2 || room <= 0 {
+		return 0, false
 	}
-	return scanAVX2(p, unsafe.SliceData(text), count) * step
+	free = scanAVX2(p, unsafe.SliceData(text), min(count, room))
+	return free, free < room*step
 }
 
-// scanAVX2 gives the number of steps before the first with a candidate.
+// scanAVX2 gives the first position at which either string may begin, or count steps.
 //
 //go:noescape
 func scanAVX2(p *Pair, text *byte, count int) int

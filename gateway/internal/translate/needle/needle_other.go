@@ -2,4 +2,4 @@
 
 package needle
 
-func scanned(*Pair, []byte) int { return 0 }
+func scan(*Pair, []byte) (free int, more bool) { return 0, false }

@@ -12,6 +12,8 @@ type Place struct {
 
 	prepared bool
 	below    []*Place // see Below
+	asked    uint64   // see Asked
+	always   uint64   // see Always
 	// Fields are the members of an object below which something matters, by JSON name.
 	Fields []Field
 	// Elem stands for each element of an array or value of a map, if something matters below them.
@@ -94,6 +96,14 @@ func (p *Place) Below(number uint64) *Place {
 	}
 	return nil
 }
+
+// Asked has a bit for each field of a message that [Place.Below] finds something for, and one for the number zero, which no
+// field has.
+func (p *Place) Asked() uint64 { return p.asked }
+
+// Always has the bits of [Place.Asked] whose fields must be looked at even if neither the tenant's prefix nor the platform's
+// domain is in them. Not so for Namespaces, where managed fields must be too.
+func (p *Place) Always() uint64 { return p.always }
 
 // Field finds a field by its number.
 func (m *Message) Field(number int32) *MessageField {

@@ -12,6 +12,16 @@ func (o Op) asked() bool {
 	return false
 }
 
+// marked are the operations that leave alone what holds neither the tenant's prefix nor the platform's domain. Of
+// ManagedFields that is not true in a Namespace.
+func (o Op) marked() bool {
+	switch o {
+	case Keys, PodKeys, PodAnnotations, OwnedLabels, ManagedFields, Text, GenerateName:
+		return true
+	}
+	return false
+}
+
 // ToTenant makes the table by which answers are translated. It must be called once per table, not per answer.
 func ToTenant(p *Place) *Place { return answers{}.place(p) }
 
@@ -70,7 +80,7 @@ func keyBit[K string | []byte](key K) uint64 {
 
 // prepare makes the ways to fields short.
 func (p *Place) prepare() {
-	p.keys, p.numbers, p.below = 0, nil, nil
+	p.keys, p.numbers, p.below, p.asked, p.always = 0, nil, nil, 1, 1
 	for _, f := range p.Fields {
 		p.keys |= keyBit(f.JSON)
 	}
@@ -86,8 +96,12 @@ func (p *Place) prepare() {
 		for len(p.below) <= n {
 			p.below = append(p.below, nil)
 		}
+		p.asked |= 1 << n
 		if p.below[n] = p.Wire[i].Place; p.below[n].Op == Pass && p.below[n].Shape == Array {
 			p.below[n] = p.below[n].Elem
+		}
+		if !p.below[n].Op.marked() {
+			p.always |= 1 << n
 		}
 	}
 	p.prepared = true
