@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 
+	"vivarium.io/vivarium/gateway/internal/kinds"
 	"vivarium.io/vivarium/gateway/internal/offers"
 	"vivarium.io/vivarium/gateway/internal/policies"
 	"vivarium.io/vivarium/gateway/internal/translate"
@@ -101,21 +102,32 @@ func (p *tenantPolicies) find(id names.TenantID) (policies.Tenant, bool, error) 
 		return policies.Tenant{}, false, nil
 	}
 	has := f.customs.Of(id)
+	lookup := func(group, resource string) (*kinds.Kind, bool) {
+		if kind, ok := f.table.Lookup(group, resource); ok {
+			return kind, true
+		}
+		if custom, ok := has.Lookup(group, resource); ok {
+			return custom.Kind, true
+		}
+		return nil, false
+	}
 	x := &exchange{front: f, facts: &facts{tenant: tenant}, viewer: offers.Viewer{ID: id, Labels: tenant.Labels}}
 	return policies.Tenant{
 		View: f.viewOf(x, has),
 		Kind: func(group, version, resource, subresource string) (translate.Kind, bool) {
-			if kind, ok := f.table.Lookup(group, resource); ok {
-				return translate.Kind{Group: group, Version: version, Resource: resource, Kind: kind.Kind, Namespaced: kind.Namespaced, Subresource: subresource}, true
-			}
-			custom, ok := has.Lookup(group, resource)
+			kind, ok := lookup(group, resource)
 			if !ok {
 				return translate.Kind{}, false
 			}
-			return translate.Kind{
-				Group: group, Version: version, Resource: resource, Kind: custom.Kind.Kind, Namespaced: custom.Namespaced, Subresource: subresource,
-				Custom: true, ListKind: custom.Custom.ListKind,
-			}, true
+			out := translate.Kind{Group: group, Version: version, Resource: resource, Kind: kind.Kind, Namespaced: kind.Namespaced, Subresource: subresource}
+			if kind.Custom != nil {
+				out.Custom, out.ListKind = true, kind.Custom.ListKind
+			}
+			return out, true
+		},
+		Allows: func(group, resource, subresource, verb string) bool {
+			kind, ok := lookup(group, resource)
+			return ok && kind.Allows(subresource, verb)
 		},
 		Versions: func(group, resource string) ([]string, string) {
 			custom, ok := has.Lookup(group, resource)

@@ -291,7 +291,10 @@ spec:
   paramKind: {apiVersion: example.com/v1, kind: Setting}
   matchConstraints:
     resourceRules:
-    - {apiGroups: ["", apps, example.com], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [pods, deployments, configmaps, settings]}
+    - apiGroups: ["", apps, example.com, discovery.k8s.io]
+      apiVersions: ["*"]
+      operations: [CREATE, UPDATE]
+      resources: [pods, deployments, configmaps, settings, services, endpoints, endpointslices]
   mutations:
   - patchType: ApplyConfiguration
     applyConfiguration: {expression: "Object{metadata: Object.metadata{labels: {'team': params.team}, annotations: {'in': object.metadata.namespace}}}"}
@@ -360,6 +363,28 @@ spec: {policyName: nodes.example.com}
 	eventually(t, "a controller's pod carries what the policy adds", func() bool {
 		pods, err := kube.CoreV1().Pods("default").List(ctx, metav1.ListOptions{LabelSelector: "app=blue,team=blue"})
 		return err == nil && len(pods.Items) == 1 && pods.Items[0].Annotations["in"] == "default"
+	})
+	// Where traffic goes is not the tenant's to write, so that its policies do not change it. That they are there says that the
+	// controllers could write them.
+	service, err := kube.CoreV1().Services("default").Create(ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "blue"},
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "blue"}, Ports: []corev1.ServicePort{{Port: 80}}},
+	}, metav1.CreateOptions{})
+	if err != nil || service.Annotations["in"] != "default" {
+		t.Errorf("a Service: %v, %v", service.Annotations, err)
+	}
+	eventually(t, "endpoints are written, and nobody changes them", func() bool {
+		slices, err := kube.DiscoveryV1().EndpointSlices("default").List(ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=blue"})
+		endpoints, alsoErr := kube.CoreV1().Endpoints("default").Get(ctx, "blue", metav1.GetOptions{})
+		if err != nil || alsoErr != nil || len(slices.Items) == 0 {
+			return false
+		}
+		for _, made := range []map[string]string{slices.Items[0].Annotations, endpoints.Annotations} {
+			if made["in"] != "" {
+				t.Fatalf("a policy changed what the tenant may not: %v", made)
+			}
+		}
+		return true
 	})
 	// What the tenant may not write itself its policy may not either.
 	deployment("elsewhere", map[string]string{"elsewhere": "yes"})

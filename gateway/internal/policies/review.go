@@ -33,6 +33,8 @@ type Tenant struct {
 	// decided about.
 	View translate.View
 	Kind func(group, version, resource, subresource string) (translate.Kind, bool)
+	// Allows reports whether the tenant may write by a verb at all: some kinds, and parts of others, are the platform's to write.
+	Allows func(group, resource, subresource, verb string) bool
 	// Versions gives the versions of a custom resource with the kind they have; nil for others.
 	Versions func(group, resource string) (versions []string, kind string)
 }
@@ -100,6 +102,10 @@ func (v *Reviewer) answer(ctx context.Context, request *admissionv1.AdmissionReq
 	q, err := tenant.question(id, request, who)
 	if err != nil {
 		return nil, fmt.Errorf("put a question into the words of tenant %s: %w", id, err)
+	}
+	if which == Mutating && q.known && !tenant.Allows(q.kind.Group, q.kind.Resource, q.kind.Subresource, q.verb()) {
+		// The tenant's policies may judge it and not change it, no more than the tenant.
+		return allowed.DeepCopy(), nil
 	}
 	world, err := v.Worlds.of(side{id, which})
 	if err != nil {
@@ -244,6 +250,9 @@ func (t Tenant) question(id names.TenantID, r *admissionv1.AdmissionRequest, who
 	return q, nil
 }
 
+// verb is what the write is called in a request.
+func (q *question) verb() string { return strings.ToLower(string(q.GetOperation())) }
+
 // orNil keeps a nil pointer from becoming an interface that is not nil.
 func orNil(u *unstructured.Unstructured) runtime.Object {
 	if u == nil {
@@ -354,7 +363,7 @@ func (q *question) patched(response *admissionv1.AdmissionResponse) error {
 	if err != nil {
 		return fmt.Errorf("write the patch: %w", err)
 	}
-	patch, err := q.tenant.View.MutationToControl(q.kind, strings.ToLower(string(q.GetOperation())), raw, q.GetNamespace(), q.GetName())
+	patch, err := q.tenant.View.MutationToControl(q.kind, q.verb(), raw, q.GetNamespace(), q.GetName())
 	if err != nil {
 		// The tenant's policy does what the tenant may not, and is told so as if it had written that itself.
 		var refused interface{ Status() *metav1.Status }
