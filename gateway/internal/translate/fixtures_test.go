@@ -114,6 +114,8 @@ func settle(p *rules.Place, v *jsonwire.Value) {
 		v.SetText("default-scheduler")
 	case rules.SecretType:
 		v.SetText("Opaque")
+	case rules.BoundKind:
+		v.SetText("Pod")
 	case rules.ExternalIPs:
 		v.SetElems(nil)
 	case rules.RevisionData:

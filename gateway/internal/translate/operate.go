@@ -16,7 +16,7 @@ var domain = []byte(names.Domain)
 func (r *response) operate(op rules.Op) error {
 	switch op {
 	case rules.NodeName, rules.SchedulerName, rules.TokenAudience, rules.TokenAudiences,
-		rules.SecretType, rules.ExternalIPs, rules.ConversionStrategy:
+		rules.BoundKind, rules.SecretType, rules.ExternalIPs, rules.ConversionStrategy:
 		// Rules about what a tenant may ask for.
 		return r.Skip()
 	case rules.RootCA:

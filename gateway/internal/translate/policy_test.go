@@ -86,6 +86,7 @@ func TestRefusals(t *testing.T) {
 		"SystemPriority":       {"the operator's", pods, "create", "", pod(`"priorityClassName":"system-node-critical"`), 403, "system-node-critical"},
 		"ExternalIPs":          {"taking addresses", services, "create", "", `{"spec":{"externalIPs":["1.2.3.4"]}}`, 403, "spec.externalIPs"},
 		"ExternalIPsPatch":     {"one by one", services, "patch", jsonPatch, `[{"op":"add","path":"/spec/externalIPs/-","value":"1.2.3.4"}]`, 403, "externalIPs"},
+		"TokenOfNode":          {"tells what nodes there are", tokenRequest, "create", "", `{"spec":{"boundObjectRef":{"apiVersion":"v1","kind":"Node","name":"n"}}}`, 403, "a token can be bound to a Pod or a Secret"},
 		"TokenSecret":          {"long-lived tokens work at control", secrets, "create", "", `{"type":"kubernetes.io/service-account-token"}`, 403, "token"},
 		"Audience":             {"a token for the API server itself", tokenRequest, "create", "", `{"spec":{"audiences":["https://kubernetes.default.svc"]}}`, 403, "spec.audiences"},
 		"AudienceProjected":    {"the same in a pod", pods, "create", "", pod(`"volumes":[{"projected":{"sources":[{"serviceAccountToken":{"audience":"https://kubernetes.default.svc","path":"t"}}]}}]`), 403, "audience"},

@@ -84,7 +84,7 @@ func (r *response) direct(op rules.Op, s []byte) ([]byte, bool) {
 func (r *response) passes(op rules.Op, raw []byte) bool {
 	switch op {
 	case rules.NodeName, rules.SchedulerName, rules.TokenAudience, rules.TokenAudiences,
-		rules.SecretType, rules.ExternalIPs, rules.ConversionStrategy:
+		rules.BoundKind, rules.SecretType, rules.ExternalIPs, rules.ConversionStrategy:
 		return true
 	case rules.RootCA:
 		return string(r.rawName) != rootCAConfigMap && r.name != rootCAConfigMap

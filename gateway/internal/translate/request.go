@@ -435,6 +435,11 @@ func (q *request) text(op rules.Op, s, path string) (string, error) {
 		return q.view.classToControl(classKinds[op], s), nil
 	case rules.TokenAudience:
 		return s, q.audienceToControl(jsonwire.NewString(s), path)
+	case rules.BoundKind:
+		if s == "Node" {
+			// The control cluster would tell whether it has a node of that name, and its UID.
+			return "", forbidden(path, "nodes are the platform's: a token can be bound to a Pod or a Secret")
+		}
 	case rules.SecretType:
 		if s == "kubernetes.io/service-account-token" {
 			return "", forbidden(path, "long-lived token Secrets are not offered: use a projected token or kubectl create token")

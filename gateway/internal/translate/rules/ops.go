@@ -68,6 +68,8 @@ const (
 	TokenAudiences
 	// TokenAudience is the audience of a projected token in a pod.
 	TokenAudience
+	// BoundKind is the kind of object that a token is bound to.
+	BoundKind
 	// QuotaKeys is a map of quantities by quota resource.
 	QuotaKeys
 	// RootCA is the data of a ConfigMap, which may be kube-root-ca.crt.
@@ -119,7 +121,7 @@ var opNames = [opCount]string{
 	ObjectReference: "object-reference", InvolvedObject: "involved-object", NamespaceSelector: "namespace-selector",
 	PolicyRules: "policy-rules", RoleRef: "role-ref", Subjects: "subjects", AggregationRule: "aggregation-rule",
 	ResourceAttributes: "resource-attributes", UserInfo: "user-info", TokenReviewStatus: "token-review-status",
-	TokenAudiences: "token-audiences", TokenAudience: "token-audience", QuotaKeys: "quota-keys", RootCA: "root-ca",
+	TokenAudiences: "token-audiences", TokenAudience: "token-audience", BoundKind: "bound-kind", QuotaKeys: "quota-keys", RootCA: "root-ca",
 	RevisionData: "revision-data", VirtualNode: "node", NodeName: "node-name", SchedulerName: "scheduler-name", StorageClass: "storage-class", VolumeAttributesClass: "volume-attributes-class",
 	PriorityClass: "priority-class", RuntimeClass: "runtime-class", IngressClass: "ingress-class", ScopeSelector: "scope-selector",
 	ClassAnnotations: "class-annotations",

@@ -6,7 +6,7 @@ package rules
 // asked are the operations that say what a tenant may ask for. What the control cluster answers passes.
 func (o Op) asked() bool {
 	switch o {
-	case NodeName, SchedulerName, TokenAudience, TokenAudiences, SecretType, ExternalIPs, ConversionStrategy:
+	case NodeName, SchedulerName, TokenAudience, TokenAudiences, BoundKind, SecretType, ExternalIPs, ConversionStrategy:
 		return true
 	}
 	return false

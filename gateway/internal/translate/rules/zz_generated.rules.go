@@ -38,7 +38,7 @@ var defs = []typeDef{
 	// 16: admissionregistration.k8s.io/v1, Kind=MutatingAdmissionPolicy
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 15, false}}, value: WireOpaque, message: -1},
 	// 17: admissionregistration/v1.MutatingAdmissionPolicyBindingSpec.policyName
-	{op: 51 /* policy-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 52 /* policy-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 18: admissionregistration/v1.ParamRef
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 2, 2, false}}, value: WireOpaque, message: -1},
 	// 19: admissionregistration/v1.MutatingAdmissionPolicyBindingSpec
@@ -62,15 +62,15 @@ var defs = []typeDef{
 	// 28: admissionregistration.k8s.io/v1, Kind=ValidatingAdmissionPolicy
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 15, false}, {"status", 3, 27, false}}, value: WireOpaque, message: -1},
 	// 29: meta/v1.ObjectMeta@CustomResourceDefinition.name
-	{op: 48 /* definition-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 49 /* definition-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 30: meta/v1.ObjectMeta@CustomResourceDefinition.labels
-	{op: 47 /* owned-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 48 /* owned-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 31: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 29, false}, {"namespace", 3, 2, false}, {"labels", 11, 30, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
 	// 32: apiextensions/v1.CustomResourceDefinitionSpec.group
 	{op: 6 /* group */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 33: apiextensions/v1.CustomResourceConversion.strategy
-	{op: 49 /* conversion-strategy */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 50 /* conversion-strategy */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 34: apiextensions/v1.CustomResourceConversion
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"strategy", 1, 33, false}}, value: WireOpaque, message: -1},
 	// 35: apiextensions/v1.CustomResourceDefinitionSpec
@@ -90,7 +90,7 @@ var defs = []typeDef{
 	// 42: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 3, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
 	// 43: core/v1.ConfigMap.data
-	{op: 31 /* root-ca */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 32 /* root-ca */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 44: /v1, Kind=ConfigMap
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"data", 2, 43, false}}, value: WireOpaque, message: -1},
 	// 45: core/v1.ObjectReference
@@ -122,19 +122,19 @@ var defs = []typeDef{
 	// 58: /v1, Kind=Namespace
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 56, false}, {"status", 3, 57, false}}, value: WireOpaque, message: -1},
 	// 59: core/v1.Node
-	{op: 33 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 8},
+	{op: 34 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 8},
 	// 60: meta/v1.ObjectMeta@PersistentVolumeClaim.annotations
-	{op: 42 /* class-annotations */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 43 /* class-annotations */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 61: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 3, false}, {"annotations", 12, 60, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
 	// 62: core/v1.PersistentVolumeClaimSpec.storageClassName
-	{op: 36 /* storage-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 37 /* storage-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 63: core/v1.TypedLocalObjectReference
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}}, value: WireOpaque, message: -1},
 	// 64: core/v1.TypedObjectReference
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 4, 2, false}}, value: WireOpaque, message: -1},
 	// 65: core/v1.PersistentVolumeClaimSpec.volumeAttributesClassName
-	{op: 37 /* volume-attributes-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 38 /* volume-attributes-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 66: core/v1.PersistentVolumeClaimSpec
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"storageClassName", 5, 62, false}, {"dataSource", 7, 63, false}, {"dataSourceRef", 8, 64, false}, {"volumeAttributesClassName", 9, 65, false}}, value: WireOpaque, message: -1},
 	// 67: core/v1.ModifyVolumeStatus
@@ -172,7 +172,7 @@ var defs = []typeDef{
 	// 83: elements of core/v1.PodSpec.volumes
 	{op: 0 /* pass */, shape: Array, elem: 82, fields: []fieldDef{}, value: WireOpaque, message: -1},
 	// 84: core/v1.PodSpec.nodeName
-	{op: 34 /* node-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 35 /* node-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 85: core/v1.PodAffinityTerm.namespaces
 	{op: 1 /* namespace */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 86: core/v1.PodAffinityTerm.namespaceSelector
@@ -190,11 +190,11 @@ var defs = []typeDef{
 	// 92: core/v1.Affinity
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"podAffinity", 2, 91, false}, {"podAntiAffinity", 3, 91, false}}, value: WireOpaque, message: -1},
 	// 93: core/v1.PodSpec.schedulerName
-	{op: 35 /* scheduler-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 36 /* scheduler-name */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 94: core/v1.PodSpec.priorityClassName
-	{op: 38 /* priority-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 39 /* priority-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 95: core/v1.PodSpec.runtimeClassName
-	{op: 39 /* runtime-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 40 /* runtime-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 96: core/v1.PodSpec
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"volumes", 1, 83, false}, {"nodeName", 10, 84, false}, {"affinity", 18, 92, false}, {"schedulerName", 19, 93, false}, {"priorityClassName", 24, 94, false}, {"runtimeClassName", 29, 95, false}}, value: WireOpaque, message: -1},
 	// 97: core/v1.ContainerStateWaiting
@@ -228,9 +228,9 @@ var defs = []typeDef{
 	// 111: /v1, Kind=ReplicationController
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 109, false}, {"status", 3, 110, false}}, value: WireOpaque, message: -1},
 	// 112: core/v1.ResourceQuotaSpec.hard
-	{op: 30 /* quota-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	{op: 31 /* quota-keys */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireOpaque, message: -1},
 	// 113: core/v1.ScopedResourceSelectorRequirement
-	{op: 41 /* scope-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 29},
+	{op: 42 /* scope-selector */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 29},
 	// 114: elements of core/v1.ScopeSelector.matchExpressions
 	{op: 0 /* pass */, shape: Array, elem: 113, fields: []fieldDef{}, value: WireOpaque, message: -1},
 	// 115: core/v1.ScopeSelector
@@ -242,13 +242,13 @@ var defs = []typeDef{
 	// 118: /v1, Kind=ResourceQuota
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 116, false}, {"status", 3, 117, false}}, value: WireOpaque, message: -1},
 	// 119: core/v1.Secret.type
-	{op: 43 /* secret-type */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 44 /* secret-type */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 120: /v1, Kind=Secret
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"type", 3, 119, false}}, value: WireOpaque, message: -1},
 	// 121: meta/v1.ObjectMeta
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 40, false}, {"namespace", 3, 41, false}, {"labels", 11, 70, false}, {"annotations", 12, 70, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
 	// 122: core/v1.ServiceSpec.externalIPs
-	{op: 44 /* external-ips */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	{op: 45 /* external-ips */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
 	// 123: core/v1.ServiceSpec
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"externalIPs", 5, 122, false}}, value: WireOpaque, message: -1},
 	// 124: core/v1.PortStatus
@@ -270,7 +270,7 @@ var defs = []typeDef{
 	// 132: /v1, Kind=ServiceAccount
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"secrets", 2, 131, false}}, value: WireOpaque, message: -1},
 	// 133: apps/v1.ControllerRevision.data
-	{op: 32 /* revision-data */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireJSON, message: -1},
+	{op: 33 /* revision-data */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireJSON, message: -1},
 	// 134: apps/v1, Kind=ControllerRevision
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"data", 2, 133, false}}, value: WireOpaque, message: -1},
 	// 135: apps/v1.DaemonSetSpec
@@ -297,172 +297,176 @@ var defs = []typeDef{
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"status", 2, 144, false}}, value: WireOpaque, message: -1},
 	// 146: authentication/v1.TokenRequestSpec.audiences
 	{op: 28 /* token-audiences */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 147: authentication/v1.TokenRequestSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 1, 146, false}}, value: WireOpaque, message: -1},
-	// 148: authentication.k8s.io/v1, Kind=TokenRequest
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 147, false}}, value: WireOpaque, message: -1},
-	// 149: authentication/v1.TokenReviewSpec
+	// 147: authentication/v1.BoundObjectReference.kind
+	{op: 30 /* bound-kind */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 148: authentication/v1.BoundObjectReference
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"kind", 1, 147, false}}, value: WireOpaque, message: -1},
+	// 149: authentication/v1.TokenRequestSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 1, 146, false}, {"boundObjectRef", 3, 148, false}}, value: WireOpaque, message: -1},
+	// 150: authentication.k8s.io/v1, Kind=TokenRequest
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 149, false}}, value: WireOpaque, message: -1},
+	// 151: authentication/v1.TokenReviewSpec
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"audiences", 2, 146, false}}, value: WireOpaque, message: -1},
-	// 150: authentication/v1.TokenReviewStatus
+	// 152: authentication/v1.TokenReviewStatus
 	{op: 27 /* token-review-status */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 31},
-	// 151: authentication.k8s.io/v1, Kind=TokenReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 149, false}, {"status", 3, 150, false}}, value: WireOpaque, message: -1},
-	// 152: authorization/v1.ResourceAttributes
+	// 153: authentication.k8s.io/v1, Kind=TokenReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 151, false}, {"status", 3, 152, false}}, value: WireOpaque, message: -1},
+	// 154: authorization/v1.ResourceAttributes
 	{op: 25 /* resource-attributes */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 32},
-	// 153: authorization/v1.SubjectAccessReviewSpec.user
+	// 155: authorization/v1.SubjectAccessReviewSpec.user
 	{op: 8 /* user */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 154: authorization/v1.SubjectAccessReviewSpec.groups
+	// 156: authorization/v1.SubjectAccessReviewSpec.groups
 	{op: 9 /* user-group */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 155: authorization/v1.SubjectAccessReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 152, false}, {"user", 3, 153, false}, {"groups", 4, 154, false}}, value: WireOpaque, message: -1},
-	// 156: authorization/v1.SubjectAccessReviewStatus
+	// 157: authorization/v1.SubjectAccessReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 154, false}, {"user", 3, 155, false}, {"groups", 4, 156, false}}, value: WireOpaque, message: -1},
+	// 158: authorization/v1.SubjectAccessReviewStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"reason", 2, 21, false}, {"evaluationError", 3, 21, false}}, value: WireOpaque, message: -1},
-	// 157: authorization.k8s.io/v1, Kind=LocalSubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 155, false}, {"status", 3, 156, false}}, value: WireOpaque, message: -1},
-	// 158: authorization/v1.SelfSubjectAccessReviewSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 152, false}}, value: WireOpaque, message: -1},
-	// 159: authorization.k8s.io/v1, Kind=SelfSubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 158, false}, {"status", 3, 156, false}}, value: WireOpaque, message: -1},
-	// 160: authorization/v1.SelfSubjectRulesReviewSpec
+	// 159: authorization.k8s.io/v1, Kind=LocalSubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 157, false}, {"status", 3, 158, false}}, value: WireOpaque, message: -1},
+	// 160: authorization/v1.SelfSubjectAccessReviewSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceAttributes", 1, 154, false}}, value: WireOpaque, message: -1},
+	// 161: authorization.k8s.io/v1, Kind=SelfSubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 160, false}, {"status", 3, 158, false}}, value: WireOpaque, message: -1},
+	// 162: authorization/v1.SelfSubjectRulesReviewSpec
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespace", 1, 2, false}}, value: WireOpaque, message: -1},
-	// 161: authorization/v1.SubjectRulesReviewStatus.resourceRules
+	// 163: authorization/v1.SubjectRulesReviewStatus.resourceRules
 	{op: 21 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 36},
-	// 162: authorization/v1.SubjectRulesReviewStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 1, 161, false}, {"evaluationError", 4, 21, false}}, value: WireOpaque, message: -1},
-	// 163: authorization.k8s.io/v1, Kind=SelfSubjectRulesReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 160, false}, {"status", 3, 162, false}}, value: WireOpaque, message: -1},
-	// 164: authorization.k8s.io/v1, Kind=SubjectAccessReview
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 155, false}, {"status", 3, 156, false}}, value: WireOpaque, message: -1},
-	// 165: autoscaling/v1.CrossVersionObjectReference
+	// 164: authorization/v1.SubjectRulesReviewStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resourceRules", 1, 163, false}, {"evaluationError", 4, 21, false}}, value: WireOpaque, message: -1},
+	// 165: authorization.k8s.io/v1, Kind=SelfSubjectRulesReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 162, false}, {"status", 3, 164, false}}, value: WireOpaque, message: -1},
+	// 166: authorization.k8s.io/v1, Kind=SubjectAccessReview
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 157, false}, {"status", 3, 158, false}}, value: WireOpaque, message: -1},
+	// 167: autoscaling/v1.CrossVersionObjectReference
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiVersion", 3, 7, false}}, value: WireOpaque, message: -1},
-	// 166: autoscaling/v1.HorizontalPodAutoscalerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 165, false}}, value: WireOpaque, message: -1},
-	// 167: autoscaling/v1, Kind=HorizontalPodAutoscaler
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 166, false}}, value: WireOpaque, message: -1},
-	// 168: autoscaling/v2.ObjectMetricSource
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 1, 165, false}}, value: WireOpaque, message: -1},
-	// 169: autoscaling/v2.MetricSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 168, false}}, value: WireOpaque, message: -1},
-	// 170: elements of autoscaling/v2.HorizontalPodAutoscalerSpec.metrics
-	{op: 0 /* pass */, shape: Array, elem: 169, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 171: autoscaling/v2.HorizontalPodAutoscalerSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 165, false}, {"metrics", 4, 170, false}}, value: WireOpaque, message: -1},
-	// 172: autoscaling/v2.ObjectMetricStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 3, 165, false}}, value: WireOpaque, message: -1},
-	// 173: autoscaling/v2.MetricStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 172, false}}, value: WireOpaque, message: -1},
-	// 174: elements of autoscaling/v2.HorizontalPodAutoscalerStatus.currentMetrics
-	{op: 0 /* pass */, shape: Array, elem: 173, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 175: autoscaling/v2.HorizontalPodAutoscalerStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"currentMetrics", 5, 174, false}, {"conditions", 6, 37, false}}, value: WireOpaque, message: -1},
-	// 176: autoscaling/v2, Kind=HorizontalPodAutoscaler
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 171, false}, {"status", 3, 175, false}}, value: WireOpaque, message: -1},
-	// 177: batch/v1.JobSpec
+	// 168: autoscaling/v1.HorizontalPodAutoscalerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 167, false}}, value: WireOpaque, message: -1},
+	// 169: autoscaling/v1, Kind=HorizontalPodAutoscaler
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 168, false}}, value: WireOpaque, message: -1},
+	// 170: autoscaling/v2.ObjectMetricSource
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 1, 167, false}}, value: WireOpaque, message: -1},
+	// 171: autoscaling/v2.MetricSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 170, false}}, value: WireOpaque, message: -1},
+	// 172: elements of autoscaling/v2.HorizontalPodAutoscalerSpec.metrics
+	{op: 0 /* pass */, shape: Array, elem: 171, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 173: autoscaling/v2.HorizontalPodAutoscalerSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"scaleTargetRef", 1, 167, false}, {"metrics", 4, 172, false}}, value: WireOpaque, message: -1},
+	// 174: autoscaling/v2.ObjectMetricStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"describedObject", 3, 167, false}}, value: WireOpaque, message: -1},
+	// 175: autoscaling/v2.MetricStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"object", 2, 174, false}}, value: WireOpaque, message: -1},
+	// 176: elements of autoscaling/v2.HorizontalPodAutoscalerStatus.currentMetrics
+	{op: 0 /* pass */, shape: Array, elem: 175, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 177: autoscaling/v2.HorizontalPodAutoscalerStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"currentMetrics", 5, 176, false}, {"conditions", 6, 37, false}}, value: WireOpaque, message: -1},
+	// 178: autoscaling/v2, Kind=HorizontalPodAutoscaler
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 173, false}, {"status", 3, 177, false}}, value: WireOpaque, message: -1},
+	// 179: batch/v1.JobSpec
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"template", 6, 107, false}}, value: WireOpaque, message: -1},
-	// 178: batch/v1.JobTemplateSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 177, false}}, value: WireOpaque, message: -1},
-	// 179: batch/v1.CronJobSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"jobTemplate", 5, 178, false}}, value: WireOpaque, message: -1},
-	// 180: batch/v1.CronJobStatus
+	// 180: batch/v1.JobTemplateSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 142, false}, {"spec", 2, 179, false}}, value: WireOpaque, message: -1},
+	// 181: batch/v1.CronJobSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"jobTemplate", 5, 180, false}}, value: WireOpaque, message: -1},
+	// 182: batch/v1.CronJobStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"active", 1, 131, false}}, value: WireOpaque, message: -1},
-	// 181: batch/v1, Kind=CronJob
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 179, false}, {"status", 3, 180, false}}, value: WireOpaque, message: -1},
-	// 182: batch/v1.JobStatus
+	// 183: batch/v1, Kind=CronJob
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 181, false}, {"status", 3, 182, false}}, value: WireOpaque, message: -1},
+	// 184: batch/v1.JobStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 26, false}}, value: WireOpaque, message: -1},
-	// 183: batch/v1, Kind=Job
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 177, false}, {"status", 3, 182, false}}, value: WireOpaque, message: -1},
-	// 184: certificates/v1.CertificateSigningRequestSpec
-	{op: 50 /* signing-request */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
-	// 185: certificates/v1.CertificateSigningRequestCondition
+	// 185: batch/v1, Kind=Job
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 179, false}, {"status", 3, 184, false}}, value: WireOpaque, message: -1},
+	// 186: certificates/v1.CertificateSigningRequestSpec
+	{op: 51 /* signing-request */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 37},
+	// 187: certificates/v1.CertificateSigningRequestCondition
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"message", 3, 21, false}}, value: WireOpaque, message: -1},
-	// 186: elements of certificates/v1.CertificateSigningRequestStatus.conditions
-	{op: 0 /* pass */, shape: Array, elem: 185, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 187: certificates/v1.CertificateSigningRequestStatus
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 186, false}}, value: WireOpaque, message: -1},
-	// 188: certificates.k8s.io/v1, Kind=CertificateSigningRequest
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 184, false}, {"status", 3, 187, false}}, value: WireOpaque, message: -1},
-	// 189: discovery/v1.Endpoint
+	// 188: elements of certificates/v1.CertificateSigningRequestStatus.conditions
+	{op: 0 /* pass */, shape: Array, elem: 187, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 189: certificates/v1.CertificateSigningRequestStatus
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 1, 188, false}}, value: WireOpaque, message: -1},
+	// 190: certificates.k8s.io/v1, Kind=CertificateSigningRequest
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 186, false}, {"status", 3, 189, false}}, value: WireOpaque, message: -1},
+	// 191: discovery/v1.Endpoint
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"targetRef", 4, 45, false}}, value: WireOpaque, message: -1},
-	// 190: elements of discovery/v1.EndpointSlice.endpoints
-	{op: 0 /* pass */, shape: Array, elem: 189, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 191: discovery.k8s.io/v1, Kind=EndpointSlice
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"endpoints", 2, 190, false}}, value: WireOpaque, message: -1},
-	// 192: events.k8s.io/v1, Kind=Event
+	// 192: elements of discovery/v1.EndpointSlice.endpoints
+	{op: 0 /* pass */, shape: Array, elem: 191, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 193: discovery.k8s.io/v1, Kind=EndpointSlice
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"endpoints", 2, 192, false}}, value: WireOpaque, message: -1},
+	// 194: events.k8s.io/v1, Kind=Event
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"regarding", 8, 51, false}, {"related", 9, 45, false}, {"note", 10, 21, false}}, value: WireOpaque, message: -1},
-	// 193: flowcontrol.apiserver.k8s.io/v1, Kind=FlowSchema
+	// 195: flowcontrol.apiserver.k8s.io/v1, Kind=FlowSchema
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"status", 3, 38, false}}, value: WireOpaque, message: -1},
-	// 194: networking/v1.IngressSpec.ingressClassName
-	{op: 40 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 195: networking/v1.IngressBackend
+	// 196: networking/v1.IngressSpec.ingressClassName
+	{op: 41 /* ingress-class */, shape: Leaf, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
+	// 197: networking/v1.IngressBackend
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"resource", 3, 63, false}}, value: WireOpaque, message: -1},
-	// 196: networking/v1.HTTPIngressPath
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 195, false}}, value: WireOpaque, message: -1},
-	// 197: elements of networking/v1.HTTPIngressRuleValue.paths
-	{op: 0 /* pass */, shape: Array, elem: 196, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 198: networking/v1.HTTPIngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 197, false}}, value: WireOpaque, message: -1},
-	// 199: networking/v1.IngressRuleValue
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 198, false}}, value: WireOpaque, message: -1},
-	// 200: networking/v1.IngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 199, true}}, value: WireOpaque, message: -1},
-	// 201: elements of networking/v1.IngressSpec.rules
-	{op: 0 /* pass */, shape: Array, elem: 200, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 202: networking/v1.IngressSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 194, false}, {"defaultBackend", 1, 195, false}, {"rules", 3, 201, false}}, value: WireOpaque, message: -1},
-	// 203: networking/v1.IngressStatus
+	// 198: networking/v1.HTTPIngressPath
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"backend", 2, 197, false}}, value: WireOpaque, message: -1},
+	// 199: elements of networking/v1.HTTPIngressRuleValue.paths
+	{op: 0 /* pass */, shape: Array, elem: 198, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 200: networking/v1.HTTPIngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"paths", 1, 199, false}}, value: WireOpaque, message: -1},
+	// 201: networking/v1.IngressRuleValue
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"http", 1, 200, false}}, value: WireOpaque, message: -1},
+	// 202: networking/v1.IngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"", 2, 201, true}}, value: WireOpaque, message: -1},
+	// 203: elements of networking/v1.IngressSpec.rules
+	{op: 0 /* pass */, shape: Array, elem: 202, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 204: networking/v1.IngressSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingressClassName", 4, 196, false}, {"defaultBackend", 1, 197, false}, {"rules", 3, 203, false}}, value: WireOpaque, message: -1},
+	// 205: networking/v1.IngressStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"loadBalancer", 1, 128, false}}, value: WireOpaque, message: -1},
-	// 204: networking.k8s.io/v1, Kind=Ingress
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 61, false}, {"spec", 2, 202, false}, {"status", 3, 203, false}}, value: WireOpaque, message: -1},
-	// 205: networking/v1.IngressClassParametersReference
+	// 206: networking.k8s.io/v1, Kind=Ingress
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 61, false}, {"spec", 2, 204, false}, {"status", 3, 205, false}}, value: WireOpaque, message: -1},
+	// 207: networking/v1.IngressClassParametersReference
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"apiGroup", 1, 32, false}, {"namespace", 5, 2, false}}, value: WireOpaque, message: -1},
-	// 206: networking/v1.IngressClassSpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 205, false}}, value: WireOpaque, message: -1},
-	// 207: networking.k8s.io/v1, Kind=IngressClass
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 206, false}}, value: WireOpaque, message: -1},
-	// 208: networking/v1.NetworkPolicyPeer
+	// 208: networking/v1.IngressClassSpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"parameters", 2, 207, false}}, value: WireOpaque, message: -1},
+	// 209: networking.k8s.io/v1, Kind=IngressClass
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"spec", 2, 208, false}}, value: WireOpaque, message: -1},
+	// 210: networking/v1.NetworkPolicyPeer
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"namespaceSelector", 2, 86, false}}, value: WireOpaque, message: -1},
-	// 209: elements of networking/v1.NetworkPolicyIngressRule.from
-	{op: 0 /* pass */, shape: Array, elem: 208, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 210: networking/v1.NetworkPolicyIngressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 209, false}}, value: WireOpaque, message: -1},
-	// 211: elements of networking/v1.NetworkPolicySpec.ingress
+	// 211: elements of networking/v1.NetworkPolicyIngressRule.from
 	{op: 0 /* pass */, shape: Array, elem: 210, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 212: networking/v1.NetworkPolicyEgressRule
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 209, false}}, value: WireOpaque, message: -1},
-	// 213: elements of networking/v1.NetworkPolicySpec.egress
+	// 212: networking/v1.NetworkPolicyIngressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"from", 2, 211, false}}, value: WireOpaque, message: -1},
+	// 213: elements of networking/v1.NetworkPolicySpec.ingress
 	{op: 0 /* pass */, shape: Array, elem: 212, fields: []fieldDef{}, value: WireOpaque, message: -1},
-	// 214: networking/v1.NetworkPolicySpec
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 211, false}, {"egress", 3, 213, false}}, value: WireOpaque, message: -1},
-	// 215: networking.k8s.io/v1, Kind=NetworkPolicy
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 214, false}}, value: WireOpaque, message: -1},
-	// 216: node.k8s.io/v1, Kind=RuntimeClass
+	// 214: networking/v1.NetworkPolicyEgressRule
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"to", 2, 211, false}}, value: WireOpaque, message: -1},
+	// 215: elements of networking/v1.NetworkPolicySpec.egress
+	{op: 0 /* pass */, shape: Array, elem: 214, fields: []fieldDef{}, value: WireOpaque, message: -1},
+	// 216: networking/v1.NetworkPolicySpec
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"ingress", 2, 213, false}, {"egress", 3, 215, false}}, value: WireOpaque, message: -1},
+	// 217: networking.k8s.io/v1, Kind=NetworkPolicy
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"spec", 2, 216, false}}, value: WireOpaque, message: -1},
+	// 218: node.k8s.io/v1, Kind=RuntimeClass
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}}, value: WireOpaque, message: -1},
-	// 217: metrics/v1beta1.NodeMetrics
-	{op: 33 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
-	// 218: policy/v1.PodDisruptionBudgetStatus
+	// 219: metrics/v1beta1.NodeMetrics
+	{op: 34 /* node */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 38},
+	// 220: policy/v1.PodDisruptionBudgetStatus
 	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"conditions", 7, 26, false}}, value: WireOpaque, message: -1},
-	// 219: policy/v1, Kind=PodDisruptionBudget
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"status", 3, 218, false}}, value: WireOpaque, message: -1},
-	// 220: meta/v1.ObjectMeta@ClusterRole.labels
+	// 221: policy/v1, Kind=PodDisruptionBudget
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"status", 3, 220, false}}, value: WireOpaque, message: -1},
+	// 222: meta/v1.ObjectMeta@ClusterRole.labels
 	{op: 15 /* cluster-role-labels */, shape: Map, elem: -1, fields: []fieldDef{}, value: WireString, message: -1},
-	// 221: meta/v1.ObjectMeta
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 220, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
-	// 222: rbac/v1.ClusterRole.rules
+	// 223: meta/v1.ObjectMeta
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"name", 1, 0, false}, {"generateName", 2, 1, false}, {"namespace", 3, 2, false}, {"labels", 11, 222, false}, {"annotations", 12, 3, false}, {"ownerReferences", 13, 4, false}, {"managedFields", 17, 5, false}}, value: WireOpaque, message: -1},
+	// 224: rbac/v1.ClusterRole.rules
 	{op: 21 /* policy-rules */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 39},
-	// 223: rbac/v1.AggregationRule
+	// 225: rbac/v1.AggregationRule
 	{op: 24 /* aggregation-rule */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 40},
-	// 224: rbac.authorization.k8s.io/v1, Kind=ClusterRole
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 221, false}, {"rules", 2, 222, false}, {"aggregationRule", 3, 223, false}}, value: WireOpaque, message: -1},
-	// 225: rbac/v1.ClusterRoleBinding.subjects
+	// 226: rbac.authorization.k8s.io/v1, Kind=ClusterRole
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 223, false}, {"rules", 2, 224, false}, {"aggregationRule", 3, 225, false}}, value: WireOpaque, message: -1},
+	// 227: rbac/v1.ClusterRoleBinding.subjects
 	{op: 23 /* subjects */, shape: Array, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 41},
-	// 226: rbac/v1.RoleRef
+	// 228: rbac/v1.RoleRef
 	{op: 22 /* role-ref */, shape: Object, elem: -1, fields: []fieldDef{}, value: WireMessage, message: 42},
-	// 227: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"subjects", 2, 225, false}, {"roleRef", 3, 226, false}}, value: WireOpaque, message: -1},
-	// 228: rbac.authorization.k8s.io/v1, Kind=Role
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"rules", 2, 222, false}}, value: WireOpaque, message: -1},
-	// 229: rbac.authorization.k8s.io/v1, Kind=RoleBinding
-	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"subjects", 2, 225, false}, {"roleRef", 3, 226, false}}, value: WireOpaque, message: -1},
+	// 229: rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 6, false}, {"subjects", 2, 227, false}, {"roleRef", 3, 228, false}}, value: WireOpaque, message: -1},
+	// 230: rbac.authorization.k8s.io/v1, Kind=Role
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"rules", 2, 224, false}}, value: WireOpaque, message: -1},
+	// 231: rbac.authorization.k8s.io/v1, Kind=RoleBinding
+	{op: 0 /* pass */, shape: Object, elem: -1, fields: []fieldDef{{"metadata", 1, 42, false}, {"subjects", 2, 227, false}, {"roleRef", 3, 228, false}}, value: WireOpaque, message: -1},
 }
 
 const (
@@ -585,36 +589,36 @@ var roots = []rootDef{
 	{"apps", "v1", "ReplicaSet", true, false, 111},
 	{"apps", "v1", "StatefulSet", true, false, 141},
 	{"authentication.k8s.io", "v1", "SelfSubjectReview", false, false, 145},
-	{"authentication.k8s.io", "v1", "TokenRequest", true, false, 148},
-	{"authentication.k8s.io", "v1", "TokenReview", false, false, 151},
-	{"authorization.k8s.io", "v1", "LocalSubjectAccessReview", true, false, 157},
-	{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", false, false, 159},
-	{"authorization.k8s.io", "v1", "SelfSubjectRulesReview", false, false, 163},
-	{"authorization.k8s.io", "v1", "SubjectAccessReview", false, false, 164},
-	{"autoscaling", "v1", "HorizontalPodAutoscaler", true, false, 167},
+	{"authentication.k8s.io", "v1", "TokenRequest", true, false, 150},
+	{"authentication.k8s.io", "v1", "TokenReview", false, false, 153},
+	{"authorization.k8s.io", "v1", "LocalSubjectAccessReview", true, false, 159},
+	{"authorization.k8s.io", "v1", "SelfSubjectAccessReview", false, false, 161},
+	{"authorization.k8s.io", "v1", "SelfSubjectRulesReview", false, false, 165},
+	{"authorization.k8s.io", "v1", "SubjectAccessReview", false, false, 166},
+	{"autoscaling", "v1", "HorizontalPodAutoscaler", true, false, 169},
 	{"autoscaling", "v1", "Scale", true, false, 53},
-	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 176},
-	{"batch", "v1", "CronJob", true, false, 181},
-	{"batch", "v1", "Job", true, false, 183},
-	{"certificates.k8s.io", "v1", "CertificateSigningRequest", false, true, 188},
+	{"autoscaling", "v2", "HorizontalPodAutoscaler", true, false, 178},
+	{"batch", "v1", "CronJob", true, false, 183},
+	{"batch", "v1", "Job", true, false, 185},
+	{"certificates.k8s.io", "v1", "CertificateSigningRequest", false, true, 190},
 	{"coordination.k8s.io", "v1", "Lease", true, false, 53},
-	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 191},
-	{"events.k8s.io", "v1", "Event", true, false, 192},
-	{"flowcontrol.apiserver.k8s.io", "v1", "FlowSchema", false, true, 193},
-	{"flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration", false, true, 193},
-	{"networking.k8s.io", "v1", "Ingress", true, false, 204},
-	{"networking.k8s.io", "v1", "IngressClass", false, true, 207},
-	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 215},
-	{"node.k8s.io", "v1", "RuntimeClass", false, true, 216},
-	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 217},
+	{"discovery.k8s.io", "v1", "EndpointSlice", true, false, 193},
+	{"events.k8s.io", "v1", "Event", true, false, 194},
+	{"flowcontrol.apiserver.k8s.io", "v1", "FlowSchema", false, true, 195},
+	{"flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration", false, true, 195},
+	{"networking.k8s.io", "v1", "Ingress", true, false, 206},
+	{"networking.k8s.io", "v1", "IngressClass", false, true, 209},
+	{"networking.k8s.io", "v1", "NetworkPolicy", true, false, 217},
+	{"node.k8s.io", "v1", "RuntimeClass", false, true, 218},
+	{"metrics.k8s.io", "v1beta1", "NodeMetrics", false, false, 219},
 	{"metrics.k8s.io", "v1beta1", "PodMetrics", true, false, 53},
 	{"policy", "v1", "Eviction", true, false, 53},
-	{"policy", "v1", "PodDisruptionBudget", true, false, 219},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 224},
-	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 227},
-	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 228},
-	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 229},
-	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 216},
-	{"storage.k8s.io", "v1", "StorageClass", false, true, 216},
-	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 216},
+	{"policy", "v1", "PodDisruptionBudget", true, false, 221},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRole", false, true, 226},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", false, true, 229},
+	{"rbac.authorization.k8s.io", "v1", "Role", true, false, 230},
+	{"rbac.authorization.k8s.io", "v1", "RoleBinding", true, false, 231},
+	{"scheduling.k8s.io", "v1", "PriorityClass", false, true, 218},
+	{"storage.k8s.io", "v1", "StorageClass", false, true, 218},
+	{"storage.k8s.io", "v1", "VolumeAttributesClass", false, true, 218},
 }
