@@ -143,6 +143,36 @@ func TestContainers(t *testing.T) {
 		if out := w.fails(t, kubeconfig, "", "get", "node", "operators-node"); !strings.Contains(out, `nodes "operators-node" not found`) {
 			t.Error(out)
 		}
+		w.must(t, kubeconfig, "", "create", "clusterrole", "get-nodes", "--verb=get", "--resource=nodes")
+		w.must(t, kubeconfig, "", "create", "clusterrole", "list-nodes", "--verb=list", "--resource=nodes")
+		w.must(t, kubeconfig, "", "create", "clusterrolebinding", "getter", "--clusterrole=get-nodes", "--user=getter")
+		w.must(t, kubeconfig, "", "create", "clusterrolebinding", "lister", "--clusterrole=list-nodes", "--user=lister")
+		w.may(t, kubeconfig, "get", "nodes", "--as=getter")
+		w.may(t, kubeconfig, "list", "nodes", "--as=lister")
+		if out := w.must(t, kubeconfig, "", "get", "node", "pool-a-0", "-o", "name", "--as=getter"); out != "node/pool-a-0\n" {
+			t.Errorf("who may get a node gets %s", out)
+		}
+		for _, name := range []string{"pool-a-0", "operators-node"} {
+			if out := w.fails(t, kubeconfig, "", "get", "node", name, "--as=lister"); !strings.Contains(out, `User "lister" cannot get resource "nodes" in API group ""`) {
+				t.Errorf("who may list nodes gets %s", out)
+			}
+		}
+		if out := w.fails(t, kubeconfig, "", "get", "nodes", "--as=getter"); !strings.Contains(out, `User "getter" cannot list resource "nodes" in API group ""`) {
+			t.Errorf("who may get nodes lists %s", out)
+		}
+		for _, name := range []string{"pool-a-0", "operators-node", "none"} {
+			out := w.fails(t, kubeconfig, "", "create", "token", "default", "--bound-object-kind=Node", "--bound-object-name="+name)
+			if !strings.Contains(out, "a token can be bound to a Pod or a Secret") {
+				t.Errorf("a token for node %s: %s", name, out)
+			}
+		}
+		for _, name := range []string{"operators-node", "none"} {
+			out := w.fails(t, w.control, "", "-n", "exec0a-default", "create", "token", "default", "--audience=x", "--bound-object-kind=Node", "--bound-object-name="+name)
+			if !strings.Contains(out, "a token must not be bound to a node") {
+				t.Errorf("in control, a token for node %s: %s", name, out)
+			}
+		}
+		w.must(t, kubeconfig, "", "create", "token", "default", "--bound-object-kind=Pod", "--bound-object-name=p")
 		if out := w.fails(t, kubeconfig, "", "label", "node", "pool-a-0", "a=b"); !strings.Contains(out, "nodes are the platform's") {
 			t.Error(out)
 		}

@@ -198,8 +198,11 @@ func (x *exchange) pages(query url.Values) (translate.ListOptions, int, error) {
 }
 
 // getSelected gets one object of a kind whose visible objects a selector decides: it lists with the selector and the name,
-// so that an object that the selector leaves out is not there.
+// so that an object that the selector leaves out is not there. Whether the user may get it is asked first: to list is another right.
 func (x *exchange) getSelected(w http.ResponseWriter, r *http.Request) error {
+	if err := x.authorize(r.Context(), "get"); err != nil {
+		return err
+	}
 	name := x.facts.request.Name
 	// What comes back is taken apart here, in JSON.
 	accept, err := control.Accept(r.Header.Values("Accept"), control.JSON)
@@ -224,7 +227,7 @@ func (x *exchange) getSelected(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	res, err := x.front.control.Do(r.Context(), control.Call{
-		Mode: control.Unary, As: &x.facts.identity, Method: http.MethodGet, Path: path, Query: query, Header: control.Headers(r.Header, accept, ""),
+		Mode: control.Unary, As: x.owner(), Method: http.MethodGet, Path: path, Query: query, Header: control.Headers(r.Header, accept, ""),
 	})
 	if err != nil {
 		return err

@@ -35,7 +35,6 @@ func TestRequests(t *testing.T) {
 			"GET /apis/apps/v1/deployments?continue=" + url.QueryEscape(paging.Start(tenantA, 42)) + "&limit=500", 1},
 		"ListNamespaces":  {"GET", "/api/v1/namespaces", "", "GET /api/v1/namespaces?continue=" + first + "&limit=500", 1},
 		"ListNodes":       {"GET", "/api/v1/nodes?labelSelector=a%3Db", "", "GET /api/v1/nodes?labelSelector=a%3Db%2Cvivarium.io%2Fpool", 1},
-		"GetNode":         {"GET", "/api/v1/nodes/n1", "", "GET /api/v1/nodes?fieldSelector=metadata.name%3Dn1&labelSelector=vivarium.io%2Fpool", 1},
 		"Watch":           {"GET", pods + "?watch=true&resourceVersion=7", "", "GET /api/v1/namespaces/abc123-default/pods?resourceVersion=7&watch=true", 2},
 		"WatchEverywhere": {"GET", "/api/v1/pods?watch=true&resourceVersion=7&allowWatchBookmarks=true", "", "GET /api/v1/pods?allowWatchBookmarks=true&resourceVersion=7&watch=true", 2},
 		"WatchNamespace":  {"GET", "/api/v1/namespaces?watch=true&fieldSelector=metadata.name%3Dweb", "", "GET /api/v1/namespaces?fieldSelector=metadata.name%3Dabc123-web&watch=true", 2},
@@ -76,6 +75,29 @@ func TestRequests(t *testing.T) {
 				t.Errorf("sent over HTTP/%d, want %d", got[0].Proto, tc.proto)
 			}
 		})
+	}
+}
+
+// TestGetNode: to get a node is to list with its name, for who may get it, whether or not it may list.
+func TestGetNode(t *testing.T) {
+	h := newHarness(t)
+	h.answerWith(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if strings.HasSuffix(r.URL.Path, "/subjectaccessreviews") {
+			w.WriteHeader(http.StatusCreated)
+			_, _ = io.WriteString(w, `{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":true}}`)
+			return
+		}
+		_, _ = io.WriteString(w, `{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":[]}`)
+	})
+	h.do("GET", "/api/v1/nodes/n1", "", http.Header{})
+	got, own := h.taken()
+	if len(own) != 1 || !strings.Contains(own[0].Body, `"verb":"get"`) {
+		t.Fatalf("before, it is asked %v", own)
+	}
+	const want = "GET /api/v1/nodes?fieldSelector=metadata.name%3Dn1&labelSelector=vivarium.io%2Fpool"
+	if len(got) != 1 || got[0].String() != want || !slices.Contains(got[0].Header.Values("Impersonate-Group"), "abc123-system:masters") {
+		t.Errorf("the control cluster was asked %v %v, want %s", got, got[0].Header, want)
 	}
 }
 
