@@ -70,12 +70,14 @@ func (x *exchange) proxy(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	path, query, _ := strings.Cut(request.Proxied, "?")
-	location, err := url.Parse(path)
+	// It is a path whatever it begins with: two slashes do not make a host of what follows.
+	unescaped, err := url.PathUnescape(path)
 	if err != nil || path != "" && path[0] != '/' {
 		return badRequest("the path behind proxy cannot be read")
 	}
 	// The host leads nowhere by itself: only the dialer knows what it means.
-	location.Scheme, location.Host, location.RawQuery = scheme, net.JoinHostPort(request.Resource+"."+name+".invalid", strconv.Itoa(to.port)), query
+	host := net.JoinHostPort(request.Resource+"."+name+".invalid", strconv.Itoa(to.port))
+	location := &url.URL{Scheme: scheme, Host: host, Path: unescaped, RawPath: path, RawQuery: query}
 	transport := &http.Transport{
 		// The context of a dial ends with the dial; the tunnel must not.
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return x.dialPod(r.Context(), to) },
@@ -102,8 +104,8 @@ func (x *exchange) toPod(r *http.Request) *http.Request {
 	return out
 }
 
-// owner is the identity by which the gateway looks for a pod and opens a tunnel on behalf of a user whom it has let
-// through: the right to proxy is not the right to read pods or to forward ports.
+// owner is the identity by which the gateway does for a user whom it has let through what takes another right: the right
+// to proxy is not the right to read pods or to forward ports, nor is the right to get a node that to list them.
 func (x *exchange) owner() *identity.Identity {
 	as := x.facts.identity
 	if !slices.Contains(as.Groups, "system:masters") {

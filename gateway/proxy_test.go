@@ -128,6 +128,8 @@ func TestProxy(t *testing.T) {
 		"Port":         {"POST", pod + ":8080/proxy/a", "body", 200, `p: POST /a with "body"`},
 		"Scheme":       {"DELETE", "/api/v1/namespaces/default/pods/http:p:8080/proxy/", "", 200, `p: DELETE / with ""`},
 		"Escapes":      {"PUT", pod + "/proxy/a%2Fb/%E2%82%AC", "", 200, `p: PUT /a%2Fb/%E2%82%AC with ""`},
+		"TwoSlashes":   {"GET", pod + "/proxy//api/health", "", 200, `p: GET //api/health with ""`},
+		"NoHost":       {"GET", pod + "/proxy//x:abc", "", 200, `p: GET //x:abc with ""`},
 		"Service":      {"PATCH", service + "/proxy/a", "", 200, `p: PATCH /a with ""`},
 		"ServicePort":  {"GET", service + ":80/proxy/a", "", 200, `p: GET /a with ""`},
 		"NamedPort":    {"GET", service + ":80-8080/proxy/a", "", 200, `p: GET /a with ""`},
