@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -42,11 +43,17 @@ type publisher struct {
 	down      bool
 	// missing are paths that it does not serve.
 	missing map[string]bool
-	asked   map[string]int
+	// hangs says that questions are left without an answer.
+	hangs bool
+	asked map[string]int
 }
 
-func (p *publisher) fetch(_ context.Context, path, _, etag string) (control.Document, error) {
+func (p *publisher) fetch(ctx context.Context, path, _, etag string) (control.Document, error) {
 	p.asked[path]++
+	if p.hangs {
+		<-ctx.Done()
+		return control.Document{}, ctx.Err()
+	}
 	body, ok := p.documents[path]
 	switch {
 	case p.missing[path]:
@@ -193,6 +200,42 @@ func TestFreshness(t *testing.T) {
 	if w, err := f.get(t, "/apis", kubectlAccept, "If-None-Match", first.Header().Get("Etag")); err != nil || w.Code != 200 || !strings.Contains(w.Body.String(), `"dep"`) {
 		t.Errorf("after a change: %d %v", w.Code, err)
 	}
+}
+
+// TestHangingControl has a control cluster that takes a question and says nothing: what is known is served all the same, and
+// who waits for what is not known waits no longer than it wants to.
+func TestHangingControl(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		first, err := f.get(t, "/apis", kubectlAccept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.now = f.now.Add(freshFor)
+		f.hangs = true
+		start := time.Now()
+		for range 3 {
+			if w, err := f.get(t, "/apis", kubectlAccept); err != nil || w.Body.String() != first.Body.String() {
+				t.Errorf("%d %v", w.Code, err)
+			}
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("three requests took %v", took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start = time.Now()
+		if _, err := f.server.v2.get(ctx); err == nil || time.Since(start) > time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		time.Sleep(fetchTimeout)
+		f.hangs = false
+		f.now = f.now.Add(freshFor)
+		f.documents["/apis"] = strings.Replace(apis, `"deploy"`, `"dep"`, 1)
+		if w, err := f.get(t, "/apis", kubectlAccept); err != nil || !strings.Contains(w.Body.String(), `"dep"`) {
+			t.Errorf("afterwards: %d %v", w.Code, err)
+		}
+	})
 }
 
 // TestImmutable checks that what a hash names may be kept for good, and nothing else.

@@ -134,6 +134,10 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, req *route.Reques
 	if err == nil || errors.As(err, &status) || errors.Is(err, kinds.ErrNoSuchPath) {
 		return err
 	}
+	if errors.Is(err, context.Canceled) {
+		// Whoever asked has gone.
+		return err
+	}
 	boot.Logger(r.Context()).Error("Discovery cannot be served", "path", req.Path(), "error", err)
 	return control.Unavailable()
 }
