@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	clientfeatures "k8s.io/client-go/features"
 	clientfeaturestesting "k8s.io/client-go/features/testing"
 	"k8s.io/client-go/informers"
@@ -34,7 +35,7 @@ import (
 )
 
 // rawWatch opens a watch and gives its frames as they stand on the wire.
-func rawWatch(t *testing.T, ctx context.Context, config *rest.Config, accept string, query url.Values) (*translate.Frames, io.Closer) {
+func rawWatch(t *testing.T, ctx context.Context, config *rest.Config, path, accept string, query url.Values) (*translate.Frames, io.Closer) {
 	t.Helper()
 	hc, err := rest.HTTPClientFor(config)
 	if err != nil {
@@ -42,7 +43,7 @@ func rawWatch(t *testing.T, ctx context.Context, config *rest.Config, accept str
 	}
 	query = maps.Clone(query)
 	query.Set("watch", "true")
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/api/v1/configmaps?"+query.Encode(), nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+path+"?"+query.Encode(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,6 +81,8 @@ var watchForms = []string{
 	"application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
 }
 
+var configMapKind = translate.Kind{Version: "v1", Resource: "configmaps", Kind: "ConfigMap", Namespaced: true}
+
 // writeLabels writes ConfigMaps whose labels come and go.
 func writeLabels(t *testing.T, c *kubernetes.Clientset, random *rand.Rand, writer, times int, namespaces []string) {
 	for n := range times {
@@ -108,6 +111,7 @@ func writeLabels(t *testing.T, c *kubernetes.Clientset, random *rand.Rand, write
 // selecting is a test's watch that reconnects.
 type selecting struct {
 	id       string
+	kind     translate.Kind
 	form     string
 	what     choice
 	steady   bool
@@ -119,13 +123,20 @@ type selecting struct {
 
 // run watches until it has seen the end.
 func (s *selecting) run(t *testing.T, config *rest.Config, random *rand.Rand) {
-	for !s.finished && t.Context().Err() == nil {
+	whole, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	defer func() {
+		if !s.finished {
+			t.Errorf("%s %s %s %+v does not see the end", s.id, s.kind.Resource, s.form, s.what)
+		}
+	}()
+	for !s.finished && whole.Err() == nil {
 		s.opened++
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx, cancel := context.WithCancel(whole)
 		if !s.steady {
 			time.AfterFunc(time.Duration(200+random.IntN(1500))*time.Millisecond, cancel)
 		}
-		in, body := rawWatch(t, ctx, config, s.form, s.what.query(s.last, s.what.fields))
+		in, body := rawWatch(t, ctx, config, "/api/v1/"+s.kind.Resource, s.form, s.what.query(s.last, s.what.fields))
 		for {
 			frame, err := in.Next()
 			if err != nil {
@@ -145,7 +156,7 @@ func (s *selecting) run(t *testing.T, config *rest.Config, random *rand.Rand) {
 				continue
 			}
 			s.got = append(s.got, string(frame))
-			if string(scope.Name) == "the-end" {
+			if strings.HasSuffix(string(scope.Name), "the-end") {
 				s.finished = true
 				break
 			}
@@ -211,7 +222,7 @@ func TestSelectedExactly(t *testing.T) {
 	for _, id := range ids {
 		for i, form := range watchForms {
 			for j, what := range choices(id) {
-				watchers = append(watchers, &selecting{id: id, form: form, what: what, last: from, steady: (i+j)%2 == 0})
+				watchers = append(watchers, &selecting{id: id, kind: configMapKind, form: form, what: what, last: from, steady: (i+j)%2 == 0})
 			}
 		}
 	}
@@ -269,10 +280,9 @@ func selectedTruth(t *testing.T, w *world, root *rest.Config, one *selecting, fr
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	in, body := rawWatch(t, ctx, root, one.form, one.what.query(from, one.what.controlFields))
+	in, body := rawWatch(t, ctx, root, "/api/v1/"+one.kind.Resource, one.form, one.what.query(from, one.what.controlFields))
 	defer body.Close()
 	view := translate.View{Tenant: names.TenantID(one.id), RootCA: w.server.front.rootCA}
-	kind := translate.Kind{Version: "v1", Resource: "configmaps", Kind: "ConfigMap", Namespaced: true}
 	var want []string
 	for {
 		frame, err := in.Next()
@@ -283,15 +293,15 @@ func selectedTruth(t *testing.T, w *world, root *rest.Config, one *selecting, fr
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !view.Tenant.Owns(string(scope.Namespace)) {
+		if owner := string(scope.Namespace) + string(scope.Name); one.kind.Namespaced && !view.Tenant.Owns(string(scope.Namespace)) || !view.Tenant.Owns(owner) {
 			continue
 		}
-		mine, err := view.FrameToTenant(kind, nil, frame)
+		mine, err := view.FrameToTenant(one.kind, nil, frame)
 		if err != nil && !errors.Is(err, translate.ErrForeignItem) {
 			t.Fatal(err)
 		}
 		want = append(want, string(mine))
-		if string(scope.Name) == "the-end" {
+		if strings.HasSuffix(string(scope.Name), "the-end") {
 			return want
 		}
 	}
@@ -385,6 +395,135 @@ func TestSelectedInformers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSelectedFields holds watches with the field selectors that the gateway evaluates against those of the control cluster,
+// byte by byte: for each field of each kind objects come to have values, and lose them.
+func TestSelectedFields(t *testing.T) {
+	w := theWorld(t)
+	const id = "sef00a"
+	config := client(t, w.tenant(t, id))
+	c, root := clientset(t, config), clientset(t, client(t, w.control))
+	hub := w.withHub(t, func(*fanout.Config) {})
+	list, err := root.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{Limit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := number(list.ResourceVersion)
+	kinds := map[string]translate.Kind{
+		"pods":       {Version: "v1", Resource: "pods", Kind: "Pod", Namespaced: true},
+		"secrets":    {Version: "v1", Resource: "secrets", Kind: "Secret", Namespaced: true},
+		"events":     {Version: "v1", Resource: "events", Kind: "Event", Namespaced: true},
+		"namespaces": {Version: "v1", Resource: "namespaces", Kind: "Namespace"},
+	}
+	// Of each field a value that objects come to have; the last object has another one, and none where it may.
+	values := map[string]map[string]string{
+		"pods":       {"spec.restartPolicy": "Never", "spec.serviceAccountName": "other", "status.phase": "Running"},
+		"secrets":    {"type": "vivarium.test/one"},
+		"events":     {"type": "Warning", "reason": "Because"},
+		"namespaces": {"status.phase": "Terminating"},
+	}
+	var watchers []*selecting
+	for resource, kind := range kinds {
+		for _, form := range watchForms[:2] {
+			told := translate.FieldsInFrames("", resource, form)
+			if len(told) != len(values[resource]) {
+				t.Errorf("%s: %d fields, %d values", resource, len(told), len(values[resource]))
+			}
+			for _, field := range told {
+				value, ok := values[resource][field.Name]
+				if !ok {
+					t.Errorf("%s: no value for %s", resource, field.Name)
+				}
+				for _, selector := range []string{field.Name + "!=" + value, field.Name + "=" + value} {
+					watchers = append(watchers, &selecting{
+						id: id, kind: kind, form: form, steady: true, last: from, what: choice{fields: selector, controlFields: selector},
+					})
+				}
+			}
+		}
+	}
+	var group sync.WaitGroup
+	for _, one := range watchers {
+		group.Go(func() { one.run(t, config, nil) })
+	}
+	eventually(t, "all watches are shared", func() bool { return hub.Stats().Subscribers == len(watchers) })
+
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	create := metav1.CreateOptions{}
+	// pod writes a pod that says all of the values, or none.
+	pod := func(name string, all bool) {
+		t.Helper()
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "vivarium.test/none"}}}}
+		if all {
+			p.Spec.RestartPolicy, p.Spec.ServiceAccountName = corev1.RestartPolicyNever, "other"
+		}
+		must(c.CoreV1().Pods("default").Create(t.Context(), p, create))
+	}
+	phase := func(name string, is corev1.PodPhase) {
+		t.Helper()
+		must(root.CoreV1().Pods(id+"-default").Patch(t.Context(), name, types.MergePatchType, fmt.Appendf(nil, `{"status":{"phase":%q}}`, is), metav1.PatchOptions{}, "status"))
+	}
+	must(c.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, create))
+	eventually(t, "there is a default ServiceAccount", func() bool {
+		_, err := c.CoreV1().ServiceAccounts("default").Get(t.Context(), "default", metav1.GetOptions{})
+		return err == nil
+	})
+	for name, all := range map[string]bool{"a": true, "b": false} {
+		pod(name, all)
+		phase(name, corev1.PodRunning)
+		phase(name, corev1.PodSucceeded)
+	}
+	phase("b", corev1.PodRunning)
+	must(nil, c.CoreV1().Pods("default").Delete(t.Context(), "b", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
+	secret := func(name, is string) {
+		t.Helper()
+		must(c.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, Type: corev1.SecretType(is), StringData: map[string]string{"type": "vivarium.test/one"},
+		}, create))
+	}
+	secret("a", "vivarium.test/one")
+	secret("b", "")
+	must(nil, c.CoreV1().Secrets("default").Delete(t.Context(), "a", metav1.DeleteOptions{}))
+	event := func(name, is, reason string) {
+		t.Helper()
+		must(c.CoreV1().Events("default").Create(t.Context(), &corev1.Event{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "a"}, Type: is, Reason: reason,
+		}, create))
+	}
+	event("a", "Warning", "Because")
+	for _, patch := range []string{`{"type":"Normal"}`, `{"reason":null}`, `{"type":"Warning","reason":"Because"}`, `{"type":null,"reason":""}`} {
+		must(c.CoreV1().Events("default").Patch(t.Context(), "a", types.MergePatchType, []byte(patch), metav1.PatchOptions{}))
+	}
+	must(c.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, create))
+	must(nil, c.CoreV1().Namespaces().Delete(t.Context(), "a", metav1.DeleteOptions{}))
+	eventually(t, "the namespace is gone", func() bool {
+		_, err := c.CoreV1().Namespaces().Get(t.Context(), "a", metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+	// The end of each: one that every watch sees, at one time or another.
+	pod("the-end", true)
+	phase("the-end", corev1.PodRunning)
+	pod("other-the-end", false)
+	secret("the-end", "vivarium.test/one")
+	secret("other-the-end", "")
+	event("the-end", "Warning", "Because")
+	event("other-the-end", "Normal", "Otherwise")
+	must(c.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "the-end"}}, create))
+	must(nil, c.CoreV1().Namespaces().Delete(t.Context(), "the-end", metav1.DeleteOptions{}))
+	group.Wait()
+	for _, one := range watchers {
+		want := selectedTruth(t, w, client(t, w.control), one, from)
+		if diff := cmp.Diff(want, one.got); diff != "" {
+			t.Errorf("%s %s %+v (-want +got):\n%s", one.kind.Resource, one.form, one.what, diff)
+		}
+	}
+	t.Logf("%d watches, %+v", len(watchers), hub.Stats())
 }
 
 // labelled sends an event about a pod with a label.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,15 +50,23 @@ type selected struct {
 	known, outgrown bool
 }
 
-// selects reads the selectors of a watch; ok is false for those that the control cluster evaluates better.
-func (x *exchange) selects(query url.Values) (_ *selected, ok bool) {
+// selects reads the selectors of a watch; ok is false for those that the control cluster evaluates better. Of the feeds that
+// would do it leaves those whose frames tell what is asked for.
+func (x *exchange) selects(query url.Values, keys *[]fanout.Key) (_ *selected, ok bool) {
 	s := &selected{labels: query.Get("labelSelector"), fields: query.Get("fieldSelector")}
 	if s.labels == "" && s.fields == "" {
 		return nil, true
 	}
-	by, err := selection.Parse(s.labels, s.fields)
+	told := func(key fanout.Key) []translate.Field {
+		return translate.FieldsInFrames(key.Group, key.Resource, key.Accept)
+	}
+	first := told((*keys)[0])
+	by, err := selection.Parse(s.labels, s.fields, first)
 	if err != nil || by == nil {
 		return nil, false
+	}
+	if by.OfFields() {
+		*keys = slices.DeleteFunc(*keys, func(key fanout.Key) bool { return len(told(key)) != len(first) })
 	}
 	s.by, s.set = by, x.front.matching.New(x.facts.tenant.ID)
 	return s, true
@@ -192,7 +201,15 @@ func (s *shared) frameOf(sub *fanout.Subscription, event *fanout.Event) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	turn := s.selected.set.Turn(object.Type, object.Key, s.selected.by.Matches(object.Key, object.Labels))
+	matches := s.selected.by.Matches(object.Key, object.Labels)
+	if matches && s.selected.by.OfFields() {
+		told, err := event.Fields(translate.FieldsInFrames(s.key.Group, s.key.Resource, s.key.Accept))
+		if err != nil {
+			return nil, err
+		}
+		matches = s.selected.by.MatchesFields(told)
+	}
+	turn := s.selected.set.Turn(object.Type, object.Key, matches)
 	switch turn {
 	case selection.Nothing:
 		return nil, nil

@@ -64,8 +64,12 @@ func (x *exchange) share(query url.Values, accept string) *shared {
 		return nil
 	}
 	s := &shared{exchange: x, timeout: minWatch + rand.N(minWatch)} //nolint:gosec // spreads load, keeps no secret
+	s.keys = x.keys(accept)
+	if len(s.keys) == 0 {
+		return nil
+	}
 	var ok bool
-	if s.selected, ok = x.selects(query); !ok {
+	if s.selected, ok = x.selects(query, &s.keys); !ok {
 		return nil
 	}
 	for name, values := range query {
@@ -99,8 +103,7 @@ func (x *exchange) share(query url.Values, accept string) *shared {
 		s.initial = true
 	}
 	s.ending = s.ending && s.bookmarks
-	s.keys = x.keys(accept)
-	if !ok || len(s.keys) == 0 {
+	if !ok {
 		return nil
 	}
 	if isTable(s.keys[0]) {

@@ -61,7 +61,10 @@ func (e *Event) Tenant(translate func(frame []byte) ([]byte, error)) ([]byte, er
 	}
 	e.once.Do(func() {
 		e.learn()
-		e.frame, e.err = translate(e.frame)
+		frame, err := translate(e.frame)
+		e.swapping.Lock()
+		defer e.swapping.Unlock()
+		e.frame, e.err = frame, err
 	})
 	return e.frame, e.err
 }

@@ -3,6 +3,8 @@ package fanout
 import (
 	"sync"
 
+	"k8s.io/apimachinery/pkg/labels"
+
 	"vivarium.io/vivarium/gateway/internal/selection"
 	"vivarium.io/vivarium/gateway/internal/translate"
 )
@@ -12,6 +14,10 @@ type selectable struct {
 	reading sync.Once
 	is      Object
 	wrong   error
+
+	// swapping guards the change of the event's frame where [Event.Fields] may look at it, and fields.
+	swapping sync.Mutex
+	fields   []string
 
 	// telling guards former.
 	telling sync.Mutex
@@ -24,7 +30,7 @@ type Object struct {
 	Type string
 	Key  selection.Key
 	// Labels are those that the object has, or, if it was deleted, had.
-	Labels translate.Labels
+	Labels labels.Labels
 	// ResourceVersion is the event's.
 	ResourceVersion uint64
 }
@@ -36,7 +42,9 @@ func (e *Event) learn() {
 			return
 		}
 		e.is = Object{Key: e.object, ResourceVersion: e.rv}
-		e.is.Type, e.is.Labels, e.wrong = translate.SelectableOfFrame(e.frame)
+		var found translate.Labels
+		e.is.Type, found, e.wrong = translate.SelectableOfFrame(e.frame)
+		e.is.Labels = found
 	})
 }
 
@@ -44,6 +52,17 @@ func (e *Event) learn() {
 func (e *Event) Object() (*Object, error) {
 	e.learn()
 	return &e.is, e.wrong
+}
+
+// Fields gives fields of the event's object: always the same ones, for they are read once. They are read out of the control
+// cluster's frame or the tenant's, whichever there is. A frame that tells the tenant nothing has none.
+func (e *Event) Fields(wanted []translate.Field) (_ []string, err error) {
+	e.swapping.Lock()
+	defer e.swapping.Unlock()
+	if e.fields == nil && len(e.frame) > 0 {
+		e.fields, err = translate.FieldsOfFrame(e.frame, wanted)
+	}
+	return e.fields, err
 }
 
 // ResourceVersion is that of the event; several may have the same.

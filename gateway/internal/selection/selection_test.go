@@ -2,33 +2,41 @@ package selection
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"vivarium.io/vivarium/gateway/internal/translate"
 )
 
 func TestParse(t *testing.T) {
-	type object struct{ key, labels string }
+	type object struct{ key, labels, fields string }
+	told := []translate.Field{{Name: "spec.nodeName"}, {Name: "status.phase"}}
 	for name, c := range map[string]struct {
 		labels, fields string
 		left           bool // to the control cluster
 		match, not     []object
 	}{
-		"Equals":     {labels: "a=b", match: []object{{"x/y", "a=b"}, {"x/y", "a=b,c=d"}}, not: []object{{"x/y", ""}, {"x/y", "a=c"}}},
-		"Not":        {labels: "a!=b,!c", match: []object{{"x/y", ""}, {"x/y", "a=c"}}, not: []object{{"x/y", "a=b"}, {"x/y", "c="}}},
-		"In":         {labels: "a in (b,c),d", match: []object{{"x/y", "a=c,d="}}, not: []object{{"x/y", "a=c"}}},
-		"Greater":    {labels: "a>3", match: []object{{"x/y", "a=4"}}, not: []object{{"x/y", "a=3"}, {"x/y", "a=x"}}},
-		"NotThere":   {fields: "metadata.namespace!=x", match: []object{{"z/y", ""}, {"/x", ""}}, not: []object{{"x/y", ""}}},
-		"NotThat":    {labels: "a", fields: "metadata.name!=y,metadata.namespace!=q", match: []object{{"x/x", "a="}}, not: []object{{"x/y", "a="}, {"q/x", "a="}, {"x/x", ""}}},
-		"Name":       {fields: "metadata.name=x", left: true},
-		"Namespace":  {labels: "a", fields: "metadata.namespace=x", left: true},
-		"Field":      {fields: "spec.nodeName!=x", left: true},
-		"FieldToo":   {labels: "a=b", fields: "metadata.name!=x,status.phase=Running", left: true},
-		"Everything": {match: []object{{"x/y", ""}}},
+		"Equals":    {labels: "a=b", match: []object{{"x/y", "a=b", ""}, {"x/y", "a=b,c=d", ""}}, not: []object{{"x/y", "", ""}, {"x/y", "a=c", ""}}},
+		"Not":       {labels: "a!=b,!c", match: []object{{"x/y", "", ""}, {"x/y", "a=c", ""}}, not: []object{{"x/y", "a=b", ""}, {"x/y", "c=", ""}}},
+		"In":        {labels: "a in (b,c),d", match: []object{{"x/y", "a=c,d=", ""}}, not: []object{{"x/y", "a=c", ""}}},
+		"Greater":   {labels: "a>3", match: []object{{"x/y", "a=4", ""}}, not: []object{{"x/y", "a=3", ""}, {"x/y", "a=x", ""}}},
+		"NotThere":  {fields: "metadata.namespace!=x", match: []object{{"z/y", "", ""}, {"/x", "", ""}}, not: []object{{"x/y", "", ""}}},
+		"NotThat":   {labels: "a", fields: "metadata.name!=y,metadata.namespace!=q", match: []object{{"x/x", "a=", ""}}, not: []object{{"x/y", "a=", ""}, {"q/x", "a=", ""}, {"x/x", "", ""}}},
+		"Name":      {fields: "metadata.name=x", left: true},
+		"Namespace": {labels: "a", fields: "metadata.namespace=x", left: true},
+		"Field":     {fields: "spec.nodeName!=x", match: []object{{"x/y", "", "z,"}, {"x/y", "", ","}}, not: []object{{"x/y", "", "x,"}}},
+		"Unknown":   {fields: "status.phase=Running,spec.what!=x", left: true},
+		"FieldToo": {
+			labels: "a=b", fields: "metadata.name!=x,status.phase=Running,spec.nodeName!=", match: []object{{"x/y", "a=b", "n,Running"}},
+			not: []object{{"x/y", "", "n,Running"}, {"x/x", "a=b", "n,Running"}, {"x/y", "a=b", "n,"}, {"x/y", "a=b", ",Running"}},
+		},
+		"Everything": {match: []object{{"x/y", "", ""}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := Parse(c.labels, c.fields)
+			s, err := Parse(c.labels, c.fields, told)
 			if err != nil || (s == nil) != c.left {
 				t.Fatal(s, err)
 			}
@@ -38,7 +46,7 @@ func TestParse(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if got := s.Matches(Key(o.key), set); got != want {
+					if got := s.Matches(Key(o.key), set) && s.MatchesFields(strings.Split(o.fields, ",")); got != want {
 						t.Errorf("%v: %t", o, got)
 					}
 				}
@@ -46,7 +54,7 @@ func TestParse(t *testing.T) {
 		})
 	}
 	for _, bad := range [][2]string{{"a in", ""}, {"", "a"}} {
-		if s, err := Parse(bad[0], bad[1]); err == nil {
+		if s, err := Parse(bad[0], bad[1], nil); err == nil {
 			t.Errorf("%q: %+v", bad, s)
 		}
 	}

@@ -1,11 +1,8 @@
 package selection
 
 import (
-	"slices"
 	"strings"
 	"sync"
-
-	"k8s.io/apimachinery/pkg/labels"
 
 	"vivarium.io/vivarium/internal/names"
 )
@@ -23,18 +20,6 @@ func KeyOf(namespace, name []byte) Key {
 func (k Key) Split() (namespace, name string) {
 	namespace, name, _ = strings.Cut(string(k), "/")
 	return namespace, name
-}
-
-// Matches reports whether an object is selected.
-func (s *Selector) Matches(key Key, of labels.Labels) bool {
-	if !s.labels.Matches(of) {
-		return false
-	}
-	if len(s.notName) == 0 && len(s.notNamespace) == 0 {
-		return true
-	}
-	namespace, name := key.Split()
-	return !slices.Contains(s.notName, name) && !slices.Contains(s.notNamespace, namespace)
 }
 
 // Turn is what a watch with a selector is told.
