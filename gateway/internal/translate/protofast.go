@@ -196,7 +196,13 @@ func (r *response) cutMessage(c *cuts, p *rules.Place, start, i, end, depth int)
 		default:
 			if child.Shape == rules.Leaf || eachOne(child) {
 				if s, ok := r.direct(op, value); ok {
-					if len(s) != len(value) {
+					switch less := len(value) - len(s); {
+					case less == 0:
+					case first-lengthAt == 1:
+						c.replace(first, first+less)
+						c.out[len(c.out)-1] = byte(len(s))
+						shrunk += less
+					default:
 						c.replace(at, i)
 						before := len(c.out)
 						c.out = protowire.AppendBytes(c.out, int32(number), s)

@@ -59,7 +59,7 @@ func (r *response) rewriter() *rewriter {
 	return r.items
 }
 
-// direct takes the prefix out of a name that has it.
+// direct takes the prefix out of a name that has it: what it gives is the end of the name.
 func (r *response) direct(op rules.Op, s []byte) ([]byte, bool) {
 	switch op {
 	case rules.OwnNamespace, rules.OwnName, rules.Namespace:

@@ -109,6 +109,11 @@ type Mark struct{ at, start int }
 // Close ends the field that Open began.
 func Close(dst []byte, mark Mark) []byte {
 	length := len(dst) - mark.start
+	if mark.start-mark.at == 2 && length >= 0x80 && length < 0x4000 {
+		// As nearly always.
+		dst[mark.at], dst[mark.at+1] = byte(length)|0x80, byte(length>>7)
+		return dst
+	}
 	var varint [binary.MaxVarintLen64]byte
 	n := binary.PutUvarint(varint[:], uint64(length))
 	if reserved := mark.start - mark.at; n != reserved {
