@@ -22,8 +22,10 @@ import (
 const (
 	// maxDocument bounds what is held as a whole: an object, an item of a list, the metadata of one.
 	maxDocument = 32 << 20
-	// protoBuffer is what reading starts with.
+	// protoBuffer is what reading starts with: no more than a processor's first cache holds. Up to keptBuffer is kept for
+	// the next document.
 	protoBuffer = 16 << 10
+	keptBuffer  = 256 << 10
 	// flushSize is how much is gathered before it is written.
 	flushSize = 64 << 10
 	// holdNodes is how much of a list of Nodes is held for its true length: most of a Node is not shown, and that much
@@ -46,10 +48,10 @@ type protoReader struct {
 
 func (p *protoReader) reset(src io.Reader) {
 	buf := p.buf
-	if cap(buf) > 4*protoBuffer {
+	if cap(buf) > keptBuffer {
 		buf = nil
 	}
-	*p = protoReader{src: src, buf: buf}
+	*p = protoReader{src: src, buf: buf[:min(cap(buf), protoBuffer)]}
 }
 
 // more reads once.
@@ -65,9 +67,11 @@ func (p *protoReader) more() error {
 		if p.end >= maxDocument+protoBuffer {
 			return foreign("a protobuf document with an object of more than %d bytes", maxDocument)
 		}
-		grown := make([]byte, max(protoBuffer, 2*len(p.buf)))
-		copy(grown, p.buf[:p.end])
-		p.buf = grown
+		size := max(protoBuffer, 2*len(p.buf))
+		if size > cap(p.buf) {
+			p.buf = append(make([]byte, 0, size), p.buf...)
+		}
+		p.buf = p.buf[:size]
 	}
 	for range 100 {
 		n, err := p.src.Read(p.buf[p.end:])

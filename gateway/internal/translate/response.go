@@ -104,7 +104,7 @@ var responses sync.Pool
 func (r *response) done() {
 	r.Reuse(nil, nil)
 	r.wires.in.reset(nil)
-	if cap(r.wires.out) > 4*flushSize {
+	if cap(r.wires.out) > keptBuffer {
 		r.wires.out = nil
 	}
 	*r = response{Scanner: r.Scanner, wires: r.wires, prefix: r.prefix, items: r.items, scratch: r.scratch}
