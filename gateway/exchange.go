@@ -58,6 +58,9 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	if err := x.notBefore(); err != nil {
+		return err
+	}
 	switch {
 	case isTunnel(request):
 		return x.tunnel(w, r)

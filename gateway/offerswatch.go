@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -55,8 +56,9 @@ func (o *offer) watch(w http.ResponseWriter, r *http.Request, query url.Values) 
 	}
 	for {
 		changes, version, more, err := o.store.Watch(after)
-		if errors.Is(err, offers.ErrExpired) || !o.same() {
-			// What the tenant sees has changed otherwise than by a change of the objects: it has to look again.
+		if errors.Is(err, offers.ErrExpired) || o.past(changes) || !o.same() {
+			// What the tenant sees has changed otherwise than by a change of the objects that it may hear of: it has to look
+			// again.
 			o.out.Write(frames.Expired(after))
 			_ = o.send(live)
 			return nil
@@ -80,6 +82,13 @@ func (o *offer) watch(w http.ResponseWriter, r *http.Request, query url.Values) 
 			return nil
 		}
 	}
+}
+
+// past reports whether some of the changes came before the tenant began, so that they may tell of an earlier one of the same
+// name. A tenant that has just begun may have been shown honestly what there was shortly before.
+func (o *offer) past(changes []offers.Change) bool {
+	began := o.beginning()
+	return slices.ContainsFunc(changes, func(c offers.Change) bool { return c.Version <= began })
 }
 
 // same reports whether the tenant is still whom the operator chose, or did not.

@@ -181,12 +181,27 @@ type TenantStatus struct {
 	Server string `json:"server,omitempty"`
 	// certificateExpiry is when the issued kubeconfig stops working.
 	CertificateExpiry *metav1.Time `json:"certificateExpiry,omitempty"`
+	// beginning is where the tenant's history begins: what an older resource version shows is an earlier tenant's of the same
+	// name, and is refused as expired. Set once, before the tenant can be used; tenants of releases that did not know of it
+	// have none, and no bound.
+	Beginning *TenantBeginning `json:"beginning,omitempty"`
 	// conditions are Ready, NetworkReady in mode VPC and, while the tenant is being deleted, Cleaned.
 	// +patchMergeKey=type
 	// +patchStrategy=merge
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+}
+
+// TenantBeginning is a moment at which nothing was left of any earlier tenant of the same name, and nothing there yet of this
+// one, as resource versions: one for each storage that counts by itself.
+type TenantBeginning struct {
+	// control is the control cluster's.
+	Control int64 `json:"control"`
+	// events is the control cluster's of Events, which large clusters store apart.
+	Events int64 `json:"events"`
+	// admin is this API's.
+	Admin int64 `json:"admin"`
 }
 
 // TenantList is a list of Tenants.

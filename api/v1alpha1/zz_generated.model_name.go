@@ -161,6 +161,11 @@ func (in Tenant) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in TenantBeginning) OpenAPIModelName() string {
+	return "io.vivarium.v1alpha1.TenantBeginning"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in TenantChoice) OpenAPIModelName() string {
 	return "io.vivarium.v1alpha1.TenantChoice"
 }

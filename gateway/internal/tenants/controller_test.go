@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,10 @@ func TestCreate(t *testing.T) {
 		got, err := w.control.CoreV1().Namespaces().Get(ctx, "creat1-"+ns, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
+		}
+		version, err := strconv.ParseInt(got.ResourceVersion, 10, 64)
+		if began := x.Status.Beginning; err != nil || began == nil || began.Control <= 0 || began.Control >= version || began.Events <= 0 || began.Admin <= 0 {
+			t.Errorf("namespace %s of version %s is there from before the beginning %+v", ns, got.ResourceVersion, began)
 		}
 		for key, value := range map[string]string{names.LabelTenant: "creat1", "pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "latest"} {
 			if got.Labels[key] != value {
@@ -112,6 +117,12 @@ func TestCreate(t *testing.T) {
 	t.Run("SecondLookChangesNothing", func(t *testing.T) {
 		stop()
 		before := w.versions("creat1")
+		// As a release made it that did not note where tenants begin: it has a history, which is nobody else's.
+		old := w.get("creat1")
+		old.Status.Beginning = nil
+		if err := w.admin.Status().Update(ctx, old); err != nil {
+			t.Fatal(err)
+		}
 		tenant := w.get("creat1").ResourceVersion
 		w.startController()
 		w.quiet()

@@ -31,6 +31,8 @@ type Tenant struct {
 	Terminating bool
 	// CredentialsNotBefore refuses client certificates whose validity starts before it; zero refuses none.
 	CredentialsNotBefore time.Time
+	// Beginning is where its history begins.
+	Beginning Beginning
 	// Limits are all set and positive.
 	Limits Limits
 	// VPC is the name of the tenant's VPC; empty for a tenant whose network is flat.
@@ -174,6 +176,13 @@ func fromObject(id names.TenantID, object *v1alpha1.Tenant) Tenant {
 
 			CustomResourceDefinitions: int(limits.CustomResourceDefinitions),
 		},
+	}
+	switch began := object.Status.Beginning; {
+	case began != nil:
+		t.Beginning = Beginning{Control: uint64(began.Control), Events: uint64(began.Events), Admin: uint64(began.Admin)}
+	case object.Annotations[v1alpha1.AnnotationKubeconfig] == "":
+		// Nobody can use the tenant yet, unless another replica is ahead.
+		t.Beginning = notBegun
 	}
 	if notBefore := object.Spec.CredentialsNotBefore; notBefore != nil {
 		t.CredentialsNotBefore = notBefore.Time

@@ -2,6 +2,7 @@ package tenants_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"vivarium.io/vivarium/api/v1alpha1"
@@ -26,7 +27,9 @@ func TestDirectory(t *testing.T) {
 	if id := <-told; id != "direc1" {
 		t.Errorf("told of %q", id)
 	}
-	want := tenants.Tenant{ID: "direc1", UID: x.UID, Limits: tenants.Limits{RequestsPerSecond: 50, Burst: 100, MaxInFlight: 100, MaxWatches: 1000, MaxStreams: 100, CustomResourceDefinitions: 100}}
+	// Nobody runs who notes where the tenant begins.
+	never := tenants.Beginning{Control: math.MaxUint64, Events: math.MaxUint64, Admin: math.MaxUint64}
+	want := tenants.Tenant{ID: "direc1", UID: x.UID, Beginning: never, Limits: tenants.Limits{RequestsPerSecond: 50, Burst: 100, MaxInFlight: 100, MaxWatches: 1000, MaxStreams: 100, CustomResourceDefinitions: 100}}
 	if got, ok := w.directory.Get("direc1"); !ok || got != want {
 		t.Errorf("got %+v, %t, want %+v", got, ok, want)
 	}

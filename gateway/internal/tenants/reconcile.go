@@ -48,24 +48,14 @@ func (c *Controller) reconcile(ctx context.Context, id names.TenantID) (again ti
 	return resync, c.reconcileLife(ctx, id, t)
 }
 
-// reconcileLife makes what the tenant needs in control and of its network and issues its credentials, all at once.
+// reconcileLife brings a tenant to life, or keeps it there, and tells how that went.
 func (c *Controller) reconcileLife(ctx context.Context, id names.TenantID, t *v1alpha1.Tenant) error {
+	t, err := c.begin(ctx, t)
 	status := t.Status.DeepCopy()
-	group, groupCtx := errgroup.WithContext(ctx)
-	provided := t.DeepCopy() // the other half changes t
-	group.Go(func() error { return c.provide(groupCtx, id, provided) })
 	var network *metav1.Condition
-	group.Go(func() error {
-		var err error
-		network, err = c.networks.provide(groupCtx, id, provided)
-		return err
-	})
-	group.Go(func() error {
-		var err error
-		t, err = c.issueCredentials(groupCtx, id, t, status)
-		return err
-	})
-	err := group.Wait()
+	if err == nil {
+		t, network, err = c.equip(ctx, id, t, status)
+	}
 	if apierrors.IsConflict(err) {
 		return err // Another replica was quicker; its work is seen next time.
 	}
@@ -90,6 +80,26 @@ func (c *Controller) reconcileLife(ctx context.Context, id names.TenantID, t *v1
 		err = statusErr
 	}
 	return err
+}
+
+// equip makes what the tenant needs in control and of its network and issues its credentials, all at once. It gives the tenant
+// as it is then, and what is to be said of its network.
+func (c *Controller) equip(ctx context.Context, id names.TenantID, t *v1alpha1.Tenant, status *v1alpha1.TenantStatus) (_ *v1alpha1.Tenant, network *metav1.Condition, err error) {
+	group, ctx := errgroup.WithContext(ctx)
+	provided := t.DeepCopy() // the other half changes t
+	group.Go(func() error { return c.provide(ctx, id, provided) })
+	group.Go(func() error {
+		var err error
+		network, err = c.networks.provide(ctx, id, provided)
+		return err
+	})
+	group.Go(func() error {
+		var err error
+		t, err = c.issueCredentials(ctx, id, t, status)
+		return err
+	})
+	err = group.Wait()
+	return t, network, err
 }
 
 func phaseOf(t *v1alpha1.Tenant, ready metav1.ConditionStatus) v1alpha1.TenantPhase {

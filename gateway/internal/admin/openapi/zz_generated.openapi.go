@@ -128,6 +128,7 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		v1alpha1.SubnetStatus{}.OpenAPIModelName():                  schema_vivariumio_vivarium_api_v1alpha1_SubnetStatus(ref),
 		v1alpha1.SubnetTemplate{}.OpenAPIModelName():                schema_vivariumio_vivarium_api_v1alpha1_SubnetTemplate(ref),
 		v1alpha1.Tenant{}.OpenAPIModelName():                        schema_vivariumio_vivarium_api_v1alpha1_Tenant(ref),
+		v1alpha1.TenantBeginning{}.OpenAPIModelName():               schema_vivariumio_vivarium_api_v1alpha1_TenantBeginning(ref),
 		v1alpha1.TenantChoice{}.OpenAPIModelName():                  schema_vivariumio_vivarium_api_v1alpha1_TenantChoice(ref),
 		v1alpha1.TenantLimits{}.OpenAPIModelName():                  schema_vivariumio_vivarium_api_v1alpha1_TenantLimits(ref),
 		v1alpha1.TenantList{}.OpenAPIModelName():                    schema_vivariumio_vivarium_api_v1alpha1_TenantList(ref),
@@ -5636,6 +5637,44 @@ func schema_vivariumio_vivarium_api_v1alpha1_Tenant(ref common.ReferenceCallback
 	}
 }
 
+func schema_vivariumio_vivarium_api_v1alpha1_TenantBeginning(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "TenantBeginning is a moment at which nothing was left of any earlier tenant of the same name, and nothing there yet of this one, as resource versions: one for each storage that counts by itself.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"control": {
+						SchemaProps: spec.SchemaProps{
+							Description: "control is the control cluster's.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"events": {
+						SchemaProps: spec.SchemaProps{
+							Description: "events is the control cluster's of Events, which large clusters store apart.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"admin": {
+						SchemaProps: spec.SchemaProps{
+							Description: "admin is this API's.",
+							Default:     0,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+				},
+				Required: []string{"control", "events", "admin"},
+			},
+		},
+	}
+}
+
 func schema_vivariumio_vivarium_api_v1alpha1_TenantChoice(ref common.ReferenceCallback) common.OpenAPIDefinition {
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
@@ -5930,6 +5969,12 @@ func schema_vivariumio_vivarium_api_v1alpha1_TenantStatus(ref common.ReferenceCa
 							Ref:         ref(metav1.Time{}.OpenAPIModelName()),
 						},
 					},
+					"beginning": {
+						SchemaProps: spec.SchemaProps{
+							Description: "beginning is where the tenant's history begins: what an older resource version shows is an earlier tenant's of the same name, and is refused as expired. Set once, before the tenant can be used; tenants of releases that did not know of it have none, and no bound.",
+							Ref:         ref(v1alpha1.TenantBeginning{}.OpenAPIModelName()),
+						},
+					},
 					"conditions": {
 						VendorExtensible: spec.VendorExtensible{
 							Extensions: spec.Extensions{
@@ -5958,7 +6003,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_TenantStatus(ref common.ReferenceCa
 			},
 		},
 		Dependencies: []string{
-			metav1.Condition{}.OpenAPIModelName(), metav1.Time{}.OpenAPIModelName()},
+			metav1.Condition{}.OpenAPIModelName(), metav1.Time{}.OpenAPIModelName(), v1alpha1.TenantBeginning{}.OpenAPIModelName()},
 	}
 }
 
