@@ -229,7 +229,8 @@ func isFollow(r *route.Request) bool {
 
 // authenticate finds out who asks, and for which tenant.
 func (f *front) authenticate(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) error {
-	if f.authenticator.Strange(r) {
+	strange := f.authenticator.Strange(r)
+	if strange {
 		if err := f.strangers.Check(r.RemoteAddr); err != nil {
 			f.metrics.throttled.WithLabelValues("strangers").Inc()
 			return err
@@ -237,7 +238,7 @@ func (f *front) authenticate(w http.ResponseWriter, r *http.Request, next http.H
 	}
 	sender, tenant, err := f.authenticator.Authenticate(r)
 	if err != nil {
-		if statusOf(r.Context(), err).Code == http.StatusUnauthorized {
+		if strange && statusOf(r.Context(), err).Code == http.StatusUnauthorized {
 			f.strangers.Failed(r.RemoteAddr)
 		}
 		return err

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -243,6 +244,60 @@ func TestStrangersWait(t *testing.T) {
 	if res, _ := h.raw(request("GET "+pods), h.client(tenantA, nil)); res.StatusCode != 404 && res.StatusCode != 500 && res.StatusCode != 201 {
 		t.Errorf("a tenant behind the same address: %d", res.StatusCode)
 	}
+}
+
+// TestNeighboursOfStrangers lets a good token and bad credentials come from one address, as those of all pods behind a
+// masquerading node do.
+func TestNeighboursOfStrangers(t *testing.T) {
+	h := newHarness(t)
+	const mine, late = "system:serviceaccount:abc123-web:mine", "system:serviceaccount:abc123-web:late"
+	good, another := token(mine, "vivarium-gateway"), token(late, "vivarium-gateway")
+	var reviewed atomic.Int32
+	h.answerWith(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if !strings.HasSuffix(r.URL.Path, "/tokenreviews") {
+			_, _ = io.WriteString(w, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}`)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		w.WriteHeader(http.StatusCreated)
+		for user, token := range map[string]string{mine: good, late: another} {
+			if strings.Contains(string(body), token) {
+				if user == mine {
+					reviewed.Add(1)
+				}
+				fmt.Fprintf(w, `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","status":{"authenticated":true,"audiences":["vivarium-gateway"],"user":{"username":%q}}}`, user)
+				return
+			}
+		}
+		_, _ = io.WriteString(w, `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","status":{"authenticated":false}}`)
+	})
+	is := func(want int, headers ...string) {
+		t.Helper()
+		if res, body := h.raw(request("GET "+pods, headers...)); res.StatusCode != want {
+			t.Fatalf("answer is %d, want %d: %s", res.StatusCode, want, body)
+		}
+	}
+	is(200, "Authorization: Bearer "+good)
+	// Nobody's time is spent on these.
+	for range 100 {
+		is(401)
+		is(401, "Authorization: Bearer "+token("system:serviceaccount:kube-system:x", "vivarium-gateway"))
+	}
+	is(200, "Authorization: Bearer "+another)
+	forged := 0
+	flood := func() {
+		for code := 0; code != http.StatusTooManyRequests; forged++ {
+			res, _ := h.raw(request("GET "+pods, "Authorization: Bearer "+token(fmt.Sprintf("system:serviceaccount:abc123-web:x%d", forged), "vivarium-gateway")))
+			code = res.StatusCode
+		}
+	}
+	// Until it has been asked about again: what was known of it then is known no more.
+	eventually(t, "the token is reviewed again", func() bool {
+		flood()
+		is(200, "Authorization: Bearer "+good)
+		return reviewed.Load() > 1
+	})
 }
 
 // TestIdentityHeaders sends every kind of identity header that reaches a request, and looks at whom the control cluster

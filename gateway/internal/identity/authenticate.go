@@ -80,11 +80,12 @@ func (a *Authenticator) Authenticate(r *http.Request) (Identity, tenants.Tenant,
 	return id, t, err
 }
 
-// Strange reports whether a request brings a token that has not been seen lately, so that knowing its sender takes the
-// control cluster's time.
+// Strange reports whether a request brings a token that nobody has vouched for lately, so that finding out that it is no good
+// takes the control cluster's time. What is seen to be no good at once is not strange, and a token that was good the last time
+// is not either: others behind its address must not be able to shut its sender out.
 func (a *Authenticator) Strange(r *http.Request) bool {
 	token, err := bearer(r.Header)
-	return err == nil && token != "" && !hasCertificate(r.TLS) && !a.tokens.seen(token)
+	return err == nil && token != "" && !hasCertificate(r.TLS) && a.tokens.strange(token)
 }
 
 func (a *Authenticator) credential(ctx context.Context, state *tls.ConnectionState, h http.Header) (Identity, error) {

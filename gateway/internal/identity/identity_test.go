@@ -307,8 +307,17 @@ func TestTokenIsForgotten(t *testing.T) {
 		t.Errorf("identity %+v", id)
 	}
 	clock = clock.Add(trustFor)
+	if a.Strange(r) {
+		t.Error("a token that was good is strange")
+	}
 	if _, _, err := a.Authenticate(r); code(err) != 401 {
 		t.Errorf("a revoked token: %v", err)
+	}
+	if a.Strange(r) {
+		t.Error("a token is strange of which it is known that it is no good")
+	}
+	if clock = clock.Add(refuseFor); !a.Strange(r) {
+		t.Error("a token that was revoked is not strange")
 	}
 	// Whether the token itself has ended is not for this clock to say.
 	clock = clock.Add(2 * time.Hour)

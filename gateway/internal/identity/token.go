@@ -61,6 +61,8 @@ type tokens struct {
 	reviewer TokenReviewer
 	now      func() time.Time
 	recent   *lru.Cache[TokenDigest, verdict]
+	// good are tokens whose last review was a yes, however long ago: nobody can put one there who does not have it.
+	good *lru.Cache[TokenDigest, struct{}]
 	// calls joins reviews of one token that happen at once.
 	calls singleflight.Group
 }
@@ -76,7 +78,11 @@ func newTokens(audience string, reviewer TokenReviewer, now func() time.Time) (*
 	if err != nil {
 		return nil, fmt.Errorf("make the cache of tokens: %w", err)
 	}
-	return &tokens{audience: audience, reviewer: reviewer, now: now, recent: cache}, nil
+	good, err := lru.New[TokenDigest, struct{}](reviewedTokens)
+	if err != nil {
+		return nil, fmt.Errorf("make the cache of tokens: %w", err)
+	}
+	return &tokens{audience: audience, reviewer: reviewer, now: now, recent: cache, good: good}, nil
 }
 
 // bearer finds the token of a request, empty if there is none. What looks like a credential and is not one that we know
@@ -130,10 +136,14 @@ func subprotocols(h http.Header) []string {
 
 func digest(token string) TokenDigest { return sha256.Sum256([]byte(token)) }
 
-// seen reports whether an answer about a token is at hand.
-func (t *tokens) seen(token string) bool {
-	v, ok := t.recent.Get(digest(token))
-	return ok && t.now().Before(v.until)
+// strange reports whether the control cluster has to be asked about a token that it has not vouched for the last time.
+func (t *tokens) strange(token string) bool {
+	if _, worth := t.claims(token); !worth {
+		return false
+	}
+	key := digest(token)
+	v, ok := t.recent.Get(key)
+	return (!ok || !t.now().Before(v.until)) && !t.good.Contains(key)
 }
 
 func (t *tokens) identify(ctx context.Context, token string) (Identity, error) {
@@ -195,6 +205,11 @@ func (t *tokens) review(ctx context.Context, key TokenDigest, token string, c cl
 		}
 		v := t.judge(review, key, c)
 		t.recent.Add(key, v)
+		if v.id.Tenant == "" {
+			t.good.Remove(key)
+		} else {
+			t.good.Add(key, struct{}{})
+		}
 		return v, nil
 	})
 	select {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// What an address may send without proving who it is, before it has to wait. Clients behind one address share it, so
-// it is more than one misconfigured client needs.
+// How often an address may have the control cluster asked about a token that is no good, before it has to wait. Clients
+// behind one address share it, so it is more than one misconfigured client needs.
 const (
 	strangeRate   = 5
 	strangeBurst  = 50
@@ -18,7 +18,7 @@ const (
 	strangerDelay = time.Second
 )
 
-// Strangers bounds what addresses cost that send bad credentials. Safe for concurrent use.
+// Strangers bounds what addresses cost the control cluster that send bad tokens. Safe for concurrent use.
 type Strangers struct {
 	now     func() time.Time
 	buckets *lru.Cache[netip.Addr, *rate.Limiter]
@@ -33,7 +33,7 @@ func NewStrangers(now func() time.Time) (*Strangers, error) {
 	return &Strangers{now: now, buckets: buckets}, nil
 }
 
-// Check refuses, with 429, an address that has sent too many bad credentials lately.
+// Check refuses, with 429, an address that has sent too many bad tokens lately.
 func (s *Strangers) Check(remote string) error {
 	if b, ok := s.buckets.Get(address(remote)); ok && b.TokensAt(s.now()) < 1 {
 		return tooMany("too many requests without a good credential from this address", strangerDelay)
@@ -41,7 +41,7 @@ func (s *Strangers) Check(remote string) error {
 	return nil
 }
 
-// Failed counts a bad credential.
+// Failed counts a bad token that the control cluster was asked about.
 func (s *Strangers) Failed(remote string) {
 	key := address(remote)
 	b, ok := s.buckets.Get(key)
