@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -131,6 +132,7 @@ func newHarness(t testing.TB) *harness {
 	t.Cleanup(func() { h.leaks.check(t) })
 	h.server = httptest.NewUnstartedServer(h.front.handler())
 	h.server.EnableHTTP2 = true
+	serveHTTP2(h.server.Config, slog.Default())
 	h.server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, ClientCAs: pool}
 	h.server.Config.MaxHeaderBytes = maxHeader
 	h.server.StartTLS()

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"vivarium.io/vivarium/gateway/internal/h2"
 	"vivarium.io/vivarium/internal/boot"
 )
 
@@ -23,6 +24,9 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 3 * time.Minute
 	drainTimeout  = 10 * time.Second
+	// pingAfter is how long a connection may be silent until it is asked whether it is there, pingTimeout what it has to answer.
+	pingAfter   = 30 * time.Second
+	pingTimeout = 15 * time.Second
 	// certificateAge is how often the serving certificate's files are looked at.
 	certificateAge = 10 * time.Second
 )
@@ -46,6 +50,8 @@ func newListener(ctx context.Context, o *Options, clientCAs *x509.CertPool) (*li
 		MinVersion: tls.VersionTLS12, GetCertificate: certificate.get,
 		// Who signed a client's certificate is checked with the request, where the answer can say why not.
 		ClientAuth: tls.RequestClientCert, ClientCAs: clientCAs,
+		// Small records at the beginning of a connection are for pages that are shown before they are whole.
+		DynamicRecordSizingDisabled: true,
 	}}, nil
 }
 
@@ -55,15 +61,12 @@ func (l *listener) close() { _ = l.Listener.Close() }
 func (l *listener) serve(ctx context.Context, f *front) error {
 	server := &http.Server{
 		Handler: f.handler(), TLSConfig: l.tls, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 		// Requests end with their connection or with the server, not with ctx.
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 		// Strangers fill it with failed handshakes.
 		ErrorLog: slog.NewLogLogger(boot.Logger(ctx).Handler(), slog.LevelDebug),
 	}
-	if err := serveHTTP2(server); err != nil {
-		return fmt.Errorf("serve tenants: %w", err)
-	}
+	serveHTTP2(server, boot.Logger(ctx))
 	failed := make(chan error, 1)
 	go func() { failed <- server.ServeTLS(l.Listener, "", "") }()
 	select {
@@ -81,6 +84,25 @@ func (l *listener) serve(ctx context.Context, f *front) error {
 		return fmt.Errorf("serve tenants: %w", err)
 	}
 	return nil
+}
+
+// serveHTTP2 makes server serve HTTP/2 as well.
+func serveHTTP2(server *http.Server, logger *slog.Logger) {
+	two := &h2.Server{
+		Log: logger, MaxStreams: maxStreams, MaxHeader: maxHeader, HeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		PingAfter: pingAfter, PingTimeout: pingTimeout, WriteTimeout: writeTimeout,
+	}
+	server.RegisterOnShutdown(two.Shutdown)
+	server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+		"h2": func(_ *http.Server, conn *tls.Conn, handler http.Handler) {
+			ctx := context.Background()
+			// This is how the standard library passes the context of a connection on.
+			if base, ok := handler.(interface{ BaseContext() context.Context }); ok {
+				ctx = base.BaseContext()
+			}
+			two.Serve(ctx, conn, handler)
+		},
+	}
 }
 
 // servingCertificate is read again when its files change.

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"net/http"
 	"strconv"
 	"strings"
@@ -23,7 +22,6 @@ var writeTimeout = 60 * time.Second
 // reply is an answer in the making. It is a http.ResponseWriter that sends nothing before it must.
 type reply struct {
 	w          http.ResponseWriter
-	ctx        context.Context //nolint:containedctx // of the request whose answer it is
 	controller *http.ResponseController
 	header     http.Header
 	code       int
@@ -37,7 +35,7 @@ type reply struct {
 
 func newReply(w http.ResponseWriter, r *http.Request) *reply {
 	return &reply{
-		w: w, ctx: r.Context(), controller: http.NewResponseController(w), header: http.Header{}, code: http.StatusOK, compress: acceptsGzip(r.Header),
+		w: w, controller: http.NewResponseController(w), header: http.Header{}, code: http.StatusOK, compress: acceptsGzip(r.Header),
 	}
 }
 
@@ -108,7 +106,7 @@ func (r *reply) send(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	defer watchdog(r.controller)()
+	limitWrite(r.controller)
 	if r.zip != nil {
 		_, err := r.zip.Write(p)
 		return err
@@ -117,11 +115,9 @@ func (r *reply) send(p []byte) error {
 	return err
 }
 
-// watchdog breaks an answer off whose client does not read, unless the returned function is called in time. A deadline
-// that is set beforehand would do the same to an answer that merely has nothing to say for a while: over HTTP/2 it resets
-// the stream whether something is being written or not.
-func watchdog(controller *http.ResponseController) (done func() bool) {
-	return time.AfterFunc(writeTimeout, func() { _ = controller.SetWriteDeadline(time.Unix(1, 0)) }).Stop
+// limitWrite breaks an answer off whose client does not read what is written next.
+func limitWrite(controller *http.ResponseController) {
+	_ = controller.SetWriteDeadline(time.Now().Add(writeTimeout))
 }
 
 // Close sends what has been held back and ends the answer.
@@ -133,9 +129,6 @@ func (r *reply) Close() error {
 		r.started = true
 		if r.code != http.StatusNotModified && r.code != http.StatusNoContent {
 			r.header.Set("Content-Length", strconv.Itoa(len(r.held)))
-		}
-		if len(r.held) > 0 {
-			expectBody(r.ctx)
 		}
 		r.writeHeader()
 		return r.send(r.held)
@@ -173,12 +166,12 @@ func newLive(w http.ResponseWriter) *live { return &live{w, http.NewResponseCont
 
 // Write sends; a client that does not read has as much time as [reply] gives it.
 func (l *live) Write(p []byte) (int, error) {
-	defer watchdog(l.controller)()
+	limitWrite(l.controller)
 	return l.w.Write(p)
 }
 
 // Flush sends what is buffered on the way.
 func (l *live) Flush() error {
-	defer watchdog(l.controller)()
+	limitWrite(l.controller)
 	return l.controller.Flush()
 }

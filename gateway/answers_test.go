@@ -2,17 +2,13 @@ package gateway
 
 import (
 	"bytes"
-	"context"
-	"crypto/tls"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
-	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // countedListener counts what is written on its connections.
@@ -63,11 +59,7 @@ func TestAnswersTogether(t *testing.T) {
 	counted := &countedListener{Listener: server.Listener}
 	server.Listener = counted
 	server.EnableHTTP2 = true
-	server.Config.TLSConfig = &tls.Config{}
-	if err := serveHTTP2(server.Config); err != nil {
-		t.Fatal(err)
-	}
-	server.TLS = server.Config.TLSConfig
+	serveHTTP2(server.Config, slog.Default())
 	server.StartTLS()
 	defer server.Close()
 	client := server.Client()
@@ -105,85 +97,5 @@ func TestAnswersTogether(t *testing.T) {
 	close(next)
 	if body, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(body, small) {
 		t.Errorf("the watch told %d bytes, %v", len(body), err)
-	}
-}
-
-func h2Frame(kind http2.FrameType, flags http2.Flags, payload string) []byte {
-	return append([]byte{0, 0, byte(len(payload)), byte(kind), byte(flags), 0, 0, 0, 1}, payload...)
-}
-
-// What has been held back goes out before anything else, and by itself if nothing else comes.
-func TestHeadsGoOut(t *testing.T) {
-	t.Parallel()
-	ca := newAuthority(t)
-	near, far := net.Pipe()
-	defer near.Close()
-	defer far.Close()
-	pair := tls.Certificate{Certificate: [][]byte{ca.cert.Raw}, PrivateKey: ca.key}
-	c := &together{Conn: tls.Server(near, &tls.Config{Certificates: []tls.Certificate{pair}})}
-	ctx := context.WithValue(t.Context(), togetherKey{}, c)
-	client := tls.Client(far, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // both ends are here
-	got := make(chan byte, 1<<10)
-	go func() {
-		defer close(got)
-		one := make([]byte, 1)
-		for {
-			if _, err := client.Read(one); err != nil {
-				return
-			}
-			got <- one[0]
-		}
-	}()
-	expect := func(want ...[]byte) {
-		t.Helper()
-		for _, b := range bytes.Join(want, nil) {
-			select {
-			case is, ok := <-got:
-				if !ok || is != b {
-					t.Fatalf("read %q, want %q", is, b)
-				}
-			case <-time.After(30 * time.Second):
-				t.Fatal("nothing comes")
-			}
-		}
-	}
-	write := func(p []byte) {
-		t.Helper()
-		if n, err := c.Write(p); n != len(p) || err != nil {
-			t.Fatal(n, err)
-		}
-	}
-	head, last, data := h2Frame(http2.FrameHeaders, http2.FlagHeadersEndHeaders, "head"),
-		h2Frame(http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, "last"), h2Frame(http2.FrameData, 0, "data")
-	// Nothing was announced.
-	write(head)
-	expect(head)
-	expectBody(ctx)
-	// Nothing of these waits, nor does what was announced get lost by them.
-	write(data)
-	expect(data)
-	write(last)
-	expect(last)
-	write(head)
-	write(data)
-	expect(head, data)
-	for range 3 {
-		expectBody(ctx)
-		write(head)
-		expect(head)
-	}
-	expectBody(ctx)
-	write(head)
-	large := bytes.Repeat([]byte("x"), oneRecord)
-	go func() { _, _ = c.Write(large) }()
-	expect(head, large)
-	expectBody(ctx)
-	write(head)
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
-	expect(head)
-	if _, err := c.Write(data); err == nil {
-		t.Error("a closed connection takes more")
 	}
 }
