@@ -106,7 +106,7 @@ func (r *reply) send(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	limitWrite(r.controller)
+	defer limitWrite(r.controller)()
 	if r.zip != nil {
 		_, err := r.zip.Write(p)
 		return err
@@ -115,9 +115,11 @@ func (r *reply) send(p []byte) error {
 	return err
 }
 
-// limitWrite breaks an answer off whose client does not read what is written next.
-func limitWrite(controller *http.ResponseController) {
+// limitWrite breaks an answer off whose client does not read what is written before the returned function is called. The
+// deadline goes with the write: on a connection of HTTP/1.1 it would be there for the next answer too.
+func limitWrite(controller *http.ResponseController) (done func()) {
 	_ = controller.SetWriteDeadline(time.Now().Add(writeTimeout))
+	return func() { _ = controller.SetWriteDeadline(time.Time{}) }
 }
 
 // Close sends what has been held back and ends the answer.
@@ -166,12 +168,12 @@ func newLive(w http.ResponseWriter) *live { return &live{w, http.NewResponseCont
 
 // Write sends; a client that does not read has as much time as [reply] gives it.
 func (l *live) Write(p []byte) (int, error) {
-	limitWrite(l.controller)
+	defer limitWrite(l.controller)()
 	return l.w.Write(p)
 }
 
 // Flush sends what is buffered on the way.
 func (l *live) Flush() error {
-	limitWrite(l.controller)
+	defer limitWrite(l.controller)()
 	return l.controller.Flush()
 }

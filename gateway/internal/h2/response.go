@@ -130,12 +130,14 @@ func (w *response) SetReadDeadline(at time.Time) error {
 // a deadline that passes: set another one before the next write.
 func (w *response) SetWriteDeadline(at time.Time) error {
 	s := w.stream
-	s.expired.Store(!at.IsZero() && !at.After(time.Now()))
 	if at.IsZero() {
 		s.deadline.Store(0)
-	} else {
-		s.deadline.Store(at.UnixNano())
+		s.expired.Store(false)
+		return nil
 	}
+	s.deadline.Store(at.UnixNano())
+	s.expired.Store(!at.After(time.Now()))
+	// Who waits is to wait until then.
 	s.wake()
 	return nil
 }
