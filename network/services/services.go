@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"vivarium.io/vivarium/internal/names"
 	"vivarium.io/vivarium/internal/ranges"
@@ -28,6 +29,9 @@ const (
 	labelProxy = "service.kubernetes.io/service-proxy-name"
 	// apiNamespace and apiName are of the Service that stands for the tenant's API.
 	apiNamespace, apiName = "default", "kubernetes"
+	// most is how many places one Service leads to in a family, its ports taken together: a hand-made EndpointSlice can say a
+	// hundred times more than it is long, and every node of the VPC would keep that.
+	most = 10_000
 )
 
 // Compile gives a tenant's Services, from those that there are in the control cluster and their EndpointSlices. What is not the
@@ -36,7 +40,7 @@ const (
 func Compile(tenant names.TenantID, objects []*corev1.Service, parts []*discoveryv1.EndpointSlice) []network.Service {
 	type key struct{ namespace, name string }
 	of := map[key][]*discoveryv1.EndpointSlice{}
-	for _, part := range parts {
+	for _, part := range slices.SortedFunc(slices.Values(parts), func(a, b *discoveryv1.EndpointSlice) int { return strings.Compare(a.Name, b.Name) }) {
 		k := key{part.Namespace, part.Labels[discoveryv1.LabelServiceName]}
 		of[k] = append(of[k], part)
 	}
@@ -122,7 +126,7 @@ func compile(namespace string, o *corev1.Service, parts []*discoveryv1.EndpointS
 		s.Ports = append(s.Ports, port)
 	}
 	if headless {
-		s.Hosts = hosts(o, parts)
+		s.Hosts = hosts(o, slices.DeleteFunc(slices.Clone(s.Ports), func(p network.ServicePort) bool { return p.Name == "" }), parts)
 	}
 	return s, true
 }
@@ -142,9 +146,15 @@ func api(ip netip.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(network.APIAddress6), network.APIPort)
 }
 
-// backends gives where a port leads in one family: what is ready, or, while nothing is, what still serves until it ends.
+// backends gives where a port leads in one family: what is ready, or, while nothing is, what still serves until it ends. Of
+// more than there may be it is the first, by the names of slices.
 func backends(o *corev1.Service, port *network.ServicePort, four bool, parts []*discoveryv1.EndpointSlice) []netip.AddrPort {
 	readies, last := map[netip.AddrPort]bool{}, map[netip.AddrPort]bool{}
+	add := func(to map[netip.AddrPort]bool, at netip.AddrPort) {
+		if len(to) < most/len(o.Spec.Ports) {
+			to[at] = true
+		}
+	}
 	for _, part := range parts {
 		for _, number := range numbers(part, port) {
 			for i := range part.Endpoints {
@@ -153,9 +163,9 @@ func backends(o *corev1.Service, port *network.ServicePort, four bool, parts []*
 				switch at := netip.AddrPortFrom(ip, number); {
 				case !ok || ip.Is4() != four:
 				case ready(o, e):
-					readies[at] = true
+					add(readies, at)
 				case serves(e) && ends(e):
-					last[at] = true
+					add(last, at)
 				}
 			}
 		}
@@ -166,31 +176,17 @@ func backends(o *corev1.Service, port *network.ServicePort, four bool, parts []*
 	return slices.Collect(maps.Keys(readies))
 }
 
-// numbers gives what a Service's port is at the endpoints of a slice.
+// numbers gives what a Service's port is at the endpoints of a slice. One without a number says all ports, and is for others
+// than Services.
 func numbers(part *discoveryv1.EndpointSlice, port *network.ServicePort) []uint16 {
 	var list []uint16
 	for i := range part.Ports {
-		if p, ok := named(&part.Ports[i]); ok && p.Name == port.Name && p.Protocol == port.Protocol {
-			list = append(list, p.Port)
+		p := &part.Ports[i]
+		if p.Port != nil && 0 < *p.Port && *p.Port <= 65535 && ptr.Deref(p.Name, "") == port.Name && string(ptr.Deref(p.Protocol, corev1.ProtocolTCP)) == port.Protocol {
+			list = append(list, uint16(*p.Port))
 		}
 	}
 	return list
-}
-
-// named reads a port of a slice; false for one without a number, which says all ports and is for others than Services.
-func named(p *discoveryv1.EndpointPort) (network.NamedPort, bool) {
-	n := network.NamedPort{Protocol: string(corev1.ProtocolTCP)}
-	if p.Name != nil {
-		n.Name = *p.Name
-	}
-	if p.Protocol != nil {
-		n.Protocol = string(*p.Protocol)
-	}
-	if p.Port == nil || *p.Port < 1 || *p.Port > 65535 {
-		return n, false
-	}
-	n.Port = uint16(*p.Port)
-	return n, true
 }
 
 // reached gives the address of an endpoint, the first as upstream has it; false for one that may not be led to. It is the
@@ -226,7 +222,7 @@ func ends(e *discoveryv1.Endpoint) bool {
 }
 
 // hosts gives what a headless Service's name stands for: what is ready, with its named ports.
-func hosts(o *corev1.Service, parts []*discoveryv1.EndpointSlice) []network.ServiceHost {
+func hosts(o *corev1.Service, ports []network.ServicePort, parts []*discoveryv1.EndpointSlice) []network.ServiceHost {
 	type key struct {
 		ip   netip.Addr
 		name string
@@ -239,16 +235,16 @@ func hosts(o *corev1.Service, parts []*discoveryv1.EndpointSlice) []network.Serv
 			if !ok || !ready(o, e) {
 				continue
 			}
-			k := key{ip: ip}
-			if e.Hostname != nil {
-				k.name = *e.Hostname
-			}
+			k := key{ip, ptr.Deref(e.Hostname, "")}
 			if found[k] == nil {
+				if len(found) >= most/(1+len(o.Spec.Ports)) {
+					continue
+				}
 				found[k] = map[network.NamedPort]bool{}
 			}
-			for i := range part.Ports {
-				if p, ok := named(&part.Ports[i]); ok && p.Name != "" {
-					found[k][p] = true
+			for _, port := range ports {
+				for _, number := range numbers(part, &port) {
+					found[k][network.NamedPort{Name: port.Name, Protocol: port.Protocol, Port: number}] = true
 				}
 			}
 		}
