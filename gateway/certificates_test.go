@@ -6,15 +6,20 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"strings"
 	"testing"
+	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	certificates "k8s.io/client-go/kubernetes/typed/certificates/v1"
+	"k8s.io/client-go/rest"
 )
 
 // TestSigningRequests asks for certificates as users and signers of a tenant do. What signs in the control cluster must
@@ -55,7 +60,7 @@ func TestSigningRequests(t *testing.T) {
 	}
 	const signer = "example.com/serving"
 
-	for _, refused := range []string{"kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving", "kubernetes.io/legacy-unknown"} {
+	for _, refused := range []string{"kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving", "kubernetes.io/legacy-unknown"} {
 		if _, err := admin.Create(ctx, request("x", refused), metav1.CreateOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "there is no signer") {
 			t.Errorf("%s: %v", refused, err)
 		}
@@ -155,6 +160,7 @@ func TestSigningRequests(t *testing.T) {
 			t.Errorf("left are %v", list)
 		}
 	})
+	t.Run("Users", func(t *testing.T) { testUserCertificates(t, w, kubeconfig, "csr00a") })
 	t.Run("TenantGoes", func(t *testing.T) {
 		w.must(t, w.operator, "", "delete", "tenant", "csr00a", "--wait=false")
 		operators := clientset(t, client(t, w.control)).CertificatesV1().CertificateSigningRequests()
@@ -162,5 +168,131 @@ func TestSigningRequests(t *testing.T) {
 			_, err := operators.Get(ctx, "csr00a-foreign", metav1.GetOptions{})
 			return apierrors.IsNotFound(err)
 		})
+	})
+}
+
+// testUserCertificates goes the way by which a cluster's documents have its users get certificates, and the ways by which
+// they get none.
+func testUserCertificates(t *testing.T, w *world, kubeconfig, id string) {
+	admin := clientset(t, client(t, kubeconfig)).CertificatesV1().CertificateSigningRequests()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// answered asks for a certificate, has it approved by kubectl and waits for what comes of it.
+	answered := func(name string, of x509.CertificateRequest, usages ...certificatesv1.KeyUsage) certificatesv1.CertificateSigningRequestStatus {
+		t.Helper()
+		raw, err := x509.CreateCertificateRequest(rand.Reader, &of, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hour := int32(3600)
+		if _, err := admin.Create(t.Context(), &certificatesv1.CertificateSigningRequest{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: certificatesv1.CertificateSigningRequestSpec{
+				Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: raw}),
+				SignerName: certificatesv1.KubeAPIServerClientSignerName, Usages: usages, ExpirationSeconds: &hour,
+			},
+		}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.must(t, kubeconfig, "", "certificate", "approve", name)
+		var r *certificatesv1.CertificateSigningRequest
+		eventually(t, name+" is answered", func() bool {
+			if r, err = admin.Get(t.Context(), name, metav1.GetOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			return len(r.Status.Certificate) > 0 || len(r.Status.Conditions) > 1
+		})
+		if strings.Contains(r.String(), id+"-") {
+			t.Errorf("the request shows the prefix: %s", r)
+		}
+		return r.Status
+	}
+	subject := func(user string, groups ...string) x509.CertificateRequest {
+		return x509.CertificateRequest{Subject: pkix.Name{CommonName: user, Organization: groups, OrganizationalUnit: []string{"zzz999"}, SerialNumber: "x"}}
+	}
+	clientAuth := []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageKeyEncipherment, certificatesv1.UsageClientAuth}
+
+	for name, tc := range map[string]struct {
+		of     x509.CertificateRequest
+		usages []certificatesv1.KeyUsage
+		says   string
+	}{
+		"masters": {subject("ivy", "system:masters"), clientAuth, "system:masters group is not allowed"},
+		"account": {subject("system:serviceaccount:default:default"), clientAuth, "not a user"},
+		"nobody":  {subject("", "dev"), clientAuth, "common name"},
+		"control": {subject("ivy\n"), clientAuth, "common name"},
+		"names":   {x509.CertificateRequest{Subject: pkix.Name{CommonName: "ivy"}, DNSNames: []string{"gateway.test"}}, clientAuth, "alternative names"},
+		"server":  {subject("ivy"), append(clientAuth[:2:2], certificatesv1.UsageServerAuth), "invalid usage"},
+		"useless": {subject("ivy"), clientAuth[:2], "missing required usage"},
+	} {
+		s := answered("no-"+name, tc.of, tc.usages...)
+		if last := s.Conditions[len(s.Conditions)-1]; len(s.Certificate) > 0 || last.Type != certificatesv1.CertificateFailed || !strings.Contains(last.Message, tc.says) {
+			t.Errorf("%s: %+v", name, s.Conditions)
+		}
+	}
+
+	raw, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "ivy"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"forgotten", "denied"} {
+		w.must(t, kubeconfig, `{"apiVersion":"certificates.k8s.io/v1","kind":"CertificateSigningRequest","metadata":{"name":"`+name+`"},"spec":{"signerName":"kubernetes.io/kube-apiserver-client","usages":["client auth"],"request":"`+
+			base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: raw}))+`"}}`, "create", "-f", "-")
+	}
+	w.must(t, kubeconfig, "", "certificate", "deny", "denied")
+
+	issued := answered("ivy", subject("ivy", "dev"), clientAuth...)
+	for _, name := range []string{"forgotten", "denied"} {
+		if r, err := admin.Get(t.Context(), name, metav1.GetOptions{}); err != nil || len(r.Status.Certificate) > 0 {
+			t.Errorf("%s: %+v %v", name, r, err)
+		}
+	}
+	block, _ := pem.Decode(issued.Certificate)
+	if block == nil {
+		t.Fatalf("no certificate: %+v", issued.Conditions)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if life := cert.NotAfter.Sub(cert.NotBefore); cert.IsCA || life > 70*time.Minute || cert.Subject.CommonName != "ivy" || len(cert.ExtKeyUsage) != 1 {
+		t.Errorf("certificate of %s, %s: %+v", cert.Subject, life, cert)
+	}
+	as := func(of *rest.Config) *kubernetes.Clientset {
+		config := rest.AnonymousClientConfig(of)
+		config.CertData, config.KeyData = issued.Certificate, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+		return clientset(t, config)
+	}
+	who := func(c kubernetes.Interface) (*authenticationv1.SelfSubjectReview, error) {
+		return c.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	}
+	ivy := as(client(t, kubeconfig))
+	me, err := who(ivy)
+	if err != nil || me.Status.UserInfo.Username != "ivy" || strings.Join(me.Status.UserInfo.Groups, ",") != "dev,system:authenticated" {
+		t.Errorf("%+v, %v", me, err)
+	}
+	if _, err := ivy.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("without a right: %v", err)
+	}
+	w.must(t, kubeconfig, "", "create", "rolebinding", "developers", "--clusterrole=view", "--group=dev")
+	eventually(t, "ivy reads pods", func() bool {
+		_, err := ivy.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{})
+		return err == nil
+	})
+	if _, err := who(as(w.cluster.Config)); !apierrors.IsUnauthorized(err) {
+		t.Errorf("at the control cluster: %v", err)
+	}
+	// What revokes a tenant's certificates revokes its users'.
+	now := time.Now().Add(time.Second).UTC().Format(time.RFC3339)
+	w.must(t, w.operator, "", "patch", "tenant", id, "--type=merge", "-p", `{"spec":{"credentialsNotBefore":"`+now+`"}}`)
+	eventually(t, "ivy's certificate is revoked", func() bool {
+		_, err := who(ivy)
+		return apierrors.IsUnauthorized(err)
 	})
 }

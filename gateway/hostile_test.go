@@ -116,7 +116,7 @@ func TestRefusals(t *testing.T) {
 		"FinalizeLabel":        {withBody("PUT /api/v1/namespaces/default/finalize", `{"metadata":{"name":"default","labels":{"vivarium.io/tenant":"zzz999"}}}`), 403},
 		"DeleteDefault":        {request("DELETE /api/v1/namespaces/default"), 403},
 		"DeleteAllNamespaces":  {request("DELETE /api/v1/namespaces"), 405},
-		"ClusterSigner":        {withBody("POST /apis/certificates.k8s.io/v1/certificatesigningrequests", `{"metadata":{"name":"a"},"spec":{"signerName":"kubernetes.io/kube-apiserver-client"}}`), 403},
+		"ClusterSigner":        {withBody("POST /apis/certificates.k8s.io/v1/certificatesigningrequests", `{"metadata":{"name":"a"},"spec":{"signerName":"kubernetes.io/kubelet-serving"}}`), 403},
 		"ClusterSignerApplied": {request("PATCH /apis/certificates.k8s.io/v1/certificatesigningrequests/a?fieldManager=x", "Content-Type: application/apply-patch+yaml", "Content-Length: 155") + fmt.Sprintf("%-155s", "{kind: CertificateSigningRequest, apiVersion: certificates.k8s.io/v1, metadata: {name: a}, spec: {signerName: kubernetes.io/kubelet-serving}}"), 403},
 		"ClusterSignerPatched": {request("PATCH /apis/certificates.k8s.io/v1/certificatesigningrequests/a", "Content-Type: application/json-patch+json", "Content-Length: 95") + fmt.Sprintf("%-95s", `[{"op":"replace","path":"/spec/signerName","value":"kubernetes.io/legacy-unknown"}]`), 403},
 		"DaemonSet":            {withBody("POST /apis/apps/v1/namespaces/default/daemonsets", "{}"), 403},

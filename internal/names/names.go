@@ -118,6 +118,19 @@ const (
 	serviceAccountsGroup = "system:serviceaccounts:"
 )
 
+// maxPrincipal bounds the names of users and groups.
+const maxPrincipal = 253
+
+// IsPrincipal reports whether the name of a user or a group can go into a header, a log and an error message as it is.
+func IsPrincipal(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxPrincipal && s[0] != ' ' && s[len(s)-1] != ' '
+}
+
 // UserToControl gives the control cluster's user for a user of the tenant. A ServiceAccount keeps the form that the
 // control cluster's own authenticator gives it; every other name is prefixed, so that no tenant can name a user of the
 // platform.

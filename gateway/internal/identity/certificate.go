@@ -17,7 +17,6 @@ const (
 	maxChain = 3
 	// verifiedCertificates bounds how many certificates need not be verified again for each request.
 	verifiedCertificates = 16384
-	maxUserName          = 253
 )
 
 // certificates knows people by their client certificates. The handshake has proved that the client holds the key; who
@@ -74,7 +73,7 @@ func (c *certificates) identify(chain []*x509.Certificate) (Identity, error) {
 // is nobody's, above all not the operator's.
 func fromSubject(leaf *x509.Certificate) (Identity, bool) {
 	subject := leaf.Subject
-	if len(subject.OrganizationalUnit) != 1 || subject.SerialNumber == "" || !printable(subject.CommonName) {
+	if len(subject.OrganizationalUnit) != 1 || subject.SerialNumber == "" || !names.IsPrincipal(subject.CommonName) {
 		return Identity{}, false
 	}
 	// x509.VerifyOptions takes a certificate without any extended usage for one with all of them.
@@ -86,7 +85,7 @@ func fromSubject(leaf *x509.Certificate) (Identity, bool) {
 		return Identity{}, false
 	}
 	for _, group := range subject.Organization {
-		if !printable(group) {
+		if !names.IsPrincipal(group) {
 			return Identity{}, false
 		}
 	}
@@ -95,14 +94,4 @@ func fromSubject(leaf *x509.Certificate) (Identity, bool) {
 		User: subject.CommonName, Groups: everybody(subject.Organization),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 	}, true
-}
-
-// printable reports whether a name can go into a header, a log and an error message as it is.
-func printable(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == 0x7f {
-			return false
-		}
-	}
-	return s != "" && len(s) <= maxUserName && s[0] != ' ' && s[len(s)-1] != ' '
 }

@@ -108,7 +108,7 @@ func (i Impersonator) Impersonate(ctx context.Context, sender Identity, h http.H
 	}
 	user := users[0]
 	for _, name := range append(append([]string{user}, groups...), uids...) {
-		if !printable(name) {
+		if !names.IsPrincipal(name) {
 			return Identity{}, errBadRequest("the user, the groups and the UID to act as must be printable and not empty")
 		}
 	}

@@ -81,6 +81,7 @@ type Controller struct {
 	namespace cache.SharedIndexInformer
 	roles     *roles
 	authority *Authority
+	signer    *signer
 	access    access
 	pods      netip.AddrPort
 	queue     workqueue.TypedRateLimitingInterface[names.TenantID]
@@ -139,6 +140,9 @@ func NewController(config Config) (*Controller, error) {
 			workqueue.TypedRateLimitingQueueConfig[names.TenantID]{Name: "tenants"}),
 	}
 	if c.roles, err = newRoles(control, c.everyone, c.queue.Add); err != nil {
+		return nil, err
+	}
+	if c.signer, err = newSigner(config.Authority, identity, control, c.certifiable); err != nil {
 		return nil, err
 	}
 	c.namespace = c.newNamespaceInformer()
@@ -235,6 +239,16 @@ func matters(old, now *v1alpha1.Tenant) bool {
 		(kubeconfig(old) != "" && kubeconfig(old) != kubeconfig(now))
 }
 
+// certifiable gives a tenant whose users may have certificates.
+func (c *Controller) certifiable(id names.TenantID) (*v1alpha1.Tenant, bool) {
+	obj, ok, err := c.informer.GetStore().GetByKey(string(id))
+	if err != nil || !ok {
+		return nil, false
+	}
+	t := obj.(*v1alpha1.Tenant)
+	return t, t.DeletionTimestamp == nil && !t.Spec.Suspended
+}
+
 // everyone brings all tenants into the queue, one after the other.
 func (c *Controller) everyone() {
 	for i, name := range c.informer.GetStore().ListKeys() {
@@ -253,6 +267,13 @@ func (c *Controller) Run(ctx context.Context) error {
 	run(c.networks.knownVPCs)
 	run(c.networks.knownSubnets)
 	run(c.informer)
+	run(c.signer.requests)
+	group.Go(func() error {
+		if cache.WaitForCacheSync(ctx.Done(), c.informer.HasSynced, c.signer.requests.HasSynced) {
+			c.signer.run(ctx)
+		}
+		return nil
+	})
 	group.Go(func() error {
 		<-ctx.Done()
 		c.queue.ShutDown()

@@ -85,14 +85,7 @@ func (a *Authority) issue(p principal, notBefore, now time.Time) (certPEM, keyPE
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the certificate of tenant %s: %w", p.id, err)
 	}
-	from, to := now.Add(-certificateSkew), now.Add(certificateLife)
-	if from.Before(notBefore) {
-		// A certificate from before the revocation of all earlier ones would be refused with them.
-		from = notBefore
-	}
-	if to.After(a.cert.NotAfter) {
-		to = a.cert.NotAfter
-	}
+	from, to := a.validity(notBefore, now, certificateLife)
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               p.subject(),
@@ -110,6 +103,19 @@ func (a *Authority) issue(p principal, notBefore, now time.Time) (certPEM, keyPE
 		return nil, nil, fmt.Errorf("encode the key of tenant %s: %w", p.id, err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
+}
+
+// validity is from when to when a certificate made now is good.
+func (a *Authority) validity(notBefore, now time.Time, life time.Duration) (from, to time.Time) {
+	from, to = now.Add(-certificateSkew), now.Add(life)
+	if from.Before(notBefore) {
+		// A certificate from before the revocation of all earlier ones would be refused with them.
+		from = notBefore
+	}
+	if to.After(a.cert.NotAfter) {
+		to = a.cert.NotAfter
+	}
+	return from, to
 }
 
 // good tells why a certificate is not one to go on with, nil when it is.

@@ -11,8 +11,12 @@ import (
 // asks for and approves itself. So a tenant's signers are its own: their names carry its prefix, in requests and in the
 // rules that say who may approve and sign, and nothing in the control cluster answers to them.
 
-// clusterSigners are the signers that every cluster has. A tenant has none of them, and is told so where it asks.
-const clusterSigners = "kubernetes.io/"
+const (
+	// clusterSigners are the signers that every cluster has. A tenant has one of them, which the gateway is, and is told so
+	// where it asks for another.
+	clusterSigners = "kubernetes.io/"
+	userSigner     = "kubernetes.io/kube-apiserver-client"
+)
 
 func isSigningRequest(k Kind) bool {
 	return k.Group == "certificates.k8s.io" && k.Resource == "certificatesigningrequests"
@@ -20,8 +24,8 @@ func isSigningRequest(k Kind) bool {
 
 func (q *request) signingRequestToControl(spec *jsonwire.Value, path string) error {
 	if signer := spec.Get("signerName"); signer.Text() != "" {
-		if strings.HasPrefix(signer.Text(), clusterSigners) {
-			return forbidden(path+".signerName", "there is no signer %q here: certificates for this cluster are issued by its operator; signers of other domains are yours", signer.Text())
+		if strings.HasPrefix(signer.Text(), clusterSigners) && signer.Text() != userSigner {
+			return forbidden(path+".signerName", "there is no signer %q here: users of this cluster get certificates from %q, and signers of other domains are yours", signer.Text(), userSigner)
 		}
 		signer.SetText(q.view.Tenant.NameToControl(signer.Text()))
 	}
