@@ -85,6 +85,13 @@ func (r *response) operate(op rules.Op) error {
 		if ordinaryOwner(raw) {
 			return r.Emit(raw)
 		}
+	case rules.ObjectReference, rules.InvolvedObject:
+		if at := r.ordinaryReference(raw); at > 0 {
+			if err := r.Emit(raw[:at]); err != nil {
+				return err
+			}
+			return r.Emit(raw[at+len(r.prefix):])
+		}
 	}
 	v, err := parseTrusted(raw)
 	if err != nil {
@@ -118,8 +125,54 @@ func (r *response) each(op rules.Op) error {
 	}
 }
 
-// ordinaryOwner recognises a single owner of a built-in workload kind, all of which are namespaced and keep their names.
+// ordinaryReference recognises a reference of which no more than the prefix of its namespace is to be cut, and gives where
+// that stands; 0 for any other.
+func (r *response) ordinaryReference(raw []byte) (at int) {
+	// Members as encoders write them: strings in which nothing is escaped.
+	if bytes.IndexByte(raw, '\\') >= 0 {
+		return 0
+	}
+	var kind, version, namespace []byte
+	for rest, start := raw, byte('{'); ; start = ',' {
+		if len(rest) < 2 || rest[0] != start || rest[1] != '"' {
+			return 0
+		}
+		key, after, _ := bytes.Cut(rest[2:], []byte(`":"`))
+		value, after, ended := bytes.Cut(after, []byte(`"`))
+		if !ended || bytes.IndexByte(key, '"') >= 0 {
+			return 0
+		}
+		once := true
+		switch string(key) {
+		case "kind":
+			kind, once = value, kind == nil
+		case "apiVersion":
+			version, once = value, version == nil
+		case "namespace":
+			namespace, once = value, namespace == nil
+			at = len(raw) - len(after) - 1 - len(value)
+		}
+		if !once {
+			return 0
+		}
+		if rest = after; len(rest) == 1 && rest[0] == '}' {
+			break
+		}
+	}
+	if !r.ordinary(kind, version, namespace) {
+		return 0
+	}
+	return at
+}
+
+// ordinaryOwner recognises a single owner of a built-in workload kind or of a namespaced core kind, all of which keep their
+// names.
 func ordinaryOwner(raw []byte) bool {
+	if rest, ok := bytes.CutPrefix(raw, []byte(`[{"apiVersion":"v1","kind":"`)); ok {
+		kind, _, _ := bytes.Cut(rest, []byte(`"`))
+		cluster, _ := rules.ClusterScoped("", string(kind))
+		return !cluster && bytes.IndexByte(kind, '\\') < 0 && bytes.Count(raw, []byte("{")) == 1
+	}
 	for _, start := range [...]string{`[{"apiVersion":"apps/v1","kind":"`, `[{"apiVersion":"batch/v1","kind":"`} {
 		if bytes.HasPrefix(raw, []byte(start)) {
 			return bytes.Count(raw, []byte("{")) == 1

@@ -394,3 +394,19 @@ func TestOrdinaryOwners(t *testing.T) {
 		}
 	}
 }
+
+// TestOrdinaryOwnersInJSON does the same in JSON, where only a single owner is.
+func TestOrdinaryOwnersInJSON(t *testing.T) {
+	for owners, want := range map[string]bool{
+		`[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"a","uid":"1"}]`:                                                     true,
+		`[{"apiVersion":"v1","kind":"Service","name":"a","uid":"1"}]`:                                                             true,
+		`[{"apiVersion":"v1","kind":"Node","name":"a","uid":"1"}]`:                                                                false,
+		`[{"apiVersion":"v1","kind":"N\u006fde","name":"a","uid":"1"}]`:                                                           false,
+		`[{"apiVersion":"v1","kind":"Service","name":"a","uid":"1"},{"apiVersion":"v1","kind":"Namespace","name":"a","uid":"1"}]`: false,
+		`[{"apiVersion":"example.com/v1","kind":"Service","name":"a","uid":"1"}]`:                                                 false,
+	} {
+		if got := ordinaryOwner([]byte(owners)); got != want {
+			t.Errorf("%s: %t", owners, got)
+		}
+	}
+}

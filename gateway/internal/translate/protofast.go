@@ -165,7 +165,7 @@ func (r *response) cutMessage(c *cuts, p *rules.Place, start, i, end, depth int)
 			}
 			continue
 		case rules.ObjectReference, rules.InvolvedObject:
-			if !r.ordinaryReference(value) {
+			if !r.ordinaryWireReference(value) {
 				break
 			}
 			less, err := r.cutInner(c, ordinaryPlace, lengthAt, first, i, depth)
@@ -319,8 +319,8 @@ var ordinaryPlace = rules.ToTenant(&rules.Place{Shape: rules.Object, Wire: []rul
 	{Number: referenceNamespace, JSON: "namespace", Place: &rules.Place{Op: rules.Namespace, Value: rules.WireString}},
 }})
 
-// ordinaryReference recognises one to a built-in kind in a namespace of the tenant.
-func (r *response) ordinaryReference(reference []byte) bool {
+// ordinaryWireReference recognises a reference of which no more than the prefix of its namespace is to be cut.
+func (r *response) ordinaryWireReference(reference []byte) bool {
 	var kind, version, namespace []byte
 	for i := 0; i < len(reference); {
 		at, number, _, first, after := unasked(reference, i, 1|1<<referenceKind|1<<referenceVersion|1<<referenceNamespace)
@@ -341,6 +341,11 @@ func (r *response) ordinaryReference(reference []byte) bool {
 			}
 		}
 	}
+	return r.ordinary(kind, version, namespace)
+}
+
+// ordinary reports whether what a reference is about is of a built-in kind in a namespace of the tenant.
+func (r *response) ordinary(kind, version, namespace []byte) bool {
 	if !bytes.HasPrefix(namespace, r.prefix) || len(namespace) == len(r.prefix) {
 		return false
 	}

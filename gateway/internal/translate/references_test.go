@@ -2,6 +2,8 @@ package translate
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"io"
 	"testing"
 
@@ -9,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
 	"vivarium.io/vivarium/gateway/internal/translate/rules"
 )
 
@@ -61,6 +64,24 @@ func TestReferences(t *testing.T) {
 			}
 			if string(cut) != string(tree) {
 				t.Errorf("cut %x\ntree %x", cut, tree)
+			}
+			text, err := json.Marshal(c.ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var fast, slow bytes.Buffer
+			r.Reuse(&fast, bytes.NewReader(text))
+			if err := errors.Join(r.operate(rules.InvolvedObject), r.Cut(), r.Flush()); err != nil {
+				t.Fatal(err)
+			}
+			about, err := jsonwire.Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.involvedObjectToTenant(about)
+			slow.Write(about.Append(nil))
+			if fast.String() != slow.String() {
+				t.Errorf("JSON %s, tree %s", &fast, &slow)
 			}
 			var got corev1.Event
 			if err := got.Unmarshal(cut); err != nil {
@@ -137,5 +158,25 @@ func TestReferencesHaveOneForm(t *testing.T) {
 	}
 	if found == 0 {
 		t.Error("no reference is in the table")
+	}
+}
+
+// TestOtherReferences are none that could be cut, whoever would write them.
+func TestOtherReferences(t *testing.T) {
+	r, err := view.newResponse(pods, io.Discard, nil, bufferSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, raw := range []string{
+		`{"namespace":"canary-b","namespace":"zq7x9k-a","kind":"Pod"}`, `{"kind":"Node","kind":"Pod","namespace":"zq7x9k-a"}`,
+		`{"kind":"Pod","namespace":"zq7x9k-a","name":5}`, `{"kind":5,"namespace":"zq7x9k-a"}`, `{"kind":"Pod","namespace":"zq7x9k-a","name":{"a":"b"}}`,
+		`{"kind":"N\u006fde","namespace":"zq7x9k-a"}`, `{ "kind":"Pod","namespace":"zq7x9k-a"}`, `{"kind":"Pod","namespace":"zq7x9k-a"} `, `{}`, `null`, `"a"`, ``,
+	} {
+		if at := r.ordinaryReference([]byte(raw)); at != 0 {
+			t.Errorf("%s: %d", raw, at)
+		}
+	}
+	if raw := `{"kind":"Pod","namespace":"zq7x9k-a"}`; r.ordinaryReference([]byte(raw)) != 27 {
+		t.Errorf("%s is none", raw)
 	}
 }
