@@ -354,6 +354,9 @@ func TestChoose(t *testing.T) {
 		}
 	}
 	for _, backend := range s.backends {
+		if got := s.choose("pod-0", map[string]netip.AddrPort{s.key(): backend}); got != backend {
+			t.Errorf("a pod is taken from %s to %s", backend, got)
+		}
 		if count[backend] < 60 || count[backend] > 140 {
 			t.Errorf("of 400 pods %d are at %s", count[backend], backend)
 		}
