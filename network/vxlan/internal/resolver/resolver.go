@@ -46,6 +46,8 @@ type Resolver struct {
 	world    atomic.Pointer[world]
 	// waiting has room for as many questions as may be with somebody else.
 	waiting chan struct{}
+	// attempt and patience are the constants' values but in tests.
+	attempt, patience time.Duration
 }
 
 // world is what a resolver knows. Its zone is made when somebody asks.
@@ -56,7 +58,7 @@ type world struct {
 
 // New makes the resolver of a VPC that has nothing yet.
 func New(upstream Upstream) *Resolver {
-	r := &Resolver{upstream: upstream, waiting: make(chan struct{}, forwards)}
+	r := &Resolver{upstream: upstream, waiting: make(chan struct{}, forwards), attempt: attempt, patience: patience}
 	r.Set(nil, nil, false)
 	return r
 }
@@ -130,7 +132,7 @@ func (r *Resolver) forwarding(w *world) bool { return w.egress && len(r.upstream
 
 // ask completes an answer by what somebody else says.
 func (r *Resolver) ask(ctx context.Context, q *question) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
 	said, err := r.exchange(ctx, dns.Question{Name: q.away, Qtype: q.reply.Question[0].Qtype, Qclass: dns.ClassINET}, q.opt != nil && q.opt.Do())
 	if err != nil {
@@ -176,16 +178,24 @@ func (r *Resolver) exchange(ctx context.Context, q dns.Question, do bool) (*dns.
 }
 
 func (r *Resolver) exchangeWith(ctx context.Context, server string, q dns.Question, do bool) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, attempt)
+	ctx, cancel := context.WithTimeout(ctx, r.attempt)
 	defer cancel()
 	// A number of its own, and a port of its own by the socket.
 	asked := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true}, Question: []dns.Question{q}}
 	asked.SetEdns0(mostUDP, do)
 	var said *dns.Msg
 	for _, kind := range []string{"udp", "tcp"} {
-		client := &dns.Client{Net: kind, Timeout: attempt, Dialer: r.upstream.Dial, UDPSize: mostUDP}
-		var err error
-		if said, _, err = client.ExchangeContext(ctx, asked, server); err != nil {
+		client := &dns.Client{Net: kind, Timeout: r.attempt, Dialer: r.upstream.Dial, UDPSize: mostUDP}
+		conn, err := client.DialContext(ctx, server)
+		if err != nil {
+			return nil, err
+		}
+		// The library waits for an answer whether anybody still wants one or not.
+		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+		said, _, err = client.ExchangeWithConnContext(ctx, asked, conn)
+		stop()
+		_ = conn.Close()
+		if err != nil {
 			return nil, err
 		}
 		if !said.Response || len(said.Question) != 1 || !strings.EqualFold(said.Question[0].Name, q.Name) || said.Question[0].Qtype != q.Qtype || said.Question[0].Qclass != q.Qclass {
