@@ -343,7 +343,30 @@ func TestNames(t *testing.T) {
 	if space := answered(a, 0); space != "" {
 		t.Fatalf("a VPC without pods has the namespace %s", space)
 	}
+	// An agent whose pool does not answer is told by the plugin alone.
+	stop()
+	a = h.agent(t, drivertest.SilentPool(t).Client)
+	stop = run(t, a)
 	plugin()
+	eventually(t, "the resolver by what the plugin wrote", func() error {
+		a.names.mu.Lock()
+		defer a.names.mu.Unlock()
+		if len(a.names.resolvers) != 1 {
+			return fmt.Errorf("there are %v", a.names.resolvers)
+		}
+		return nil
+	})
+	stop()
+	a = h.agent(t, pool.Client)
+	stop = run(t, a)
+	eventually(t, "the resolver", func() error {
+		a.names.mu.Lock()
+		defer a.names.mu.Unlock()
+		if len(a.names.resolvers) != 1 {
+			return fmt.Errorf("there are %v", a.names.resolvers)
+		}
+		return nil
+	})
 	first := answered(a, 0)
 	if first == "" {
 		t.Fatal("the VPC has no namespace")
