@@ -2,6 +2,7 @@ package h2
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -247,6 +248,30 @@ func TestBodyWindows(t *testing.T) {
 	p.must(p.WriteData(1, true, make([]byte, maxFrame)))
 	p.await("the window", func(f http2.Frame) bool {
 		u, ok := f.(*http2.WindowUpdateFrame)
+		return ok && u.StreamID == 0 && u.Increment >= maxFrame
+	})
+	p.alive()
+}
+
+// TestClosedBody checks that what comes for a body that its handler has closed leaves the window to other streams, and asks for
+// no more.
+func TestClosedBody(t *testing.T) {
+	t.Parallel()
+	closed, let := make(chan struct{}), make(chan struct{})
+	p := dial(t, newServer(), func(_ http.ResponseWriter, r *http.Request) {
+		_ = r.Body.Close()
+		close(closed)
+		<-let
+	}).greet()
+	defer close(let)
+	p.ask(1, false, ":method", "POST")
+	<-closed
+	p.must(p.WriteData(1, false, make([]byte, maxFrame)))
+	p.await("the window", func(f http2.Frame) bool {
+		u, ok := f.(*http2.WindowUpdateFrame)
+		if ok && u.StreamID == 1 {
+			t.Error("more is asked for")
+		}
 		return ok && u.StreamID == 0 && u.Increment >= maxFrame
 	})
 	p.alive()
@@ -551,6 +576,8 @@ func TestKeep(t *testing.T) {
 	c.heard.Store(true)
 	later(14 * time.Second)
 	is("heard", false, false, false)
+	later(30 * time.Second)
+	is("silent again", true, false, false)
 	for range 10 {
 		c.heard.Store(true)
 		later(20 * time.Second)
@@ -621,6 +648,40 @@ func TestAnswersUnread(t *testing.T) {
 	// How soon a client hears that nobody is there is the kernel's matter.
 	_ = p.conn.Close()
 	<-sent
+}
+
+// TestShortAnswer checks that an answer with less than it promised is reset: not every client counts.
+func TestShortAnswer(t *testing.T) {
+	t.Parallel()
+	p := dial(t, newServer(), func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "9")
+		_, _ = io.WriteString(w, "short")
+	}).greet()
+	p.ask(1, true)
+	if code := p.reset(1); code != http2.ErrCodeInternal {
+		t.Error(code)
+	}
+}
+
+// TestGivenUp checks that who gives up waiting for its turn leaves the window to others.
+func TestGivenUp(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	c := newConn(t.Context(), newServer(), near, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &stream{id: 1, conn: c, ctx: ctx, out: 100, woken: make(chan struct{}, 1)}
+	// Somebody else is writing.
+	c.writing <- struct{}{}
+	n, err := c.reserve(s, 200, true)
+	if n != 100 || err != nil || c.out != startWindow-100 {
+		t.Fatal(n, err, c.out)
+	}
+	cancel()
+	if err := c.emit(s, output{data: make([]byte, n)}); err == nil || c.out != startWindow {
+		t.Error(err, c.out)
+	}
 }
 
 // TestShutdown checks that requests under way end and new ones are not taken.
