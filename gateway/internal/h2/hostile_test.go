@@ -475,7 +475,7 @@ func TestUnread(t *testing.T) {
 func TestReaderGoesOn(t *testing.T) {
 	t.Parallel()
 	heard := make(chan struct{})
-	p := dial(t, newServer(), func(w http.ResponseWriter, r *http.Request) {
+	p := pipe(t, newServer(), func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/large" {
 			_, _ = w.Write(make([]byte, 16<<20))
 			return
@@ -633,7 +633,7 @@ func TestKeep(t *testing.T) {
 // TestAnswersUnread checks that what is said to a client that does not read it is bounded.
 func TestAnswersUnread(t *testing.T) {
 	t.Parallel()
-	p := dial(t, newServer(), ok).greet()
+	p := pipe(t, newServer(), ok).greet()
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -645,7 +645,6 @@ func TestAnswersUnread(t *testing.T) {
 		}
 	}()
 	p.waitOver()
-	// How soon a client hears that nobody is there is the kernel's matter.
 	_ = p.conn.Close()
 	<-sent
 }

@@ -53,6 +53,18 @@ func dial(t testing.TB, s *Server, handler http.HandlerFunc) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return attach(t, s, handler, near, far)
+}
+
+// pipe is dial over a connection that holds nothing: what one side does not read, the other cannot write.
+func pipe(t testing.TB, s *Server, handler http.HandlerFunc) *peer {
+	t.Helper()
+	near, far := net.Pipe()
+	return attach(t, s, handler, near, far)
+}
+
+func attach(t testing.TB, s *Server, handler http.HandlerFunc, near, far net.Conn) *peer {
+	t.Helper()
 	p := &peer{Framer: http2.NewFramer(near, near), t: t, conn: near, over: make(chan struct{})}
 	p.encoder = hpack.NewEncoder(&p.block)
 	p.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -61,9 +73,6 @@ func dial(t testing.TB, s *Server, handler http.HandlerFunc) *peer {
 	c.state = tls.ConnectionState{Version: tls.VersionTLS13}
 	// Machines differ in what they send in a second: here it is a long one.
 	c.noiseSince = time.Now().Add(time.Hour)
-	// What nobody reads is to be noticed soon.
-	_ = far.(*net.TCPConn).SetWriteBuffer(16 << 10) //nolint:forcetypeassert // accepted so
-	_ = near.(*net.TCPConn).SetReadBuffer(16 << 10) //nolint:forcetypeassert // dialed so
 	go func() {
 		defer close(p.over)
 		s.serve(c)
