@@ -356,6 +356,17 @@ func TestNames(t *testing.T) {
 		}
 		return nil
 	})
+	// So it is when the namespace is made anew: what the plugin writes first has the agent let go of the old one.
+	netns := filepath.Join(a.options.Dir, "vpcs", "v-1", "netns")
+	gone, err := a.node.Space("v-1")
+	must(err)
+	must(errors.Join(unix.Unmount(netns, unix.MNT_DETACH), os.Remove(netns)))
+	must(os.WriteFile(filepath.Join(a.node.PodsDir(), "e@v-1.json"), []byte(`{"container":"e","vpc":"v-1","netns":"/"}`), 0o600))
+	plugin()
+	must(os.Remove(filepath.Join(a.node.PodsDir(), "e@v-1.json")))
+	if anew := answered(a, 0); anew == "" || anew == gone {
+		t.Errorf("the VPC is in %q, and was in %q", anew, gone)
+	}
 	stop()
 	a = h.agent(t, pool.Client)
 	stop = run(t, a)
@@ -374,7 +385,6 @@ func TestNames(t *testing.T) {
 	must(driver.EnsureServices(ctx, pool, v, []network.Service{{Namespace: "web", Name: "x", IPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")}}}))
 	answered(a, 1)
 	// Somebody takes the namespace away; the next look lets go of it and finds the new one.
-	netns := filepath.Join(a.options.Dir, "vpcs", "v-1", "netns")
 	must(errors.Join(unix.Unmount(netns, unix.MNT_DETACH), os.Remove(netns)))
 	a.queue.Add("v-1")
 	eventually(t, "the VPC made anew", func() error {
