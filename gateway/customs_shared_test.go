@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"vivarium.io/vivarium/gateway/internal/fanout"
 )
 
@@ -61,12 +64,32 @@ func TestSharedAPIs(t *testing.T) {
 	if out := w.fails(t, two, "", "get", "--raw", "/apis/"+group+"/v1/databases"); !strings.Contains(out, "could not find the requested resource") {
 		t.Errorf("two: %s", out)
 	}
-	// At run time.
+	// At run time. A watch that is open by then is told what one that begins afterwards would be.
+	kube := clientset(t, client(t, two))
+	watch, err := kube.CoreV1().ConfigMaps("").Watch(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Stop()
+	eventually(t, "the watch is shared", func() bool { return hub.Stats().Subscribers == 1 })
 	w.must(t, w.operator, "", "label", "tenant", "shrb02", "plan=gold")
 	eventually(t, "two is chosen by its label", func() bool {
 		_, err := w.run(two, "", "get", "databases."+group, "-A")
 		return err == nil
 	})
+	if _, err := kube.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+		Name: "owned", OwnerReferences: []metav1.OwnerReference{{APIVersion: group + "/v1", Kind: "Database", Name: "a", UID: "none"}},
+	}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for event := range watch.ResultChan() {
+		if made, ok := event.Object.(*corev1.ConfigMap); ok && made.Name == "owned" {
+			if len(made.OwnerReferences) != 1 || made.OwnerReferences[0].APIVersion != group+"/v1" {
+				t.Errorf("the watch brings the owners %v", made.OwnerReferences)
+			}
+			break
+		}
+	}
 	if out := w.must(t, two, "", "get", "databases", "-A"); strings.Contains(out, "shra01") || !strings.Contains(out, "No resources") {
 		t.Errorf("two sees %s", out)
 	}

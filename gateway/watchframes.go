@@ -29,6 +29,9 @@ func (s *shared) toTenant(frame []byte) ([]byte, error) {
 }
 
 func (s *shared) appendTenant(dst, frame []byte) (out []byte, err error) {
+	// What comes of it is for all the tenant's watches, however long this one is open: groups may have been shared since.
+	has := s.front.customs.Of(s.facts.tenant.ID)
+	s.view.Customs, s.view.SharedGroups = has, has.SharedGroups()
 	if s.table == nil || s.table.columns == nil {
 		// An error may come before any Table; a Table without columns is refused.
 		out, err = s.view.FrameToTenant(s.translated, dst, frame)
