@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,14 +14,20 @@ import (
 	"strings"
 	"time"
 
+	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 
 	"vivarium.io/vivarium/gateway/internal/kinds"
 	"vivarium.io/vivarium/gateway/internal/offers"
 	"vivarium.io/vivarium/gateway/internal/policies"
 	"vivarium.io/vivarium/gateway/internal/translate"
+	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 )
 
@@ -158,4 +165,48 @@ func (x *exchange) checkPolicies() error {
 		return nil
 	}
 	return apierrors.NewServiceUnavailable("admission policies cannot be applied at the moment")
+}
+
+// checkConnect asks the tenant's validating policies about a request that is proxied. The control cluster asks about every
+// other way to connect, and does not hear of this one.
+func (x *exchange) checkConnect(ctx context.Context, w http.ResponseWriter) error {
+	tenant, request, p := x.facts.tenant.ID, x.facts.request, x.front.policies
+	if p == nil || !p.registry.Has(tenant, policies.Validating) {
+		return nil
+	}
+	namespace, err := tenant.NamespaceToControl(request.Namespace)
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	options := metav1.GroupVersionKind{Version: request.Version, Kind: x.kind.Kind + "ProxyOptions"}
+	path, _, _ := strings.Cut(request.Proxied, "?")
+	object, err := json.Marshal(map[string]string{"apiVersion": options.Version, "kind": options.Kind, "path": path})
+	if err != nil {
+		return fmt.Errorf("write a question about a proxied request: %w", err)
+	}
+	as := &x.facts.identity
+	said, err := p.reviewer.Answer(ctx, &admissionv1.AdmissionRequest{
+		Kind: options, Resource: metav1.GroupVersionResource{Version: request.Version, Resource: request.Resource}, SubResource: request.Subresource,
+		Name: request.Name, Namespace: string(namespace), Operation: admissionv1.Connect,
+		UserInfo: authenticationv1.UserInfo{Username: as.ControlUser(), UID: as.UID, Groups: as.ControlGroups()},
+		Object:   runtime.RawExtension{Raw: object},
+	}, policies.Validating)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		boot.Logger(ctx).Error("Admission policies cannot be asked about a proxied request", "tenant", tenant, "error", err)
+		return apierrors.NewServiceUnavailable("admission policies cannot be applied at the moment")
+	}
+	for _, text := range said.Warnings {
+		if warning, err := utilnet.NewWarningHeader(299, "-", x.view.TextToTenant(text)); err == nil {
+			w.Header().Add("Warning", warning)
+		}
+	}
+	if said.Allowed {
+		return nil
+	}
+	refused := *said.Result
+	refused.Message = x.view.TextToTenant(refused.Message)
+	return &apierrors.StatusError{ErrStatus: refused}
 }

@@ -52,6 +52,9 @@ func (x *exchange) proxy(w http.ResponseWriter, r *http.Request) error {
 	if err := x.authorize(r.Context(), request.Verb); err != nil {
 		return err
 	}
+	if err := x.checkConnect(r.Context(), w); err != nil {
+		return err
+	}
 	if scheme == "" {
 		scheme = "http"
 	}

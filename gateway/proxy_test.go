@@ -183,6 +183,45 @@ func TestProxy(t *testing.T) {
 			}
 		}
 	})
+	t.Run("Policies", func(t *testing.T) {
+		w.must(t, kubeconfig, `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: connect.example.com}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [""], apiVersions: [v1], operations: [CONNECT], resources: [pods/proxy, services/proxy]}
+  validations:
+  - expression: "!object.path.startsWith('/secret')"
+    messageExpression: "request.userInfo.username + ' connects no ' + request.resource.resource + '/' + request.name + ' of ' + request.namespace + ' to ' + object.path"
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: connect.example.com}
+spec: {policyName: connect.example.com, validationActions: [Deny]}
+`, "apply", "-f", "-")
+		eventually(t, "a policy is in force", func() bool {
+			res, _ := ask(kubeconfig, "GET", pod+"/proxy/secret/a", "", nil)
+			return res.StatusCode != 200
+		})
+		for path, want := range map[string]string{
+			pod + ":8080/proxy/secret?x=1": "admin connects no pods/p:8080 of default to /secret", service + "/proxy/secret": "admin connects no services/svc of default to /secret",
+		} {
+			res, body := ask(kubeconfig, "GET", path, "", nil)
+			if res.StatusCode != 422 || !strings.Contains(body, want) || !strings.Contains(body, "ValidatingAdmissionPolicy 'connect.example.com' with binding 'connect.example.com' denied request") {
+				t.Errorf("%s: %d %s", path, res.StatusCode, body)
+			}
+		}
+		if res, body := ask(kubeconfig, "GET", pod+"/proxy/open", "", nil); res.StatusCode != 200 {
+			t.Errorf("what the policy allows: %d %s", res.StatusCode, body)
+		}
+		w.must(t, kubeconfig, "", "delete", "validatingadmissionpolicybinding", "connect.example.com")
+		eventually(t, "the policy is out of force", func() bool {
+			res, _ := ask(kubeconfig, "GET", pod+"/proxy/secret", "", nil)
+			return res.StatusCode == 200
+		})
+	})
 	t.Run("Upgrade", func(t *testing.T) {
 		config := client(t, kubeconfig)
 		tlsConfig, err := rest.TLSConfigFor(config)

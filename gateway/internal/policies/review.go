@@ -63,7 +63,7 @@ func (v *Reviewer) Serve(w http.ResponseWriter, r *http.Request, which string) {
 		http.Error(w, "an AdmissionReview of admission.k8s.io/v1 is expected", http.StatusBadRequest)
 		return
 	}
-	response, err := v.answer(r.Context(), review.Request, which)
+	response, err := v.Answer(r.Context(), review.Request, which)
 	if err != nil {
 		// The control cluster takes it for a failure and refuses the write.
 		boot.Logger(r.Context()).Error("An admission question could not be answered", "error", err,
@@ -83,7 +83,8 @@ func (v *Reviewer) Serve(w http.ResponseWriter, r *http.Request, which string) {
 
 var allowed = &admissionv1.AdmissionResponse{Allowed: true}
 
-func (v *Reviewer) answer(ctx context.Context, request *admissionv1.AdmissionRequest, which string) (*admissionv1.AdmissionResponse, error) {
+// Answer answers a question in the control cluster's words, also one that nobody else asks.
+func (v *Reviewer) Answer(ctx context.Context, request *admissionv1.AdmissionRequest, which string) (*admissionv1.AdmissionResponse, error) {
 	id, ok := owner(request)
 	if !ok {
 		return allowed.DeepCopy(), nil
