@@ -708,7 +708,6 @@ func TestSharedForms(t *testing.T) {
 		"watch=true&fieldSelector=spec.nodeName%3Da":                          "watch",
 		"watch=true&sendInitialEvents=true":                                   "watch",
 		"watch=true&resourceVersionMatch=Exact&resourceVersion=100":           "watch",
-		"watch=true&resourceVersion=x":                                        "watch",
 		"watch=true&resourceVersion=100&limit=5":                              "watch",
 	} {
 		t.Run(query, func(t *testing.T) {
