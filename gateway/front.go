@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -205,11 +204,13 @@ func growStack(at int) byte {
 	return frame[at/2%stackSize]
 }
 
+// classify says what a request counts as. A log is a stream also when it is not followed: how long it is nobody knows before
+// its end.
 func classify(r *route.Request) limits.Class {
 	switch {
 	case r.IsResource && r.Verb == "watch":
 		return limits.Watch
-	case r.IsResource && isTunnel(r), r.IsResource && isFollow(r), r.IsResource && r.Subresource == "proxy":
+	case r.IsResource && isTunnel(r), r.IsResource && r.Subresource == "log", r.IsResource && r.Subresource == "proxy":
 		return limits.Stream
 	}
 	return limits.Request
@@ -217,14 +218,6 @@ func classify(r *route.Request) limits.Class {
 
 func isTunnel(r *route.Request) bool {
 	return r.Subresource == "exec" || r.Subresource == "attach" || r.Subresource == "portforward"
-}
-
-func isFollow(r *route.Request) bool {
-	if r.Subresource != "log" {
-		return false
-	}
-	follow, err := strconv.ParseBool(r.Query.Get("follow"))
-	return err == nil && follow
 }
 
 // authenticate finds out who asks, and for which tenant.

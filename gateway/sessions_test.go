@@ -78,6 +78,26 @@ func TestSessionsAreCut(t *testing.T) {
 	}
 }
 
+// TestLogsBreak checks that a log is not bounded in time, followed or not, and that one that is cut does not look as if it had
+// come to its end.
+func TestLogsBreak(t *testing.T) {
+	for _, query := range []string{"", "?follow=", "?follow=true"} {
+		h := newHarness(t)
+		ended := make(chan struct{}, 1)
+		h.answerWith(idle(ended))
+		_, r := h.open("GET "+pods+"/a/log"+query, nil)
+		if got := h.front.limiter.UnderWay(limits.Stream); got != 1 {
+			t.Fatalf("%q: %d streams are open", query, got)
+		}
+		h.tenants.remove(tenantA)
+		h.front.tenantChanged(tenantA)
+		if _, err := r.ReadByte(); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%q: the client reads %v", query, err)
+		}
+		wait(t, ended)
+	}
+}
+
 // TestExpiry checks that a watch does not outlive the certificate it was opened with.
 func TestExpiry(t *testing.T) {
 	h := newHarness(t)

@@ -53,10 +53,8 @@ func (x *exchange) log(w http.ResponseWriter, r *http.Request) error {
 	if out.Flush() != nil {
 		return nil
 	}
-	if err := stream.CopyFlushing(out, out.Flush, res.Body); err != nil && r.Context().Err() == nil {
-		return x.front.finish(err)
-	}
-	return nil
+	// Whoever still listens must hear that this is not the end.
+	return x.front.finish(stream.CopyFlushing(out, out.Flush, res.Body))
 }
 
 // tunnel joins the client with a container.

@@ -84,7 +84,7 @@ type TenantLimits struct {
 	// maxWatches is how many watches may be open. Default 1000.
 	// +k8s:validation:minimum=1
 	MaxWatches int32 `json:"maxWatches,omitempty"`
-	// maxStreams is how many exec, attach, port-forward and followed log streams may be open. Default 100.
+	// maxStreams is how many exec, attach, port-forward, proxy and log streams may be open. Default 100.
 	// +k8s:validation:minimum=1
 	MaxStreams int32 `json:"maxStreams,omitempty"`
 	// customResourceDefinitions is how many CustomResourceDefinitions the tenant may have; beyond that the answer is 403.

@@ -46,8 +46,8 @@ type Limits struct {
 	// RequestsPerSecond is the sustained rate, Burst what may come at once above it.
 	RequestsPerSecond float64
 	Burst             int
-	// MaxInFlight bounds the requests under way, MaxWatches the open watches, MaxStreams exec, attach, port-forward and
-	// followed logs. None counts toward another.
+	// MaxInFlight bounds the requests under way, MaxWatches the open watches, MaxStreams exec, attach, port-forward,
+	// proxies and logs. None counts toward another.
 	MaxInFlight int
 	MaxWatches  int
 	MaxStreams  int

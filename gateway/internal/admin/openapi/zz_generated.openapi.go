@@ -5757,7 +5757,7 @@ func schema_vivariumio_vivarium_api_v1alpha1_TenantLimits(ref common.ReferenceCa
 					},
 					"maxStreams": {
 						SchemaProps: spec.SchemaProps{
-							Description: "maxStreams is how many exec, attach, port-forward and followed log streams may be open. Default 100.",
+							Description: "maxStreams is how many exec, attach, port-forward, proxy and log streams may be open. Default 100.",
 							Minimum:     ptr.To[float64](1),
 							Type:        []string{"integer"},
 							Format:      "int32",
