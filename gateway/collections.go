@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/gateway/internal/control"
+	"vivarium.io/vivarium/gateway/internal/paging"
+	"vivarium.io/vivarium/gateway/internal/translate"
+	"vivarium.io/vivarium/internal/boot"
 )
 
 // found is one object of a collection.
@@ -26,9 +30,17 @@ type found struct {
 	} `json:"metadata"`
 }
 
+// collection is what a list has found.
+type collection struct {
+	items []found
+	// version is the resource version as of which that was there.
+	version int64
+}
+
 // deleteEverywhere deletes the tenant's objects of a cluster-scoped kind. The control cluster would delete those of every
 // tenant, so what a list finds is deleted one by one, each only if it still is the one that was found. As at an API server
-// the answer is that list, and what somebody else deletes meanwhile is no error.
+// the answer is that list, and what somebody else deletes meanwhile is no error. Nothing but names is held meanwhile: the
+// objects of the answer are read when all are deleted, as of when they were found.
 func (x *exchange) deleteEverywhere(w http.ResponseWriter, r *http.Request) error {
 	if _, err := control.Accept(r.Header.Values("Accept"), control.JSON); err != nil {
 		return err
@@ -58,61 +70,127 @@ func (x *exchange) deleteEverywhere(w http.ResponseWriter, r *http.Request) erro
 			query.Del(key)
 		}
 	}
-	list, items, err := x.find(r, query)
+	pages, limit, err := x.pages(query)
 	if err != nil {
 		return err
 	}
-	for _, item := range items {
+	all, err := x.find(r, query, pages, limit)
+	if err != nil {
+		return err
+	}
+	for _, item := range all.items {
 		if err := x.deleteFound(r, item, deleting, options); err != nil {
 			return err
 		}
 	}
-	return x.replyJSON(w, r, list)
+	if query.Get("continue") == "" {
+		pages.First = paging.Start(x.facts.tenant.ID, all.version)
+	}
+	out := newReply(w, r)
+	err = x.collect(r, query, pages, limit, "application/json", out, x.page(r.Context(), out))
+	if err != nil && !out.Started() {
+		// It is done all the same.
+		boot.Logger(r.Context()).Info("What was deleted cannot be shown", "tenant", x.facts.tenant.ID, "resource", x.kind.Resource, "error", err.Error())
+		return x.replyJSON(w, r, []byte(`{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}`+"\n"))
+	}
+	return x.listed(r.Context(), out, err)
 }
 
-// find lists the tenant's objects of the kind, as the tenant would see them.
-func (x *exchange) find(r *http.Request, query url.Values) ([]byte, []found, error) {
-	options, limit, err := x.pages(query)
+// collect lists the tenant's objects of the kind, as the tenant would see them.
+func (x *exchange) collect(r *http.Request, query url.Values, options translate.ListOptions, limit int, accept string, to io.Writer,
+	read func(*http.Response, error) (io.ReadCloser, error),
+) error {
+	call, err := x.callWith(http.MethodGet, r.Header, control.Unary, accept, "")
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	call, err := x.callWith(http.MethodGet, r.Header, control.Unary, "application/json", "")
-	if err != nil {
-		return nil, nil, err
-	}
-	page := func(token string) (io.ReadCloser, error) {
+	translated := x.translated
+	translated.Collection = true
+	return x.view.ListToTenant(translated, to, options, func(token string) (io.ReadCloser, error) {
 		one := call
 		one.Header = call.Header.Clone()
-		one.Query = url.Values{"continue": {token}, "limit": {fmt.Sprint(limit)}}
+		one.Query = url.Values{"continue": {token}, "limit": {strconv.Itoa(limit)}}
 		for _, key := range []string{"labelSelector", "fieldSelector"} {
 			if values, given := query[key]; given {
 				one.Query[key] = values
 			}
 		}
-		res, err := x.front.control.Do(r.Context(), one)
-		if res, err = x.document(r.Context(), res, err); err != nil {
-			return nil, err
+		return read(x.front.control.Do(r.Context(), one))
+	})
+}
+
+// find lists what is to be deleted.
+func (x *exchange) find(r *http.Request, query url.Values, options translate.ListOptions, limit int) (collection, error) {
+	from, to := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := x.collect(r, query, options, limit, metadataList, to, func(res *http.Response, err error) (io.ReadCloser, error) {
+			if res, err = x.document(r.Context(), res, err); err != nil {
+				return nil, err
+			}
+			return res.Body, nil
+		})
+		_ = to.CloseWithError(err)
+		done <- err
+	}()
+	all, err := readCollection(from)
+	_ = from.CloseWithError(err)
+	if listErr := <-done; listErr != nil {
+		err = listErr
+	}
+	var told apierrors.APIStatus
+	var passed *controlError
+	switch {
+	case err == nil, errors.As(err, &told), errors.As(err, &passed):
+		return all, err
+	}
+	return all, fmt.Errorf("list what is to be deleted: %w", err)
+}
+
+// readCollection reads a list object by object.
+func readCollection(src io.Reader) (collection, error) {
+	var all collection
+	in := json.NewDecoder(src)
+	if _, err := in.Token(); err != nil {
+		return all, err
+	}
+	for in.More() {
+		key, err := in.Token()
+		if err != nil {
+			return all, err
 		}
-		return res.Body, nil
-	}
-	var list bytes.Buffer
-	translated := x.translated
-	translated.Collection = true
-	if err := x.view.ListToTenant(translated, &list, options, page); err != nil {
-		var told apierrors.APIStatus
-		var passed *controlError
-		if errors.As(err, &told) || errors.As(err, &passed) {
-			return nil, nil, err
+		switch key {
+		case "metadata":
+			var meta metav1.ListMeta
+			if err := in.Decode(&meta); err != nil {
+				return all, err
+			}
+			if all.version, err = strconv.ParseInt(meta.ResourceVersion, 10, 64); err != nil {
+				return all, err
+			}
+		case "items":
+			if _, err := in.Token(); err != nil {
+				return all, err
+			}
+			for in.More() {
+				var one found
+				if err := in.Decode(&one); err != nil {
+					return all, err
+				}
+				all.items = append(all.items, one)
+			}
+			if _, err := in.Token(); err != nil {
+				return all, err
+			}
+		default:
+			var other json.RawMessage
+			if err := in.Decode(&other); err != nil {
+				return all, err
+			}
 		}
-		return nil, nil, fmt.Errorf("list what is to be deleted: %w", err)
 	}
-	var read struct {
-		Items []found `json:"items"`
-	}
-	if err := json.Unmarshal(list.Bytes(), &read); err != nil {
-		return nil, nil, fmt.Errorf("read what is to be deleted: %w", err)
-	}
-	return list.Bytes(), read.Items, nil
+	_, err := io.Copy(io.Discard, src)
+	return all, err
 }
 
 // deleteFound deletes one object of a list.
