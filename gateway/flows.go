@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/expirable"
@@ -23,6 +22,7 @@ import (
 	"vivarium.io/vivarium/gateway/internal/flows"
 	"vivarium.io/vivarium/gateway/internal/paging"
 	"vivarium.io/vivarium/gateway/internal/tenants"
+	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/boot"
 	"vivarium.io/vivarium/internal/names"
 )
@@ -53,7 +53,7 @@ func (x *exchange) mayKeep(r *http.Request) error {
 		return nil
 	}
 	x.front.stockFlows(ctx, x.facts.tenant)
-	applied := request.Verb == "patch" && request.Subresource == "" && strings.HasPrefix(r.Header.Get("Content-Type"), "application/apply-patch")
+	applied := request.Verb == "patch" && request.Subresource == "" && translate.IsApply(r.Header.Get("Content-Type"))
 	if request.Verb != "create" && !applied {
 		return nil
 	}

@@ -225,6 +225,15 @@ spec: {type: Limited, limited: {limitResponse: {type: Reject}}}
 		}
 		t.Error("there is no end")
 	})
+	t.Run("Spelling", func(t *testing.T) {
+		// However the content type is spelled, what applies makes one more.
+		request := clientset(t, client(t, other)).FlowcontrolV1().RESTClient().Patch(types.ApplyPatchType).Resource("prioritylevelconfigurations").Name("more")
+		err := request.Param("fieldManager", "test").SetHeader("Content-Type", "Application/Apply-Patch+yaml").Body([]byte(
+			`{"apiVersion":"flowcontrol.apiserver.k8s.io/v1","kind":"PriorityLevelConfiguration","metadata":{"name":"more"},"spec":{"type":"Limited","limited":{"limitResponse":{"type":"Reject"}}}}`)).Do(ctx).Error()
+		if !apierrors.IsForbidden(err) {
+			t.Errorf("one more than there may be: %v", err)
+		}
+	})
 	t.Run("Removed", func(t *testing.T) {
 		levels := clientset(t, client(t, other)).FlowcontrolV1().PriorityLevelConfigurations()
 		_, err := levels.Patch(ctx, "exempt", types.MergePatchType, []byte(`{"metadata":{"finalizers":["example.com/nobody"]}}`), metav1.PatchOptions{})

@@ -95,6 +95,13 @@ func (q *request) speak(name string) {
 	}
 }
 
+// IsApply reports whether a patch of a content type applies: whether it makes what is not there.
+func IsApply(contentType string) bool {
+	media, err := mediaType(contentType)
+	return err == nil && media == typeApplyPatch
+}
+
+// mediaType reads a content type, which can be spelled in many ways.
 func mediaType(contentType string) (string, error) {
 	if contentType == "" {
 		return "", nil
