@@ -58,7 +58,7 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	if err := x.notBefore(); err != nil {
+	if err := x.notBefore(r.Context()); err != nil {
 		return err
 	}
 	switch {

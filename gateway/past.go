@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 
@@ -24,8 +25,8 @@ func (x *exchange) beginning() uint64 {
 
 // notBefore keeps a list or a watch from showing what was there before the tenant began. What goes back further is expired,
 // as at an API server that does not have it any more; a list that may be of any age is one from the beginning on, so that
-// nobody is honestly given an older version to watch from.
-func (x *exchange) notBefore() error {
+// nobody is honestly given an older version to watch from. Who may not look at all hears that first.
+func (x *exchange) notBefore(ctx context.Context) error {
 	request := x.facts.request
 	query := request.Query
 	text := query.Get("resourceVersion")
@@ -53,6 +54,9 @@ func (x *exchange) notBefore() error {
 		query.Set("resourceVersion", strconv.FormatUint(began, 10))
 		query.Set("resourceVersionMatch", "NotOlderThan")
 	case version > 0:
+		if err := x.authorize(ctx, request.Verb); err != nil {
+			return err
+		}
 		return apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", version, began))
 	}
 	return nil

@@ -23,6 +23,17 @@ func TestNotBefore(t *testing.T) {
 	tenant := wide(tenantA)
 	tenant.Beginning = tenants.Beginning{Control: 1000, Events: 3000, Admin: 50}
 	h.tenants.set(tenant)
+	allowed := true
+	h.answerWith(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if strings.HasSuffix(r.URL.Path, "/subjectaccessreviews") {
+			w.WriteHeader(http.StatusCreated)
+			_, _ = fmt.Fprintf(w, `{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":%v}}`, allowed)
+			return
+		}
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404,"message":"nothing here"}`)
+	})
 	const pods, secrets, roles = "/api/v1/pods", "/api/v1/namespaces/default/secrets", "/apis/rbac.authorization.k8s.io/v1/clusterroles"
 	const asked = ""
 	for _, tc := range []struct {
@@ -80,7 +91,17 @@ func TestNotBefore(t *testing.T) {
 		}
 	}
 
+	// Who may not look hears that, and not how old the tenant is.
+	allowed = false
+	for _, uri := range []string{secrets + "?watch=1&resourceVersion=1", pods + "?watch=1&resourceVersion=1", roles + "?resourceVersion=1&resourceVersionMatch=Exact"} {
+		res, body := h.do("GET", uri, "", nil)
+		if status(t, res, body, http.StatusForbidden); !strings.Contains(body, " at the cluster scope") && !strings.Contains(body, `in the namespace \"default\"`) {
+			t.Errorf("%s: %s", uri, body)
+		}
+	}
+
 	// A tenant of an earlier release has no bound.
+	allowed = true
 	h.tenants.set(wide(tenantA))
 	if res, body := h.do("GET", secrets+"?watch=1&resourceVersion=1", "", nil); res.StatusCode != http.StatusNotFound {
 		t.Errorf("without a beginning: %s", body)
