@@ -81,7 +81,7 @@ func TestRestoredPool(t *testing.T) {
 	held()
 	// The next process has seen nothing of it.
 	r.kill()
-	w.start(t, orphansSoon)
+	r = w.start(t, orphansSoon)
 	eventually(t, "the pod that was deleted is deleted again", func() error {
 		for _, pod := range a.below(t) {
 			if pod.Name == "deleted" {
@@ -100,13 +100,28 @@ func TestRestoredPool(t *testing.T) {
 	}
 	w.waitPod(t, "abc123-default", "stays", isReady)
 
-	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"true"}}}`, v1alpha1.AnnotationRestored))
 	if w.waitPod(t, "abc123-default", "young", func(*corev1.Pod) error { return nil }).DeletionTimestamp == nil {
 		t.Error("it is not being deleted")
 	}
-	if err := w.admin.Patch(t.Context(), w.resource(t, "pool-a"), patch); err != nil {
-		t.Fatal(err)
+	confirm := func() {
+		t.Helper()
+		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"true"}}}`, v1alpha1.AnnotationRestored))
+		if err := w.admin.Patch(t.Context(), w.resource(t, "pool-a"), patch); err != nil {
+			t.Fatal(err)
+		}
 	}
+	over := func() {
+		t.Helper()
+		eventually(t, "the word is taken back, and the pool is as any other", func() error {
+			resource := w.resource(t, "pool-a")
+			if _, there := resource.Annotations[v1alpha1.AnnotationRestored]; there || !meta.IsStatusConditionTrue(resource.Status.Conditions, v1alpha1.PoolReady) ||
+				meta.FindStatusCondition(resource.Status.Conditions, v1alpha1.PoolRestored) != nil {
+				return fmt.Errorf("%v %+v", resource.Annotations, resource.Status.Conditions)
+			}
+			return nil
+		})
+	}
+	confirm()
 	w.waitNoPod(t, "abc123-default", "young")
 	eventually(t, "the set's pod is replaced", func() error {
 		for uid, pod := range pods() {
@@ -119,12 +134,22 @@ func TestRestoredPool(t *testing.T) {
 		}
 		return errors.New("not yet")
 	})
-	eventually(t, "the word is taken back, and the pool is as any other", func() error {
-		resource := w.resource(t, "pool-a")
-		if _, there := resource.Annotations[v1alpha1.AnnotationRestored]; there || !meta.IsStatusConditionTrue(resource.Status.Conditions, v1alpha1.PoolReady) ||
-			meta.FindStatusCondition(resource.Status.Conditions, v1alpha1.PoolRestored) != nil {
-			return fmt.Errorf("%v %+v", resource.Annotations, resource.Status.Conditions)
+	over()
+
+	// The same again, and the operator's word comes while nobody is there to hear it.
+	w.makePod(t, "abc123-default", echoPod("younger"))
+	w.waitPod(t, "abc123-default", "younger", isReady)
+	restore()
+	a.kubelet.again(t)
+	eventually(t, "it is noticed again", found)
+	r.kill()
+	confirm()
+	w.start(t, orphansSoon)
+	w.waitPod(t, "abc123-default", "younger", func(pod *corev1.Pod) error {
+		if pod.Status.Phase != corev1.PodFailed {
+			return fmt.Errorf("it is %s", pod.Status.Phase)
 		}
 		return nil
 	})
+	over()
 }

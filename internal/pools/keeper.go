@@ -302,11 +302,15 @@ func (k *keeper) standing(resource *v1alpha1.ResourcePool) Finding {
 	if c == nil || c.Status != metav1.ConditionTrue {
 		return k.restored
 	}
+	written := Finding{c.Status, c.Reason, c.Message}
 	if _, accepted := resource.Annotations[v1alpha1.AnnotationRestored]; accepted {
+		if k.restored == written {
+			k.restored = Finding{}
+		}
 		return k.restored // of a restore that came after
 	}
 	k.restored = Finding{}
-	return Finding{c.Status, c.Reason, c.Message}
+	return written
 }
 
 // noAnswer tells why a pool could not be asked, with credentials of the given fingerprint. Whether that is its trouble or ours

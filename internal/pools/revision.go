@@ -66,9 +66,9 @@ func (p *Pool) Continues(mark uint64, resourceVersion string) bool {
 	return p.history.holds(mark, resourceVersion)
 }
 
-// Revision is the newest resourceVersion that the pool was seen at; empty for none.
+// Revision is the newest resourceVersion that the pool was seen at; empty for none, and for what was seen before a restore.
 func (p *Pool) Revision() string {
-	if v := p.history.newest.Load(); v != 0 {
+	if v := p.history.newest.Load(); v != 0 && !p.history.restart.Load() {
 		return strconv.FormatUint(v, 10)
 	}
 	return ""

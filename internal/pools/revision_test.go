@@ -103,4 +103,21 @@ func TestRestoredFromABackup(t *testing.T) {
 	until(t, "it is closed", func() bool { return first() == nil })
 	w.secret(t, "pool-a", "east")
 	until(t, "it is noticed by what is written down", func() bool { return restored().Good() })
+	// A word that was given about another restore is none about this one, and one that comes together with what it is about is.
+	mine := restored()
+	word := func(message string) {
+		t.Helper()
+		change(func(r *v1alpha1.ResourcePool) {
+			r.Annotations = map[string]string{v1alpha1.AnnotationRestored: "true"}
+			r.Status.Conditions = []metav1.Condition{{Type: v1alpha1.PoolRestored, Status: mine.Status, Reason: mine.Reason, Message: message}}
+		})
+	}
+	word("as written of another one")
+	w.secret(t, "pool-a", "nowhere")
+	until(t, "it is closed again", func() bool { return first() == nil })
+	if restored() != mine {
+		t.Fatalf("%+v", restored())
+	}
+	word(mine.Message)
+	until(t, "it is confirmed at once", func() bool { return restored() == Finding{} })
 }

@@ -3,6 +3,7 @@ package nodes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -78,6 +79,7 @@ type world struct {
 	pool       *fake.Clientset
 	admin      client.Client
 	registry   *registry
+	below      *poolcache.Cache
 	controller *Controller
 }
 
@@ -127,6 +129,7 @@ func newWorld(t *testing.T, resource *v1alpha1.ResourcePool, objects ...runtime.
 	if !below.Wait(ctx) {
 		t.Fatal("no pool cache")
 	}
+	w.below = below
 	return w
 }
 
@@ -311,6 +314,49 @@ func TestAShrunkenPoolKeepsNodesThatHavePods(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestRestore: what is known of a pool before it is restored from a backup is not written down for what comes after; and the
+// operator's word about one restore does not stand for the next.
+func TestRestore(t *testing.T) {
+	w := newWorld(t, resourcePool(), poolNode("a"))
+	w.below.Pool.Saw("900")
+	written := func(want string, restored *pools.Finding, word bool) {
+		t.Helper()
+		w.until("revision "+want, func(map[string]*corev1.Node) error {
+			w.reread()
+			resource := w.registry.resource
+			c := meta.FindStatusCondition(resource.Status.Conditions, v1alpha1.PoolRestored)
+			_, has := resource.Annotations[v1alpha1.AnnotationRestored]
+			if resource.Status.Revision != want || has != word || (c == nil) != (restored == nil) || c != nil && c.Message != restored.Message {
+				return fmt.Errorf("revision %s, word %t, %+v", resource.Status.Revision, has, c)
+			}
+			return nil
+		})
+	}
+	confirm := func() {
+		t.Helper()
+		w.reread()
+		metav1.SetMetaDataAnnotation(&w.registry.resource.ObjectMeta, v1alpha1.AnnotationRestored, "true")
+		if err := w.admin.Update(t.Context(), w.registry.resource); err != nil {
+			t.Fatal(err)
+		}
+	}
+	written("900", nil, false)
+	if w.below.Pool.Continues(w.below.Pool.Mark(), "500") {
+		t.Fatal("it goes on")
+	}
+	first, second := good, good
+	first.Message, second.Message = "900 to 500", "600 to 400"
+	w.registry.status.Restored = first
+	written("", &first, false)
+	confirm()
+	written("", &first, true)
+	w.registry.status.Restored = second
+	written("", &second, false)
+	confirm()
+	w.registry.status.Restored = pools.Finding{}
+	written("", nil, false)
 }
 
 func TestALostResourcePoolCordonsAndDeletesNothing(t *testing.T) {

@@ -21,17 +21,18 @@ func (c *Controller) report(ctx context.Context, p *pass, found pools.Status, ch
 	if !checked {
 		return nil
 	}
+	if wordIsOld(p.resource, found.Restored) {
+		return c.forgetWord(ctx, p.resource)
+	}
 	want := p.resource.DeepCopy()
 	summarize(&want.Status, p, found)
 	if p.cache != nil {
 		want.Status.LargestFree = c.largestFree(p)
 	}
 	c.tellOrphans(want)
-	if p.cache != nil && (found.Restored.Good() || c.revisionIsOld(p.resource.Name)) {
-		want.Status.Revision = p.cache.Pool.Revision()
-	}
+	c.tellRevision(p, found.Restored, want)
 	if same(p.resource.Status, want.Status) {
-		return c.forgetRestore(ctx, p)
+		return nil
 	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -40,6 +41,20 @@ func (c *Controller) report(ctx context.Context, p *pass, found pools.Status, ch
 		return fmt.Errorf("write status of ResourcePool %s: %w", p.resource.Name, err)
 	}
 	return nil
+}
+
+// tellRevision writes down how far the pool has come. What was written before a restore goes with the news of it: whoever reads
+// it later, with the operator's word that all is well, would take it for another restore.
+func (c *Controller) tellRevision(p *pass, restored pools.Finding, resource *v1alpha1.ResourcePool) {
+	if restored.Good() && !meta.IsStatusConditionTrue(p.resource.Status.Conditions, v1alpha1.PoolRestored) {
+		resource.Status.Revision = ""
+	}
+	if p.cache == nil || !restored.Good() && !c.revisionIsOld(p.resource.Name) {
+		return
+	}
+	if revision := p.cache.Pool.Revision(); revision != "" {
+		resource.Status.Revision = revision
+	}
 }
 
 // revisionEvery is how often it is written down how far a pool has come, when nothing else has to be.
@@ -56,16 +71,21 @@ func (c *Controller) revisionIsOld(pool string) bool {
 	return true
 }
 
-// forgetRestore takes the operator's word about a restore back when the condition that it is about is gone: it must not be
-// taken for one about the next.
-func (c *Controller) forgetRestore(ctx context.Context, p *pass) error {
-	_, word := p.resource.Annotations[v1alpha1.AnnotationRestored]
-	if !word || meta.FindStatusCondition(p.resource.Status.Conditions, v1alpha1.PoolRestored) != nil {
-		return nil
+// wordIsOld reports whether a ResourcePool has the operator's word about a restore that is over, or that another one came
+// after: it must not be taken for one about the next.
+func wordIsOld(resource *v1alpha1.ResourcePool, restored pools.Finding) bool {
+	if _, word := resource.Annotations[v1alpha1.AnnotationRestored]; !word {
+		return false
 	}
-	_, err := c.changePool(ctx, p.resource, func(changed *v1alpha1.ResourcePool) { delete(changed.Annotations, v1alpha1.AnnotationRestored) })
+	about := meta.FindStatusCondition(resource.Status.Conditions, v1alpha1.PoolRestored)
+	return about == nil || restored.Good() && about.Message != restored.Message
+}
+
+// forgetWord takes the operator's word about a restore back.
+func (c *Controller) forgetWord(ctx context.Context, resource *v1alpha1.ResourcePool) error {
+	_, err := c.changePool(ctx, resource, func(changed *v1alpha1.ResourcePool) { delete(changed.Annotations, v1alpha1.AnnotationRestored) })
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("take %s from ResourcePool %s: %w", v1alpha1.AnnotationRestored, p.resource.Name, err)
+		return fmt.Errorf("take %s from ResourcePool %s: %w", v1alpha1.AnnotationRestored, resource.Name, err)
 	}
 	return nil
 }
