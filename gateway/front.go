@@ -320,7 +320,7 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) error {
 		if f.offers.Known() != nil {
 			return apierrors.NewServiceUnavailable("the gateway is starting")
 		}
-		x.viewer = offers.Viewer{ID: known.tenant.ID, Labels: known.tenant.Labels}
+		x.viewer = offers.Viewer{ID: known.tenant.ID, Labels: known.tenant.Labels, Beginning: known.tenant.Beginning.Control}
 	}
 	if custom := kind.Custom; custom != nil {
 		x.translated.Custom, x.translated.ListKind, x.translated.Columns = true, custom.ListKind, custom.Columns[known.request.Version]

@@ -324,4 +324,9 @@ func TestVolumes(t *testing.T) {
 	if out := w.fails(t, kubeconfig, "", "delete", "pv", "pvc-1"); !strings.Contains(out, "volumes are the platform's") {
 		t.Error(out)
 	}
+	w.must(t, kubeconfig, "", "delete", "pvc", "data")
+	eventually(t, "the volume that the claim left", func() bool {
+		out, err := w.run(kubeconfig, "", "get", "pv", "pvc-1", "-o", "jsonpath={.status.phase}")
+		return err == nil && out == "Released"
+	})
 }

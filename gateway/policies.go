@@ -118,7 +118,7 @@ func (p *tenantPolicies) find(id names.TenantID) (policies.Tenant, bool, error) 
 		}
 		return nil, false
 	}
-	x := &exchange{front: f, facts: &facts{tenant: tenant}, viewer: offers.Viewer{ID: id, Labels: tenant.Labels}}
+	x := &exchange{front: f, facts: &facts{tenant: tenant}, viewer: offers.Viewer{ID: id, Labels: tenant.Labels, Beginning: tenant.Beginning.Control}}
 	return policies.Tenant{
 		View: f.viewOf(x, has),
 		Kind: func(group, version, resource, subresource string) (translate.Kind, bool) {

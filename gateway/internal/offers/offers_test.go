@@ -62,12 +62,16 @@ func TestPresent(t *testing.T) {
 }
 
 func TestVisible(t *testing.T) {
-	gold, plain := Viewer{"abc123", "plan=gold,team="}, Viewer{"zzz999", ""}
+	gold, plain := Viewer{"abc123", "plan=gold,team=", 1000}, Viewer{"zzz999", "", 0}
 	class := func(name, metadata string) string {
 		return `{"kind":"StorageClass","metadata":{"name":"` + name + `","resourceVersion":"7",` + metadata + `}}`
 	}
 	volume := func(name, namespace string) string {
 		return `{"kind":"PersistentVolume","metadata":{"name":"` + name + `","resourceVersion":"7"},"spec":{"claimRef":{"namespace":"` + namespace + `"}}}`
+	}
+	left := func(namespace, bound, phase string) string {
+		return `{"kind":"PersistentVolume","metadata":{"name":"pvc-1","resourceVersion":"2000"},"spec":{"claimRef":{"namespace":"` + namespace +
+			`","resourceVersion":"` + bound + `"}},"status":{"phase":"` + phase + `"}}`
 	}
 	const exported = `"labels":{"vivarium.io/exported":"true"}`
 	cases := map[string]struct {
@@ -89,6 +93,12 @@ func TestVisible(t *testing.T) {
 		"OfThePlatform":   {"PersistentVolume", volume("pvc-1", "kube-system"), false, false},
 		"SpellsTenant":    {"PersistentVolume", volume("zzz999-v", "abc123-web"), false, false},
 		"SpellsOwner":     {"PersistentVolume", volume("abc123-v", "abc123-web"), true, false},
+		"BoundLongAgo":    {"PersistentVolume", left("abc123-web", "999", "Bound"), true, false},
+		"LeftBefore":      {"PersistentVolume", left("abc123-web", "999", "Released"), false, false},
+		"FailedBefore":    {"PersistentVolume", left("abc123-web", "999", "Failed"), false, false},
+		"LeftNobodyKnows": {"PersistentVolume", left("abc123-web", "", "Released"), false, false},
+		"LeftSince":       {"PersistentVolume", left("abc123-web", "1000", "Released"), true, false},
+		"LeftNoBeginning": {"PersistentVolume", left("zzz999-web", "999", "Released"), false, true},
 		"VolumeLabelled":  {"PersistentVolume", `{"kind":"PersistentVolume","metadata":{"name":"v","resourceVersion":"7",` + exported + `},"spec":{}}`, false, false},
 	}
 	for name, tc := range cases {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"vivarium.io/vivarium/gateway/internal/translate/jsonwire"
@@ -17,6 +18,8 @@ type Viewer struct {
 	ID names.TenantID
 	// Labels are those of the Tenant object, as labels.Set.String writes them.
 	Labels string
+	// Beginning is the resource version of the control cluster from which on what has the tenant's ID is the tenant's.
+	Beginning uint64
 }
 
 // Object is one object of the control cluster, without what no tenant shall know. It is immutable.
@@ -39,8 +42,11 @@ type Object struct {
 	// network says that it is a VPC or a subnet, owner whose.
 	network bool
 	owner   names.TenantID
-	// claimed is the namespace of the claim that a volume is bound to.
-	claimed names.ControlNamespace
+	// claimed is the namespace of the claim that a volume is bound to, or was when it is released; bound is the resource version
+	// of the claim then.
+	claimed  names.ControlNamespace
+	released bool
+	bound    uint64
 }
 
 // Visible reports whether a tenant may know of the object.
@@ -64,6 +70,10 @@ func (o *Object) Visible(v Viewer) bool {
 		}
 		set, err := labels.ConvertSelectorToLabelsMap(v.Labels)
 		return err == nil && o.to.Matches(set)
+	}
+	if o.released && o.bound < v.Beginning {
+		// An earlier tenant of the same ID has left it behind.
+		return false
 	}
 	return v.ID.Owns(string(o.claimed))
 }
@@ -139,7 +149,12 @@ func present(kind string, row *jsonwire.Value) (*Object, error) {
 	o.Created, _ = time.Parse(time.RFC3339, meta.Get("creationTimestamp").Text())
 	var selectorErr error
 	if kind == "PersistentVolume" {
-		o.claimed = names.ControlNamespace(object.At("spec", "claimRef", "namespace").Text())
+		claim := object.At("spec", "claimRef")
+		o.claimed = names.ControlNamespace(claim.Get("namespace").Text())
+		phase := corev1.PersistentVolumePhase(object.At("status", "phase").Text())
+		o.released = phase == corev1.VolumeReleased || phase == corev1.VolumeFailed
+		// Without a version it may be anybody's who had the ID.
+		o.bound, _ = strconv.ParseUint(claim.Get("resourceVersion").Text(), 10, 64)
 	} else {
 		o.exported, o.to, selectorErr = export(meta)
 	}
