@@ -51,11 +51,10 @@ type conn struct {
 	running sync.WaitGroup
 
 	// framer reads, headers is what it reads headers with; the reading goroutine's alone, as is what follows.
-	framer      *http2.Framer
-	settled     bool // the peer's settings have come
-	noise       int
-	noiseSince  time.Time
-	sinceUpdate int // of the window for all streams, what has been read and not yet given back; guarded by mu
+	framer     *http2.Framer
+	settled    bool // the peer's settings have come
+	noise      int
+	noiseSince time.Time
 
 	// heard says that a frame has come since somebody looked, writes counts: it is odd while something is being written.
 	heard  atomic.Bool
@@ -77,6 +76,7 @@ type conn struct {
 	// unacknowledged are our settings that the peer has not answered.
 	unacknowledged int
 	in             int   // what the peer may still send
+	sinceUpdate    int   // what has been read and not yet given back, of the window for all streams
 	out            int64 // what may still be sent
 	outStart       int64 // what may be sent at the beginning of a stream
 	waiters        []*stream

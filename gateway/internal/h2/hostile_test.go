@@ -307,6 +307,7 @@ func TestRapidReset(t *testing.T) {
 	// One whose turn comes when the others have returned.
 	p.ask(id, true)
 	p.alive()
+	eventually(t, "all handlers run that may", func() bool { return int(under.Load()) == s.MaxStreams })
 	close(let)
 	if got := p.status(id); got != "200" {
 		t.Error(got)
@@ -496,7 +497,8 @@ func TestReaderGoesOn(t *testing.T) {
 // TestTimeouts checks that connections end that are idle, silent or say nothing to begin with.
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
-	short := 50 * time.Millisecond
+	// still is long enough for a greeting on a machine that has much else to do.
+	short, still := 50*time.Millisecond, time.Second
 	t.Run("no preface", func(t *testing.T) {
 		t.Parallel()
 		s := newServer()
@@ -530,7 +532,7 @@ func TestTimeouts(t *testing.T) {
 	t.Run("silent", func(t *testing.T) {
 		t.Parallel()
 		s := newServer()
-		s.PingAfter, s.PingTimeout = short, short
+		s.PingAfter, s.PingTimeout = still, still
 		p := dial(t, s, hang).greet()
 		p.ask(1, true)
 		p.waitOver()
@@ -538,7 +540,7 @@ func TestTimeouts(t *testing.T) {
 	t.Run("a frame that never ends", func(t *testing.T) {
 		t.Parallel()
 		s := newServer()
-		s.PingAfter, s.PingTimeout = short, short
+		s.PingAfter, s.PingTimeout = still, still
 		p := dial(t, s, hang).greet()
 		p.must(p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.fields()}))
 		for p.WriteContinuation(1, false, nil) == nil {
@@ -561,8 +563,8 @@ func TestKeep(t *testing.T) {
 		t.Helper()
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.kept.pinged != pinged || c.leaving != leaving || c.over != over {
-			t.Errorf("%s: pinged %v, leaving %v, over %v", what, c.kept.pinged, c.leaving, c.over)
+		if asked := !c.kept.pingedAt.IsZero(); asked != pinged || c.leaving != leaving || c.over != over {
+			t.Errorf("%s: pinged %v, leaving %v, over %v", what, asked, c.leaving, c.over)
 		}
 	}
 	// Nobody writes what is said: it stays where it is queued.
@@ -726,5 +728,42 @@ func (p *peer) flood(one func() error) {
 		if one() != nil {
 			return
 		}
+	}
+}
+
+// TestLateContinue: nothing is said behind the answer's header that a client would take for its trailers.
+func TestLateContinue(t *testing.T) {
+	t.Parallel()
+	p := dial(t, newServer(), func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.Copy(w, r.Body)
+	}).greet()
+	p.ask(1, false, ":method", "POST", "expect", "100-continue")
+	if got := p.status(1); got != "200" {
+		t.Error(got)
+	}
+	p.must(p.WriteData(1, true, []byte("body")))
+	p.await("the end", func(f http2.Frame) bool {
+		if _, header := f.(*http2.MetaHeadersFrame); header {
+			t.Error("another header")
+		}
+		d, ok := f.(*http2.DataFrame)
+		return ok && d.StreamEnded()
+	})
+}
+
+// TestEmptyWrite: there may be an empty write behind the end of what was declared.
+func TestEmptyWrite(t *testing.T) {
+	t.Parallel()
+	p := dial(t, newServer(), func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "4")
+		_, _ = io.WriteString(w, "four")
+		if _, err := w.Write(nil); err != nil {
+			t.Error(err)
+		}
+	}).greet()
+	p.ask(1, false, ":method", "POST")
+	if code := p.reset(1); code != http2.ErrCodeNo {
+		t.Error(code)
 	}
 }

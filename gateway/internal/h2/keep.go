@@ -9,7 +9,7 @@ import (
 // kept is what [conn.keep] remembers from one look to the next.
 type kept struct {
 	heardAt   time.Time
-	pinged    bool
+	pingedAt  time.Time // zero: not since it was heard
 	writes    uint64
 	writesAt  time.Time
 	idleSince time.Time
@@ -19,12 +19,11 @@ type kept struct {
 func (c *conn) keep(now time.Time) {
 	s, k := c.server, &c.kept
 	if c.heard.Swap(false) || k.heardAt.IsZero() {
-		k.heardAt, k.pinged = now, false
+		k.heardAt, k.pingedAt = now, time.Time{}
 	}
 	if writes := c.writes.Load(); writes != k.writes || writes%2 == 0 {
 		k.writes, k.writesAt = writes, now
 	}
-	silent := now.Sub(k.heardAt)
 	c.mu.Lock()
 	busy := len(c.streams) > 0 || c.handlers > 0
 	gone := c.leaving && !busy && !c.leftAt.IsZero() && now.Sub(c.leftAt) >= linger
@@ -38,11 +37,11 @@ func (c *conn) keep(now time.Time) {
 	case s.WriteTimeout > 0 && now.Sub(k.writesAt) >= s.WriteTimeout:
 		s.Log.Debug("A client of HTTP/2 does not read", "client", c.remote)
 		c.close()
-	case k.pinged && silent >= s.PingAfter+s.PingTimeout:
+	case !k.pingedAt.IsZero() && now.Sub(k.pingedAt) >= s.PingTimeout:
 		s.Log.Debug("A client of HTTP/2 does not answer", "client", c.remote)
 		c.close()
-	case !k.pinged && s.PingAfter > 0 && silent >= s.PingAfter:
-		k.pinged = true
+	case k.pingedAt.IsZero() && s.PingAfter > 0 && now.Sub(k.heardAt) >= s.PingAfter:
+		k.pingedAt = now
 		_ = c.say(func(b []byte) []byte { return appendPing(b, false, [8]byte{'a', 'n', 'y', 'b', 'o', 'd', 'y', '?'}) })
 	case s.IdleTimeout > 0 && now.Sub(k.idleSince) >= s.IdleTimeout:
 		c.leave()

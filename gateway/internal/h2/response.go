@@ -81,7 +81,8 @@ func (w *response) Write(p []byte) (int, error) {
 		return 0, http.ErrContentLength
 	}
 	w.written += int64(len(p))
-	if w.head {
+	if w.head || w.ended {
+		// There is no more than nothing to send.
 		return len(p), nil
 	}
 	switch all := w.declared == w.written && len(w.sending["Trailer"]) == 0; {

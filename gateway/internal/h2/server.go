@@ -15,7 +15,7 @@ type Server struct {
 	// MaxStreams is how many requests may be under way on a connection, MaxHeader how long the header of one may be.
 	MaxStreams int
 	MaxHeader  int
-	// HeaderTimeout is how long a new connection may take until its first frame.
+	// HeaderTimeout is how long a new connection may take to say that it speaks HTTP/2.
 	HeaderTimeout time.Duration
 	// IdleTimeout is how long a connection without a request stays open.
 	IdleTimeout time.Duration

@@ -32,14 +32,15 @@ type stream struct {
 	// tooLarge: the header of the request is not whole.
 	tooLarge bool
 	started  bool
-	// received and sent say that one side has said all it had to say; failed is why the stream ended before.
-	received, sent bool
-	failed         error
-	expected, got  int64 // of the body; -1: unknown
-	in             int
-	sinceUpdate    int
-	out            int64
-	waiting        bool // in conn.waiters
+	// received and sent say that one side has said all it had to say, answered that the answer's header is on its way; failed
+	// is why the stream ended before.
+	received, sent, answered bool
+	failed                   error
+	expected, got            int64 // of the body; -1: unknown
+	in                       int
+	sinceUpdate              int
+	out                      int64
+	waiting                  bool // in conn.waiters
 }
 
 // wake wakes a handler that waits.

@@ -59,6 +59,12 @@ func (c *conn) emit(s *stream, o output) error {
 		c.mu.Unlock()
 		return err
 	}
+	if o.code != 0 && o.code < http.StatusOK && s.answered {
+		// Too late: what comes behind an answer's header is its body.
+		c.mu.Unlock()
+		return nil
+	}
+	s.answered = s.answered || o.code >= http.StatusOK
 	packet, _ := packets.Get().(*[]byte)
 	b := c.takeControl((*packet)[:0])
 	if o.end {
@@ -245,9 +251,7 @@ func (c *conn) flush() {
 			return
 		}
 		c.mu.Unlock()
-		if err := c.writeOut(b); err != nil {
-			b = nil
-		}
+		_ = c.writeOut(b)
 	}
 }
 

@@ -36,7 +36,7 @@ const (
 	Former
 )
 
-// Types gives the type of the frame that a turn is told with; empty for [Nothing].
+// Type gives the type of the frame that a turn is told with; empty for [Nothing].
 func (t Turn) Type() string {
 	switch t {
 	case Added:
