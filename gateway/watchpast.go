@@ -21,9 +21,6 @@ import (
 func (s *shared) catchUp() (again bool, err error) {
 	ctx, cancel := context.WithDeadline(s.ctx, s.until)
 	defer cancel()
-	if s.selected.alone() {
-		s.lease.Release()
-	}
 	query := url.Values{
 		"watch": {"true"}, "resourceVersion": {strconv.FormatUint(s.from, 10)}, "allowWatchBookmarks": {"true"},
 		"timeoutSeconds": {strconv.Itoa(max(1, int(time.Until(s.until).Seconds())))},
@@ -71,7 +68,7 @@ func (s *shared) catchUp() (again bool, err error) {
 		}
 		own := !isError && !isBookmark && s.owns(scope)
 		if own {
-			s.selected.note(scope)
+			s.note(scope)
 		}
 		if isError || isBookmark && s.bookmarks || own {
 			if out, err = s.appendTenant(out, frame); err != nil {
@@ -140,7 +137,7 @@ func (s *shared) sendInitial() error {
 			ended = true
 			return frames.ErrEnough
 		}
-		s.selected.note(scope)
+		s.note(scope)
 		if out, err = s.appendTenant(out, frame); err != nil || len(out) < batch {
 			return err
 		}

@@ -91,17 +91,18 @@ func (s *selected) narrow(query url.Values) {
 }
 
 // note takes notice of an object that the control cluster has told of as one that matches, or does not any more.
-func (s *selected) note(scope translate.FrameScope) {
-	if s == nil || s.outgrown {
+func (s *shared) note(scope translate.FrameScope) {
+	if s.selected == nil || s.selected.outgrown {
 		return
 	}
-	key := selection.KeyOf(scope.Namespace, scope.Name)
+	set, key := s.selected.set, selection.KeyOf(scope.Namespace, scope.Name)
 	if scope.Type == "DELETED" {
-		s.set.Remove(key)
+		set.Remove(key)
 	} else {
-		s.set.Add(key)
+		set.Add(key)
 	}
-	if s.set.Over() {
+	if set.Over() {
+		s.front.metrics.outgrown.Inc()
 		s.outgrow()
 	}
 }
@@ -114,9 +115,10 @@ func (s *selected) begin() {
 }
 
 // outgrow leaves the watch to the control cluster for the rest of its life.
-func (s *selected) outgrow() {
-	s.outgrown = true
-	s.set.Clear()
+func (s *shared) outgrow() {
+	s.selected.outgrown = true
+	s.selected.set.Clear()
+	s.lease.Release()
 }
 
 // learn finds out what matches where the watch begins: one list of what does at exactly that resource version.
@@ -142,7 +144,7 @@ func (s *shared) learn() error {
 			ended = true
 			return frames.ErrEnough
 		}
-		s.selected.note(scope)
+		s.note(scope)
 		return nil
 	}
 	source := s.pagesOfAll(call, int64(s.from)) //nolint:gosec // looked at above
@@ -176,8 +178,7 @@ func (s *shared) learnLate() bool {
 	// What has been noted of a watch that began with an unknown set is not all.
 	s.selected.set.Clear()
 	if err := s.learn(); err != nil || !s.selected.known {
-		s.selected.outgrow()
-		s.lease.Release()
+		s.outgrow()
 	}
 	return s.selected.exact()
 }
@@ -189,8 +190,8 @@ func (s *shared) frameOf(sub *fanout.Subscription, event *fanout.Event) ([]byte,
 	}
 	if s.selected.set.Over() && event.ResourceVersion() > s.from {
 		// The control cluster knows better from here on: everything up to s.from has been told.
-		s.selected.outgrow()
 		s.front.metrics.outgrown.Inc()
+		s.outgrow()
 		return nil, fanout.ErrMissed
 	}
 	s.from = max(s.from, event.ResourceVersion())

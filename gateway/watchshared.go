@@ -180,6 +180,9 @@ func (s *shared) serve(w http.ResponseWriter, r *http.Request) (done bool, err e
 	case err != nil && s.out == nil:
 		// Nothing has been sent: whatever is wrong, the control cluster says it better.
 		s.lease.Release()
+		if s.selected != nil {
+			s.selected.set.Clear()
+		}
 		return false, nil
 	case err != nil:
 		return true, s.withhold(s.ctx, err)

@@ -1,7 +1,10 @@
 package fanout
 
 import (
+	"context"
+	"errors"
 	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -19,9 +22,11 @@ type selectable struct {
 	swapping sync.Mutex
 	fields   []string
 
-	// telling guards former.
+	// telling guards former, and untold: why the last try to fetch it failed, of which tried counts those that did.
 	telling sync.Mutex
 	former  []byte
+	untold  error
+	tried   atomic.Uint32
 }
 
 // Object is what an event about an object says of it, in the control cluster's words.
@@ -69,12 +74,16 @@ func (e *Event) Fields(wanted []translate.Field) (_ []string, err error) {
 func (e *Event) ResourceVersion() uint64 { return e.rv }
 
 // Former gives the frame that tells of the event's object as deleted, in the state before the event. It is fetched once for
-// all subscriptions of the tenant, save after an error. The result must not be changed.
+// all subscriptions of the tenant, save after an error, which those share that have waited for it. The result must not be changed.
 func (s *Subscription) Former(e *Event, fetch func(*Object) ([]byte, error)) ([]byte, error) {
+	tried := e.tried.Load()
 	e.telling.Lock()
 	defer e.telling.Unlock()
-	if e.former != nil {
+	switch {
+	case e.former != nil:
 		return e.former, nil
+	case e.tried.Load() != tried:
+		return nil, e.untold
 	}
 	is, err := e.Object()
 	if err != nil {
@@ -82,6 +91,11 @@ func (s *Subscription) Former(e *Event, fetch func(*Object) ([]byte, error)) ([]
 	}
 	former, err := fetch(is)
 	if err != nil {
+		// That one client has gone is no failure of the others.
+		if !errors.Is(err, context.Canceled) {
+			e.untold = err
+			e.tried.Add(1)
+		}
 		return nil, err
 	}
 	if e.former = former; e.former == nil {
