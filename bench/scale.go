@@ -51,7 +51,7 @@ func (s Scale) vpc() Scale {
 // scales: smoke is for the test that keeps this program working and shows nothing.
 var scales = map[string]Scale{
 	"default": {Rounds: 7, Turn: 1200 * time.Millisecond, Pods: 300, LongPods: 30000, Clients: 8, Neighbours: 200, NeighbourObjects: 20000, Watches: 1000, Packages: true, PoolPods: 3000, PoolRounds: 5, PoolSingles: 200, PoolNodes: 10,
-		VPCs: 200, VPCRounds: 9, VPCTurn: 500 * time.Millisecond, VPCPluginRounds: 30, VPCIdle: 65 * time.Second, VPCPods: 100, VPCBurst: 400, VPCContainers: true},
+		VPCs: 200, VPCRounds: 9, VPCTurn: 500 * time.Millisecond, VPCPluginRounds: 30, VPCIdle: 65 * time.Second, VPCPods: 100, VPCBurst: 1600, VPCContainers: true},
 	"full": {Rounds: 15, Turn: 2 * time.Second, Pods: 300, LongPods: 30000, Clients: 8, Neighbours: 1000, NeighbourObjects: 100000, Watches: 1000, Packages: true, PoolPods: 10000, PoolRounds: 1, PoolSingles: 500, PoolNodes: 20,
 		VPCs: 200, VPCRounds: 25, VPCTurn: time.Second, VPCPluginRounds: 100, VPCIdle: 125 * time.Second, VPCPods: 300, VPCBurst: 2000, VPCContainers: true},
 	"smoke": {Rounds: 1, Turn: 50 * time.Millisecond, Pods: 20, LongPods: 200, Clients: 2, Neighbours: 2, NeighbourObjects: 40, Watches: 8, PoolPods: 60, PoolRounds: 2, PoolSingles: 5, PoolNodes: 2,

@@ -66,25 +66,26 @@ func measurePlaces(ctx context.Context, c config, dir, source string, r *VPCRepo
 	if err != nil {
 		return err
 	}
-	var idle, burst placeTimes
+	var idle placeTimes
+	bursts := make([]placeTimes, burstRounds)
 	if err := p.bind(ctx, "idle", []int{0, 1}, c.scale.VPCPods, 1, &idle); err != nil {
 		return fmt.Errorf("one by one: %w", err)
 	}
 	for round := range burstRounds {
 		for k := range placeLanes {
 			lane := (round + k) % len(placeLanes)
-			if err := p.bind(ctx, fmt.Sprintf("burst-%d", round), []int{lane}, c.scale.VPCBurst/burstRounds, bindersAtOnce, &burst); err != nil {
+			if err := p.bind(ctx, fmt.Sprintf("burst-%d", round), []int{lane}, c.scale.VPCBurst/burstRounds, bindersAtOnce, &bursts[round]); err != nil {
 				return fmt.Errorf("in a burst: %w", err)
 			}
 		}
 	}
-	r.judgePlaces("idle", "pods that come one by one", &idle)
-	r.judgePlaces("burst", fmt.Sprintf("%d bursts of %d pods", burstRounds, c.scale.VPCBurst/burstRounds), &burst)
+	r.judgePlaces("idle", "pods that come one by one", idle)
+	r.judgePlaces("burst", fmt.Sprintf("%d bursts of %d pods", burstRounds, c.scale.VPCBurst/burstRounds), bursts...)
 	return nil
 }
 
 // bindersAtOnce is how many bind at once in a burst, of which there are burstRounds.
-const bindersAtOnce, burstRounds = 32, 2
+const bindersAtOnce, burstRounds = 32, 8
 
 // startNetwork starts the network controller with the rights that it has in an installation.
 func (w *podsWorld) startNetwork(_ context.Context, program string) error {
@@ -326,8 +327,20 @@ func (p *places) await(ctx context.Context, uids []types.UID) error {
 	}
 }
 
-func (r *VPCReport) judgePlaces(name, what string, t *placeTimes) {
+// judgePlaces says what rounds told, in each of which both lanes took their turns. What a VPC adds is taken within a round:
+// whatever else the machine did in one of them falls on no other.
+func (r *VPCReport) judgePlaces(name, what string, rounds ...placeTimes) {
 	ms := func(durations []time.Duration, q float64) float64 { return micros(quantile(durations, q)) / 1000 }
+	var t placeTimes
+	var differences []float64
+	for _, round := range rounds {
+		t.toPlace = append(t.toPlace, round.toPlace...)
+		for lane := range t.toPool {
+			t.toPool[lane] = append(t.toPool[lane], round.toPool[lane]...)
+		}
+		differences = append(differences, ms(round.toPool[1], .5)-ms(round.toPool[0], .5))
+	}
+	added := spreadOf(differences)
 	place := ms(t.toPlace, .5)
 	plain, own := ms(t.toPool[0], .5), ms(t.toPool[1], .5)
 	aim := fmt.Sprintf("< %d", aimPlace)
@@ -336,6 +349,9 @@ func (r *VPCReport) judgePlaces(name, what string, t *placeTimes) {
 		Figure{Name: name + "-place-p99", What: what + ": the same, p99", Value: ms(t.toPlace, .99), Unit: "ms"},
 		Figure{Name: name + "-plain-p50", What: what + ": from the binding's request to the pool pod, flat, p50", Value: plain, Unit: "ms"},
 		Figure{Name: name + "-own-p50", What: what + ": from the binding's request to the pool pod, in a VPC, p50", Value: own, Unit: "ms"},
-		Figure{Name: name + "-added-p50", What: what + ": what the VPC adds to that, p50 to p50", Value: own - plain, Unit: "ms", Aim: aim, Met: met(own-plain < aimPlace)},
+		Figure{
+			Name: name + "-added-p50", What: fmt.Sprintf("%s: what the VPC adds to that, p50 to p50, median of rounds, middle half %.0f-%.0f", what, added.Low, added.High),
+			Value: added.Median, Unit: "ms", Aim: aim, Met: met(added.Median < aimPlace),
+		},
 	)
 }

@@ -32,8 +32,8 @@ import (
 )
 
 const (
-	// objectWorkers, podWorkers and meshWorkers, which those of Services are too, are how many are worked on at once. Pods of one subnet share writes, so
-	// that many of them wait cheaply.
+	// objectWorkers, podWorkers and meshWorkers are how many are worked on at once; Services have as many as meshes. Pods of one
+	// subnet share writes, so that many of them wait cheaply.
 	objectWorkers, podWorkers, meshWorkers = 4, 256, 4
 	// meshDelay lets the pods of a burst share one telling of the pools.
 	meshDelay = 20 * time.Millisecond

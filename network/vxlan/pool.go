@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -140,10 +141,6 @@ func (Driver) EnsureEndpoints(ctx context.Context, pool network.Pool, vpc *netwo
 	if err := network.ValidateEndpoints(vpc, endpoints); err != nil {
 		return err
 	}
-	// The VPC is looked for first: endpoints must not outlive it.
-	if err := change(ctx, pool, vpc.UID, false, func(map[string]string) error { return nil }); err != nil {
-		return err
-	}
 	var all []state.Endpoint
 	for _, e := range network.SortedEndpoints(endpoints) {
 		all = append(all, state.Endpoint{Pod: e.Pod.UID, Subnet: e.Subnet, IPs: e.IPs, MAC: e.MAC, Node: e.Node, Groups: e.SecurityGroups, Sets: e.Sets, Ports: e.Ports})
@@ -160,10 +157,6 @@ func (Driver) EnsureServices(ctx context.Context, pool network.Pool, vpc *networ
 	if err := network.ValidateServices(services); err != nil {
 		return fmt.Errorf("VPC %s: %w", vpc.Name, err)
 	}
-	// The VPC is looked for first, as with endpoints.
-	if err := change(ctx, pool, vpc.UID, false, func(map[string]string) error { return nil }); err != nil {
-		return err
-	}
 	want, err := state.ServiceShards(vpc.UID, network.SortedServices(services))
 	if err != nil {
 		return err
@@ -176,6 +169,10 @@ func ensureParts(ctx context.Context, pool network.Pool, vpc types.UID, want map
 	there, err := ofVPC(ctx, pool, vpc)
 	if err != nil {
 		return err
+	}
+	// Parts must not outlive their VPC.
+	if !slices.ContainsFunc(there, func(o corev1.ConfigMap) bool { return o.Name == state.VPCName(vpc) }) {
+		return fmt.Errorf("%w: VPC %s is not in pool %s yet", network.ErrNotReady, vpc, pool.Name)
 	}
 	var problems []error
 	for i := range there {

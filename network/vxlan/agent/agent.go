@@ -14,7 +14,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -49,7 +52,11 @@ type Agent struct {
 	// nearly all are as they were when one of them changes. Only the worker uses both.
 	guard string
 	read  map[*corev1.ConfigMap]needs
-	names *names
+	// served is what VPCs' pods were served by last; looks counts how often everything was to be looked at again. Only the
+	// worker uses the former.
+	served map[types.UID]serving
+	looks  atomic.Int64
+	names  *names
 }
 
 // New opens the node and reads the kubeconfig. Nothing is dialled before Run.
@@ -156,6 +163,7 @@ func (a *Agent) lookAround(ctx context.Context) {
 		if err != nil {
 			boot.Logger(ctx).Error("what is on the node is not known", "error", err)
 		}
+		a.looks.Add(1)
 		for _, vpc := range known {
 			a.queue.Add(vpc)
 		}
@@ -194,6 +202,7 @@ func (a *Agent) bring(vpc types.UID) error {
 		return err
 	}
 	if desired == nil {
+		delete(a.served, vpc)
 		return errors.Join(a.node.Remove(vpc), a.names.look(vpc))
 	}
 	if err := a.names.release(vpc); err != nil {
@@ -209,27 +218,45 @@ func (a *Agent) bring(vpc types.UID) error {
 	return errors.Join(a.node.Ensure(vpc, false), a.serve(vpc), a.names.look(vpc))
 }
 
+// serving are the pool's objects that say which Services a VPC has, and after how many looks its pods were served by them.
+type serving struct {
+	parts []*corev1.ConfigMap
+	looks int64
+}
+
 // serve makes a VPC's Services what the pool says. Those that cannot be read, or are refused, change nothing of what was, and
-// hold up nothing else of the VPC.
+// hold up nothing else of the VPC. Pods come and go far more often than Services change, and who plugs one in serves it: what
+// is as it was is gone through once a look.
 func (a *Agent) serve(vpc types.UID) error {
-	services, err := a.services(vpc)
+	looks := a.looks.Load()
+	parts, err := a.parts(vpc)
+	if err != nil {
+		return err
+	}
+	parts = slices.DeleteFunc(parts, func(part *corev1.ConfigMap) bool { return !state.IsServiceShard(vpc, part.Name) })
+	slices.SortFunc(parts, func(a, b *corev1.ConfigMap) int { return strings.Compare(a.Name, b.Name) })
+	if was, ok := a.served[vpc]; ok && was.looks == looks && slices.Equal(was.parts, parts) {
+		return nil
+	}
+	services, err := servicesIn(parts)
 	if err == nil {
 		err = a.node.StoreServices(vpc, services)
 	}
-	return errors.Join(err, a.node.Serve(vpc))
+	if err = errors.Join(err, a.node.Serve(vpc)); err != nil {
+		delete(a.served, vpc)
+		return err
+	}
+	if a.served == nil {
+		a.served = map[types.UID]serving{}
+	}
+	a.served[vpc] = serving{parts, looks}
+	return nil
 }
 
-// services gives the Services that the pool says a VPC has.
-func (a *Agent) services(vpc types.UID) ([]network.Service, error) {
-	parts, err := a.parts(vpc)
-	if err != nil {
-		return nil, err
-	}
+// servicesIn reads Services from the parts that say which there are.
+func servicesIn(parts []*corev1.ConfigMap) ([]network.Service, error) {
 	var services []network.Service
 	for _, part := range parts {
-		if !state.IsServiceShard(vpc, part.Name) {
-			continue
-		}
 		some, err := state.ReadServiceShard(part.Data)
 		if err != nil {
 			return nil, fmt.Errorf("ConfigMap %s: %w", part.Name, err)

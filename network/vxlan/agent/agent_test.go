@@ -289,6 +289,42 @@ func TestServices(t *testing.T) {
 	}
 	must(driver.EnsureServices(ctx, pool, v, services))
 	stored(40)
+
+	// What pods come and go is no reason to go through Services that are as they were; a look is.
+	round := 0
+	told := func() {
+		t.Helper()
+		for range 2 { // one worker: the first is through when the second is there
+			round++
+			name := fmt.Sprint("round-", round)
+			must(driver.EnsureEndpoints(ctx, pool, v, endpoints(v, s, name)))
+			eventually(t, "the endpoints", func() error {
+				got, err := a.node.Stored("v-1")
+				if err == nil && (len(got.Endpoints) != 1 || !slices.Equal(got.Endpoints[0].Sets, []string{name})) {
+					err = fmt.Errorf("it is %+v", got)
+				}
+				return err
+			})
+		}
+	}
+	for {
+		told()
+		looks := a.looks.Load()
+		must(a.node.StoreServices("v-1", services[:1]))
+		told()
+		got, err := a.node.StoredServices("v-1")
+		must(err)
+		if a.looks.Load() != looks {
+			continue // somebody looked meanwhile
+		}
+		if len(got) != 1 {
+			t.Errorf("%d were stored, for endpoints alone", len(got))
+		}
+		break
+	}
+	a.looks.Add(1)
+	told()
+	stored(40)
 }
 
 // TestNames: a VPC's resolver is where the VPC's namespace is, from when the plugin has made that until the VPC is gone, also

@@ -88,6 +88,15 @@ func (n *names) look(vpc types.UID) error {
 	return nil
 }
 
+// here reports whether a VPC's resolver is where the VPC is. What it answers by is brought by who writes that down.
+func (n *names) here(vpc types.UID) bool {
+	space, err := n.node.Space(vpc)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.resolvers[vpc]
+	return err == nil && r != nil && r.space == space
+}
+
 // release lets go of a namespace that is not the VPC's any more: it, and the tunnels in it, live as long as somebody has
 // sockets there.
 func (n *names) release(vpc types.UID) error {
@@ -144,7 +153,7 @@ func (n *names) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case event := <-watcher.Events:
-			if vpc, ok := plane.VPCOfPod(event.Name); ok && event.Has(fsnotify.Create) {
+			if vpc, ok := plane.VPCOfPod(event.Name); ok && event.Has(fsnotify.Create) && !n.here(vpc) {
 				look(vpc)
 			}
 		case err := <-watcher.Errors:

@@ -118,7 +118,7 @@ func (r *Resolver) prepare(raw []byte, most int) *question {
 		// Whole zones, and what is no type of a record.
 		q.reply.Rcode = dns.RcodeRefused
 	default:
-		q.away = world.zone().reply(q.reply, asked.Question[0])
+		q.away = world.zone().reply(q.reply, asked.Question[0], q.most)
 		if q.away != "" && !r.forwarding(world) {
 			// There is nothing outside for this VPC. To be refused would be truer, and has some stub resolvers wait for more.
 			nothing(q.reply, asked.Question[0], dns.RcodeNameError)

@@ -32,8 +32,9 @@ type Server struct {
 	mu     sync.Mutex
 	open   map[io.Closer]bool
 	closed bool
-	// room is for connections.
+	// room is for connections. turn is had by one of them at a time: answers that are long are made one after the other.
 	room chan struct{}
+	turn sync.Mutex
 }
 
 // Serve answers at sockets, which are the server's from now on, until [Server.Close]. An idle server costs a goroutine for
@@ -171,7 +172,9 @@ func (s *Server) stream(c net.Conn) {
 		if _, err := io.ReadFull(c, raw); err != nil {
 			return
 		}
+		s.turn.Lock()
 		q := s.resolver.prepare(raw, dns.MaxMsgSize)
+		s.turn.Unlock()
 		if q == nil {
 			return
 		}
@@ -184,7 +187,9 @@ func (s *Server) stream(c net.Conn) {
 				q.fail()
 			}
 		}
+		s.turn.Lock()
 		answer := q.pack()
+		s.turn.Unlock()
 		if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...)); err != nil {
 			return
 		}

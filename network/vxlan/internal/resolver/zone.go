@@ -122,14 +122,14 @@ func dashed(ip netip.Addr) string {
 
 // reply answers a question of the right form, as far as this zone can. away is the name that somebody else has to be asked
 // for then; the reply is complete once that is answered.
-func (z *Zone) reply(reply *dns.Msg, q dns.Question) (away string) {
+func (z *Zone) reply(reply *dns.Msg, q dns.Question, most int) (away string) {
 	name := strings.ToLower(q.Name)
 	switch {
 	case inZone(name):
 		reply.Authoritative = true
-		return z.answer(reply, q)
+		return z.answer(reply, q, most)
 	case name == "localhost." || strings.HasSuffix(name, ".localhost."):
-		reply.Answer = hosts(q.Name, q.Qtype, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()})
+		reply.Answer = hosts(q.Name, q.Qtype, most, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()})
 	case slices.ContainsFunc(special, func(domain string) bool { return dns.IsSubDomain(domain, name) }):
 		nothing(reply, q, dns.RcodeNameError)
 	case dns.IsSubDomain("in-addr.arpa.", name) || dns.IsSubDomain("ip6.arpa.", name):
@@ -158,7 +158,7 @@ func nothing(reply *dns.Msg, q dns.Question, rcode int) {
 
 // answer answers a question about a name of the zone, following names that stand for other names of it. away is where it
 // ends when the last one stands for a name elsewhere; the answer is then complete once that is.
-func (z *Zone) answer(reply *dns.Msg, q dns.Question) (away string) {
+func (z *Zone) answer(reply *dns.Msg, q dns.Question, most int) (away string) {
 	owner, name := q.Name, strings.ToLower(q.Name)
 	// Whoever lets names stand for each other gets no further than this.
 	for range 8 {
@@ -168,7 +168,7 @@ func (z *Zone) answer(reply *dns.Msg, q dns.Question) (away string) {
 			break
 		}
 		if n.cname == "" || q.Qtype == dns.TypeCNAME {
-			if z.records(reply, owner, q.Qtype, n) {
+			if z.records(reply, owner, q.Qtype, most, n) {
 				return ""
 			}
 			break
@@ -184,20 +184,23 @@ func (z *Zone) answer(reply *dns.Msg, q dns.Question) (away string) {
 }
 
 // records adds those of one name, if there are any of the kind.
-func (z *Zone) records(reply *dns.Msg, owner string, kind uint16, n *node) bool {
+func (z *Zone) records(reply *dns.Msg, owner string, kind uint16, most int, n *node) bool {
 	var out []dns.RR
 	switch kind {
 	case dns.TypeA, dns.TypeAAAA:
-		out = hosts(owner, kind, n.ips)
+		out = hosts(owner, kind, most, n.ips)
 	case dns.TypeSRV:
 		listed := map[string]bool{}
 		for _, s := range shuffled(n.srvs) {
+			if len(out)*shortest > most {
+				break
+			}
 			// All of them are as good as each other.
 			out = append(out, &dns.SRV{Hdr: header(owner, dns.TypeSRV), Priority: 0, Weight: uint16(100 / len(n.srvs)), Port: s.port, Target: s.target})
 			if target := z.names[s.target]; target != nil && !listed[s.target] {
 				listed[s.target] = true
-				reply.Extra = append(reply.Extra, hosts(s.target, dns.TypeA, target.ips)...)
-				reply.Extra = append(reply.Extra, hosts(s.target, dns.TypeAAAA, target.ips)...)
+				reply.Extra = append(reply.Extra, hosts(s.target, dns.TypeA, most, target.ips)...)
+				reply.Extra = append(reply.Extra, hosts(s.target, dns.TypeAAAA, most, target.ips)...)
 			}
 		}
 	case dns.TypeTXT:
@@ -221,10 +224,17 @@ func (z *Zone) records(reply *dns.Msg, owner string, kind uint16, n *node) bool 
 	return len(out) > 0
 }
 
-// hosts gives the records of one family, in an order that is another each time.
-func hosts(owner string, kind uint16, ips []netip.Addr) []dns.RR {
+// shortest is the length of the shortest record that there is.
+const shortest = 12
+
+// hosts gives the records of one family, in an order that is another each time. Of more than an answer of so many bytes has
+// room for there are some too many, so that the answer says that it is not whole.
+func hosts(owner string, kind uint16, most int, ips []netip.Addr) []dns.RR {
 	var out []dns.RR
 	for _, ip := range shuffled(ips) {
+		if len(out)*shortest > most {
+			break
+		}
 		switch {
 		case kind == dns.TypeA && ip.Is4():
 			out = append(out, &dns.A{Hdr: header(owner, kind), A: ip.AsSlice()})
@@ -256,7 +266,7 @@ func (z *Zone) reverse(reply *dns.Msg, q dns.Question, ip netip.Addr) (ours bool
 
 // nobodys reports whether an address is of a kind that public name servers know nothing of, or of the VPC.
 func (z *Zone) nobodys(ip netip.Addr) bool {
-	for _, prefix := range append(reserved, z.local...) {
+	for _, prefix := range slices.Concat(reserved, z.local) {
 		if prefix.Contains(ip) {
 			return true
 		}
