@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,12 +10,12 @@ import (
 	"slices"
 	"strconv"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"vivarium.io/vivarium/gateway/internal/control"
+	"vivarium.io/vivarium/gateway/internal/frames"
 	"vivarium.io/vivarium/gateway/internal/paging"
 	"vivarium.io/vivarium/gateway/internal/translate"
 	"vivarium.io/vivarium/internal/boot"
@@ -34,7 +33,7 @@ type found struct {
 type collection struct {
 	items []found
 	// version is the resource version as of which that was there.
-	version int64
+	version uint64
 }
 
 // deleteEverywhere deletes the tenant's objects of a cluster-scoped kind. The control cluster would delete those of every
@@ -74,9 +73,10 @@ func (x *exchange) deleteEverywhere(w http.ResponseWriter, r *http.Request) erro
 	if err != nil {
 		return err
 	}
+	out := newReply(w, r)
 	all, err := x.find(r, query, pages, limit)
 	if err != nil {
-		return err
+		return x.broken(r.Context(), out, err)
 	}
 	for _, item := range all.items {
 		if err := x.deleteFound(r, item, deleting, options); err != nil {
@@ -84,11 +84,11 @@ func (x *exchange) deleteEverywhere(w http.ResponseWriter, r *http.Request) erro
 		}
 	}
 	if query.Get("continue") == "" {
-		pages.First = paging.Start(x.facts.tenant.ID, all.version)
+		pages.First = paging.Start(x.facts.tenant.ID, int64(all.version))
 	}
-	out := newReply(w, r)
 	err = x.collect(r, query, pages, limit, "application/json", out, x.page(r.Context(), out))
 	if err != nil && !out.Started() {
+		err = x.broken(r.Context(), out, err)
 		// It is done all the same.
 		boot.Logger(r.Context()).Info("What was deleted cannot be shown", "tenant", x.facts.tenant.ID, "resource", x.kind.Resource, "error", err.Error())
 		return x.replyJSON(w, r, []byte(`{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}`+"\n"))
@@ -133,63 +133,22 @@ func (x *exchange) find(r *http.Request, query url.Values, options translate.Lis
 		_ = to.CloseWithError(err)
 		done <- err
 	}()
-	all, err := readCollection(from)
+	var all collection
+	list, err := frames.Form{}.Added(from, func(frame []byte) error {
+		var one struct {
+			Object found `json:"object"`
+		}
+		err := json.Unmarshal(frame, &one)
+		all.items = append(all.items, one.Object)
+		return err
+	})
+	if all.version = list.ResourceVersion; err == nil {
+		_, err = io.Copy(io.Discard, from)
+	}
 	_ = from.CloseWithError(err)
 	if listErr := <-done; listErr != nil {
 		err = listErr
 	}
-	var told apierrors.APIStatus
-	var passed *controlError
-	switch {
-	case err == nil, errors.As(err, &told), errors.As(err, &passed):
-		return all, err
-	}
-	return all, fmt.Errorf("list what is to be deleted: %w", err)
-}
-
-// readCollection reads a list object by object.
-func readCollection(src io.Reader) (collection, error) {
-	var all collection
-	in := json.NewDecoder(src)
-	if _, err := in.Token(); err != nil {
-		return all, err
-	}
-	for in.More() {
-		key, err := in.Token()
-		if err != nil {
-			return all, err
-		}
-		switch key {
-		case "metadata":
-			var meta metav1.ListMeta
-			if err := in.Decode(&meta); err != nil {
-				return all, err
-			}
-			if all.version, err = strconv.ParseInt(meta.ResourceVersion, 10, 64); err != nil {
-				return all, err
-			}
-		case "items":
-			if _, err := in.Token(); err != nil {
-				return all, err
-			}
-			for in.More() {
-				var one found
-				if err := in.Decode(&one); err != nil {
-					return all, err
-				}
-				all.items = append(all.items, one)
-			}
-			if _, err := in.Token(); err != nil {
-				return all, err
-			}
-		default:
-			var other json.RawMessage
-			if err := in.Decode(&other); err != nil {
-				return all, err
-			}
-		}
-	}
-	_, err := io.Copy(io.Discard, src)
 	return all, err
 }
 

@@ -168,10 +168,10 @@ func (x *exchange) checkPolicies() error {
 }
 
 // checkConnect asks the tenant's validating policies about a request that is proxied. The control cluster asks about every
-// other way to connect, and does not hear of this one.
-func (x *exchange) checkConnect(ctx context.Context, w http.ResponseWriter) error {
+// other way to connect, and does not hear of this one. The path is unescaped, as an API server shows it to policies.
+func (x *exchange) checkConnect(ctx context.Context, w http.ResponseWriter, path string) error {
 	tenant, request, p := x.facts.tenant.ID, x.facts.request, x.front.policies
-	if p == nil || !p.registry.Has(tenant, policies.Validating) {
+	if p == nil || !p.registry.MayHave(tenant, policies.Validating) {
 		return nil
 	}
 	namespace, err := tenant.NamespaceToControl(request.Namespace)
@@ -179,7 +179,6 @@ func (x *exchange) checkConnect(ctx context.Context, w http.ResponseWriter) erro
 		return apierrors.NewBadRequest(err.Error())
 	}
 	options := metav1.GroupVersionKind{Version: request.Version, Kind: x.kind.Kind + "ProxyOptions"}
-	path, _, _ := strings.Cut(request.Proxied, "?")
 	object, err := json.Marshal(map[string]string{"apiVersion": options.Version, "kind": options.Kind, "path": path})
 	if err != nil {
 		return fmt.Errorf("write a question about a proxied request: %w", err)

@@ -52,7 +52,13 @@ func (x *exchange) proxy(w http.ResponseWriter, r *http.Request) error {
 	if err := x.authorize(r.Context(), request.Verb); err != nil {
 		return err
 	}
-	if err := x.checkConnect(r.Context(), w); err != nil {
+	path, query, _ := strings.Cut(request.Proxied, "?")
+	// It is a path whatever it begins with: two slashes do not make a host of what follows.
+	unescaped, err := url.PathUnescape(path)
+	if err != nil || path != "" && path[0] != '/' {
+		return badRequest("the path behind proxy cannot be read")
+	}
+	if err := x.checkConnect(r.Context(), w, unescaped); err != nil {
 		return err
 	}
 	if scheme == "" {
@@ -71,12 +77,6 @@ func (x *exchange) proxy(w http.ResponseWriter, r *http.Request) error {
 		if scheme == "https" {
 			to.port = 443
 		}
-	}
-	path, query, _ := strings.Cut(request.Proxied, "?")
-	// It is a path whatever it begins with: two slashes do not make a host of what follows.
-	unescaped, err := url.PathUnescape(path)
-	if err != nil || path != "" && path[0] != '/' {
-		return badRequest("the path behind proxy cannot be read")
 	}
 	// The host leads nowhere by itself: only the dialer knows what it means.
 	host := net.JoinHostPort(request.Resource+"."+name+".invalid", strconv.Itoa(to.port))

@@ -206,7 +206,7 @@ spec: {policyName: connect.example.com, validationActions: [Deny]}
 			return res.StatusCode != 200
 		})
 		for path, want := range map[string]string{
-			pod + ":8080/proxy/secret?x=1": "admin connects no pods/p:8080 of default to /secret", service + "/proxy/secret": "admin connects no services/svc of default to /secret",
+			pod + ":8080/proxy/secret?x=1": "admin connects no pods/p:8080 of default to /secret", pod + ":8080/proxy/%73ecret": "admin connects no pods/p:8080 of default to /secret", service + "/proxy/secret": "admin connects no services/svc of default to /secret",
 		} {
 			res, body := ask(kubeconfig, "GET", path, "", nil)
 			if res.StatusCode != 422 || !strings.Contains(body, want) || !strings.Contains(body, "ValidatingAdmissionPolicy 'connect.example.com' with binding 'connect.example.com' denied request") {

@@ -138,6 +138,7 @@ func (r *reply) Close() error {
 	if r.zip == nil {
 		return nil
 	}
+	defer limitWrite(r.controller)()
 	err := r.zip.Close()
 	gzipWriters.Put(r.zip)
 	r.zip = nil

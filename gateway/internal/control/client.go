@@ -41,7 +41,7 @@ type Mode int
 const (
 	// Unary is answered and over.
 	Unary Mode = iota
-	// Streaming is an answer that goes on: watches and followed logs.
+	// Streaming is an answer that goes on: watches and logs.
 	Streaming
 	// Upgrade turns the connection into another protocol.
 	Upgrade

@@ -471,6 +471,25 @@ func TestUnread(t *testing.T) {
 	}
 }
 
+// TestWindowStaysClosed checks that a handler does not wait for ever for a client that answers pings and lets nothing through.
+func TestWindowStaysClosed(t *testing.T) {
+	t.Parallel()
+	s := newServer()
+	s.WriteTimeout = 100 * time.Millisecond
+	failed := make(chan error, 1)
+	p := dial(t, s, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "300")
+		_, err := w.Write(make([]byte, 300))
+		failed <- errors.Join(err, http.NewResponseController(w).Flush())
+	}).greet(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	p.ask(1, true)
+	if err := <-failed; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
+	}
+	p.reset(1)
+	p.alive()
+}
+
 // TestReaderGoesOn checks that a client that sends, and reads nothing, is heard all the same: its requests are handled while
 // nothing can be written.
 func TestReaderGoesOn(t *testing.T) {

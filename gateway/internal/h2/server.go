@@ -22,7 +22,8 @@ type Server struct {
 	// A connection that says nothing for PingAfter is asked whether it is still there, and has PingTimeout to answer. A frame
 	// that takes longer than both is nothing that was said.
 	PingAfter, PingTimeout time.Duration
-	// WriteTimeout is how long a connection may take no byte of what is written on it.
+	// WriteTimeout is how long a connection may take no byte of what is written on it, and keep a window closed to a stream
+	// whose handler has set no deadline.
 	WriteTimeout time.Duration
 
 	// mu guards what follows.

@@ -24,7 +24,7 @@ type stream struct {
 	body   body
 	// woken wakes a handler that waits for a window or for its turn to write; expired says that its time to do so is over.
 	woken    chan struct{}
-	deadline atomic.Int64 // nanoseconds since 1970 until when a write may wait; 0: for ever
+	deadline atomic.Int64 // nanoseconds since 1970 until when a write may wait; 0: for WriteTimeout, each time
 	expired  atomic.Bool
 
 	// conn.mu guards what follows.
@@ -57,8 +57,14 @@ func (s *stream) wait(turn chan<- struct{}) (taken bool, err error) {
 		return false, os.ErrDeadlineExceeded
 	}
 	var expires <-chan time.Time
-	if at := s.deadline.Load(); at != 0 {
-		timer := time.NewTimer(time.Until(time.Unix(0, at)))
+	patience := s.conn.server.WriteTimeout
+	at := s.deadline.Load()
+	if at != 0 {
+		patience = time.Until(time.Unix(0, at))
+	}
+	// Whose turn it is not waits for a connection that is looked after by itself; that a window stays closed nobody else sees.
+	if at != 0 || turn == nil && patience > 0 {
+		timer := time.NewTimer(patience)
 		defer timer.Stop()
 		expires = timer.C
 	}

@@ -138,22 +138,22 @@ func digest(token string) TokenDigest { return sha256.Sum256([]byte(token)) }
 
 // strange reports whether the control cluster has to be asked about a token that it has not vouched for the last time.
 func (t *tokens) strange(token string) bool {
-	if _, worth := t.claims(token); !worth {
+	key := digest(token)
+	if v, ok := t.recent.Get(key); ok && t.now().Before(v.until) || t.good.Contains(key) {
 		return false
 	}
-	key := digest(token)
-	v, ok := t.recent.Get(key)
-	return (!ok || !t.now().Before(v.until)) && !t.good.Contains(key)
+	_, worth := t.claims(token)
+	return worth
 }
 
 func (t *tokens) identify(ctx context.Context, token string) (Identity, error) {
-	claims, ok := t.claims(token)
-	if !ok {
-		return Identity{}, errUnauthorized()
-	}
 	key := digest(token)
 	v, ok := t.recent.Get(key)
 	if !ok || !t.now().Before(v.until) {
+		claims, worth := t.claims(token)
+		if !worth {
+			return Identity{}, errUnauthorized()
+		}
 		var err error
 		if v, err = t.review(ctx, key, token, claims); err != nil {
 			return Identity{}, err

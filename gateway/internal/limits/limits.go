@@ -22,7 +22,7 @@ const (
 	Request Class = iota
 	// Watch stays open and is mostly idle.
 	Watch
-	// Stream is exec, attach, port-forward or a followed log.
+	// Stream is exec, attach, port-forward or a log.
 	Stream
 	classes
 )

@@ -124,26 +124,35 @@ func tenantOf(obj any) ([]string, error) {
 func slim(obj any) (any, error) {
 	switch o := obj.(type) {
 	case *admissionregistrationv1.ValidatingAdmissionPolicy:
-		o.ManagedFields, o.Annotations = nil, nil
+		o.ObjectMeta = slimMeta(o.ObjectMeta)
 		o.Status = admissionregistrationv1.ValidatingAdmissionPolicyStatus{}
 		o.Spec = admissionregistrationv1.ValidatingAdmissionPolicySpec{MatchConstraints: slimMatches(o.Spec.MatchConstraints)}
 	case *admissionregistrationv1.MutatingAdmissionPolicy:
-		o.ManagedFields, o.Annotations = nil, nil
+		o.ObjectMeta = slimMeta(o.ObjectMeta)
 		o.Spec = admissionregistrationv1.MutatingAdmissionPolicySpec{MatchConstraints: slimMatches(o.Spec.MatchConstraints)}
 	case *admissionregistrationv1.ValidatingAdmissionPolicyBinding:
-		o.ManagedFields, o.Annotations = nil, nil
+		o.ObjectMeta = slimMeta(o.ObjectMeta)
 		o.Spec = admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: o.Spec.PolicyName}
 	case *admissionregistrationv1.MutatingAdmissionPolicyBinding:
-		o.ManagedFields, o.Annotations = nil, nil
+		o.ObjectMeta = slimMeta(o.ObjectMeta)
 		o.Spec = admissionregistrationv1.MutatingAdmissionPolicyBindingSpec{PolicyName: o.Spec.PolicyName}
 	}
 	return obj, nil
+}
+
+// slimMeta keeps what says which object it is.
+func slimMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion}
 }
 
 // slimMatches keeps the rules, and none where they are as good as all: a policy without rules is about everything.
 func slimMatches(m *admissionregistrationv1.MatchResources) *admissionregistrationv1.MatchResources {
 	if m == nil || tooMuch(m.ResourceRules) {
 		return nil
+	}
+	for i := range m.ResourceRules {
+		// Rules are told without them.
+		m.ResourceRules[i].ResourceNames, m.ResourceRules[i].APIVersions = nil, nil
 	}
 	return &admissionregistrationv1.MatchResources{ResourceRules: m.ResourceRules}
 }
@@ -268,6 +277,18 @@ func (r *Registry) Has(id names.TenantID, which string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.bound[side{id, which}]
+}
+
+// MayHave is Has for who must not miss any: it is true also for a binding that has no policy yet, and for every tenant while
+// it is not known what bindings there are.
+func (r *Registry) MayHave(id names.TenantID, which string) bool {
+	for _, s := range r.sorts {
+		if s.which == which && s.bindings.HasSynced() {
+			have, err := s.bindings.GetIndexer().IndexKeys(byTenant, string(id))
+			return err != nil || len(have) > 0
+		}
+	}
+	return true
 }
 
 // Check gives the reason why bindings would not be applied at the moment; nil while they are.

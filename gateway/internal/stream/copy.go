@@ -4,7 +4,7 @@ import (
 	"io"
 )
 
-// chunk is what is read of a log at once. It is held for as long as the log is followed, so it is small.
+// chunk is what is read of a log at once. It is held for as long as the log is read, so it is small.
 const chunk = 4 << 10
 
 // CopyFlushing copies text as it comes, flushing what was read at once.

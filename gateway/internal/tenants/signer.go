@@ -101,7 +101,8 @@ func newSigner(authority *Authority, control *rest.Config, client kubernetes.Int
 func onlyForUsers(obj any) (any, error) {
 	if r, ok := obj.(*certificatesv1.CertificateSigningRequest); ok {
 		r.ManagedFields = nil
-		if _, ok := ofTenant(r); !ok {
+		if _, ok := ofTenant(r); !ok || !waits(r) {
+			r.ObjectMeta = metav1.ObjectMeta{Name: r.Name, UID: r.UID, ResourceVersion: r.ResourceVersion}
 			r.Spec, r.Status = certificatesv1.CertificateSigningRequestSpec{}, certificatesv1.CertificateSigningRequestStatus{}
 		}
 	}
