@@ -218,9 +218,12 @@ func TestHelmHooks(t *testing.T) {
 			t.Errorf("helm test: %s", out)
 		}
 		helm.run(t, "-n", ns, "rollback", "shop", "1", "--wait", "--timeout=3m")
-		if got := c.run(t, "-n", ns, "get", "deployment", "shop", "-o", "jsonpath={.status.readyReplicas}"); got != "1" {
-			t.Errorf("%s replicas after the rollback", got)
-		}
+		eventually(t, "one replica after the rollback", func() error {
+			if got := c.run(t, "-n", ns, "get", "deployment", "shop", "-o", "jsonpath={.status.readyReplicas} {.status.replicas}"); got != "1 1" {
+				return fmt.Errorf("%q", got)
+			}
+			return nil
+		})
 		helm.run(t, "-n", ns, "uninstall", "shop", "--wait", "--timeout=3m")
 	})
 }

@@ -16,7 +16,7 @@ func TestFilters(t *testing.T) {
 	const id = "flt7n5"
 	v := newVPCTenant(t, id, "oth7n6")
 	for name, container := range map[string]string{
-		"served": `{name: c, image: ` + echoImage + `, ports: [{name: http, containerPort: 8080}], readinessProbe: {httpGet: {port: http}, periodSeconds: 1}, livenessProbe: {tcpSocket: {port: http}, periodSeconds: 1}}`,
+		"served": `{name: c, image: ` + echoImage + `, ports: [{name: http, containerPort: 8080}], readinessProbe: {httpGet: {port: http}, periodSeconds: 1}, livenessProbe: {tcpSocket: {port: http}, periodSeconds: 1, timeoutSeconds: 5}}`,
 		"friend": `{name: c, image: ` + shellImage + `, command: [sleep, "100000"]}`,
 		"other":  `{name: c, image: ` + shellImage + `, command: [sleep, "100000"]}`,
 	} {
@@ -111,6 +111,7 @@ spec:
 	t.Run("Bandwidth", func(t *testing.T) {
 		v.run(t, "wait", "--for=condition=Ready", "pod/bounded", "--timeout=3m")
 	})
+	v.run(t, "wait", "--for=condition=Ready", "pod", "-l", "app=served", "--timeout=3m")
 	if restarts := list("served", ".status.containerStatuses[*].restartCount"); slices.ContainsFunc(restarts, func(n string) bool { return n != "0" }) {
 		t.Errorf("servers were restarted %v times: filters kept their probes out", restarts)
 	}

@@ -42,7 +42,7 @@ func TestSharedAPIs(t *testing.T) {
 	hub := w.withHub(t, func(*fanout.Config) {})
 	watched := make(chan string, 1)
 	go func() {
-		out, _ := w.run(one, "", "get", "--raw", "/apis/"+group+"/v1/databases?watch=true&timeoutSeconds=5")
+		out, _ := w.run(one, "", "get", "--raw", "/apis/"+group+"/v1/databases?watch=true&timeoutSeconds=15")
 		watched <- out
 	}()
 	eventually(t, "the watch is served from the shared one", func() bool { return hub.Stats().Subscribers == 1 })

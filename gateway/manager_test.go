@@ -182,7 +182,7 @@ func startManager(t *testing.T, name string, as *rest.Config, options cache.Opti
 	m := &aManager{name: name}
 	as = rest.CopyConfig(as)
 	as.Wrap(m.look)
-	lease, renew, retry, anyName := 4*time.Second, 3*time.Second, 500*time.Millisecond, true
+	lease, renew, retry, anyName := 60*time.Second, 40*time.Second, 500*time.Millisecond, true
 	var err error
 	m.Manager, err = ctrl.NewManager(as, manager.Options{
 		Scheme: scheme.Scheme, Cache: options, Metrics: metricsserver.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &anyName},

@@ -203,7 +203,7 @@ spec: {policyName: connect.example.com, validationActions: [Deny]}
 `, "apply", "-f", "-")
 		eventually(t, "a policy is in force", func() bool {
 			res, _ := ask(kubeconfig, "GET", pod+"/proxy/secret/a", "", nil)
-			return res.StatusCode != 200
+			return res.StatusCode == 422
 		})
 		for path, want := range map[string]string{
 			pod + ":8080/proxy/secret?x=1": "admin connects no pods/p:8080 of default to /secret", pod + ":8080/proxy/%73ecret": "admin connects no pods/p:8080 of default to /secret", service + "/proxy/secret": "admin connects no services/svc of default to /secret",

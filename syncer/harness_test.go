@@ -329,10 +329,13 @@ func (w *world) pod(t *testing.T, namespace, name, pool string, adjust func(*cor
 	return made
 }
 
+// patience is how long something may take on a busy machine. Nothing waits for it to pass.
+const patience = 6 * time.Minute
+
 // eventually waits until check returns nil.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		err := check()
 		if err == nil {

@@ -49,7 +49,7 @@ func TestTokensBeyondTenants(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			// A policy takes effect some time after it was made, and a namespace gets its ServiceAccount.
-			deadline := time.Now().Add(30 * time.Second)
+			deadline := time.Now().Add(patience)
 			for {
 				err := ask(tc.namespace, tc.account, tc.bound)
 				if apierrors.IsForbidden(err) && strings.Contains(err.Error(), tc.want) {

@@ -450,8 +450,15 @@ func TestKilledMidBurst(t *testing.T) {
 	r.kill()
 	r = w.start(t)
 	w.ready(t, "pool-a", "pool-b")
-	w.makePod(t, namespaces[0], echoPod("after"))
-	w.waitPod(t, namespaces[0], "after", isReady)
+	// The Nodes are ready as they were; who runs a new pod in a pool has opened it.
+	for _, name := range []string{"pool-a", "pool-b"} {
+		pod := echoPod("after-" + name)
+		pod.Spec.NodeName = name + "-0"
+		w.makePod(t, namespaces[0], pod)
+	}
+	for _, name := range []string{"pool-a", "pool-b"} {
+		w.waitPod(t, namespaces[0], "after-"+name, isReady)
+	}
 	after := versions()
 	for uid, version := range before {
 		if after[uid] != version {

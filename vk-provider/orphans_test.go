@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -49,11 +50,11 @@ func TestControlThatForgot(t *testing.T) {
 		}
 		return meta.FindStatusCondition(resource.Status.Conditions, v1alpha1.PoolOrphansKept)
 	}
-	kept := func(reason string) (message string) {
+	kept := func(reason, words string) (message string) {
 		t.Helper()
-		eventually(t, "the condition says "+reason, func() error {
+		eventually(t, "the condition says "+reason+": "+words, func() error {
 			c := condition()
-			if c == nil || c.Status != metav1.ConditionTrue || c.Reason != reason {
+			if c == nil || c.Status != metav1.ConditionTrue || c.Reason != reason || !strings.Contains(c.Message, words) {
 				return fmt.Errorf("condition %+v", c)
 			}
 			message = c.Message
@@ -83,7 +84,9 @@ func TestControlThatForgot(t *testing.T) {
 		_, err := etcd.Delete(t.Context(), "/registry/pods/abc123-", clientv3.WithPrefix())
 		return err
 	})
-	message := kept("TooMany")
+	// It may have looked while only some of them were known to be gone.
+	all := fmt.Sprintf("%[1]d of the pool's %[1]d pods", len(below))
+	message := kept("TooMany", all)
 	code := regexp.MustCompile(regexp.QuoteMeta(v1alpha1.AnnotationDeleteOrphans) + `=(\w+)`).FindStringSubmatch(message)
 	if code == nil {
 		t.Fatalf("the message does not say what to do: %s", message)
@@ -92,7 +95,7 @@ func TestControlThatForgot(t *testing.T) {
 	// A restart forgets what was suspected, and comes to the same.
 	r.kill()
 	w.start(t, orphansSoon)
-	if again := kept("TooMany"); again != message {
+	if again := kept("TooMany", all); again != message {
 		t.Errorf("%q, and after a restart %q", message, again)
 	}
 	// An acknowledgement of other orphans is none.

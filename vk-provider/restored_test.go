@@ -82,6 +82,11 @@ func TestRestoredPool(t *testing.T) {
 	// The next process has seen nothing of it.
 	r.kill()
 	r = w.start(t, orphansSoon)
+	// Only a process that has opened the pool deletes another one: what follows is about this one.
+	if err := w.controlClient.CoreV1().Pods("abc123-default").Delete(t.Context(), "more", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.waitNoPod(t, "abc123-default", "more")
 	eventually(t, "the pod that was deleted is deleted again", func() error {
 		for _, pod := range a.below(t) {
 			if pod.Name == "deleted" {

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// callTimeout bounds the questions to one API server.
+	// callTimeout bounds the work on one item.
 	callTimeout = 10 * time.Second
 	// pollEvery is how often something is looked at again whose end no event tells.
 	pollEvery = 2 * time.Second

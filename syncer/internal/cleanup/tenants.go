@@ -174,6 +174,9 @@ func (t *Tenants) cleanPool(ctx context.Context, name string, id names.TenantID)
 	if !open || !status.Reachable.Good() {
 		return fmt.Sprintf("pool %s cannot be asked: %s", name, unavailable(status))
 	}
+	// What is said of a pool that does not answer has to be written within the attempt.
+	ctx, cancel := context.WithTimeout(ctx, callTimeout/2)
+	defer cancel()
 	namespaces, err := poolNamespaces(ctx, pool, id)
 	if err != nil {
 		boot.Logger(ctx).Info("cannot clean up a tenant", "tenant", string(id), "pool", name, "error", err)
