@@ -83,7 +83,11 @@ func TestFlows(t *testing.T) {
 		slices.Sort(names)
 		return slices.DeleteFunc(names, func(name string) bool { return !strings.Contains(name, " flow0") })
 	}
-	before := inControl()
+	var before []string
+	eventually(t, "each tenant has a level and a schema of the platform's", func() bool {
+		before = inControl()
+		return len(before) == 4
+	})
 
 	t.Run("Stock", func(t *testing.T) {
 		schemas := strings.Fields(w.must(t, kubeconfig, "", "get", "flowschemas", "-o", "name"))
